@@ -1,0 +1,38 @@
+# make help lists the targets. Options: PROFILE=name, JOBS=n, TORCH=requirement, PYTHON=interpreter.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+JOBS ?=
+PROFILE ?=
+export PYTHON TORCH
+
+BIN := .venv/bin
+CAMELSIGHT := $(BIN)/python -m camelsight
+
+.PHONY: help setup paper test lint lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  JOBS=processes  TORCH=torch==2.13.0  PYTHON=python3"
+
+setup: ## virtual environment, system packages and LaTeX; under 2 s when already done
+	@bash code/setup.sh
+
+paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name)
+	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(JOBS),--jobs $(JOBS))
+
+test: setup ## lint, unit tests and the smoke profile from end to end
+	@$(BIN)/ruff check code tests
+	@$(BIN)/ruff format --check code tests
+	@$(BIN)/python -m pytest
+
+lock: setup ## resolve requirements.lock anew from pyproject.toml; torch and its CUDA libraries stay outside
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --constraint <(echo '$(TORCH)') --universal \
+	  --fork-strategy fewest --generate-hashes --no-build-isolation --no-header --no-annotate --quiet \
+	  | awk '/^[a-z]/ {keep = !/^(torch|triton|nvidia-|cuda-)/} keep' >requirements.lock.part
+	@mv requirements.lock.part requirements.lock
+
+clean: ## remove results, figures and the PDF; keeps the environment and the simulated maps
+	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png

@@ -1,0 +1,209 @@
+"""``python -m camelsight paper``: what will run and for how long, the run itself, and where its results are.
+
+The work is done by ``dvc repro``. Before that, the chains cut -> tune -> train -> evaluate of all cases, which do not
+depend on one another, are run by several DVC processes at a time.
+"""
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from camelsight import cli, dataset, params, paths, store
+
+DVC = [sys.executable, "-m", "dvc"]
+CHAIN = ("cut", "tune", "train", "evaluate")
+PROCESS_BYTES = 1.5e9  # of one process without its maps
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m camelsight", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    paper = commands.add_parser("paper", help="run what is out of date, up to the PDF")
+    paper.add_argument("--profile", help=f"copy {paths.PROFILES}/PROFILE.yaml to {paths.PARAMS} first")
+    paper.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
+    arguments = parser.parse_args()
+    cli.guard(lambda: make_paper(arguments.profile, arguments.jobs), prefix="paper")
+
+
+def make_paper(profile=None, jobs=None):
+    if profile:
+        activate(profile)
+    loaded = params.load(paths.PARAMS)
+    jobs = default_jobs(loaded) if jobs is None else jobs
+    if jobs < 1:
+        raise ValueError(f"expected --jobs of at least 1, got {jobs}")
+    pending = out_of_date()
+    announce(loaded, pending, jobs)
+    start = time.monotonic()
+    if jobs > 1:
+        if "maps" in pending:
+            _dvc("repro", "--quiet", "--single-item", "maps")
+        run_chains(chains(loaded, pending), jobs, loaded)
+    if pending:
+        _dvc("repro", "--quiet")
+    report(loaded, pending, time.monotonic() - start)
+
+
+def activate(profile):
+    """Make ``profiles/<profile>.yaml`` the active ``params.yaml``; own changes to the latter are kept beside it."""
+    names = sorted(path.stem for path in paths.PROFILES.glob("*.yaml"))
+    if profile not in names:
+        raise ValueError(f"expected a profile among {', '.join(names)}, got {profile!r}")
+    wanted = (paths.PROFILES / f"{profile}.yaml").read_bytes()
+    known = [(paths.PROFILES / f"{name}.yaml").read_bytes() for name in names]
+    if paths.PARAMS.exists() and paths.PARAMS.read_bytes() not in known:
+        backup = paths.PARAMS.with_suffix(".yaml.bak")
+        shutil.copy(paths.PARAMS, backup)
+        print(f"{paths.PARAMS} had changes of your own; they are now in {backup}")
+    if not paths.PARAMS.exists() or paths.PARAMS.read_bytes() != wanted:
+        store.write_bytes(paths.PARAMS, wanted)
+
+
+def default_jobs(loaded):
+    """One per core and its threads, fewer where memory is short; one where a GPU does the work."""
+    if torch.cuda.is_available():
+        return 1
+    suite = loaded.maps.simulations * dataset.PER_SIMULATION * loaded.maps.pixels**2 * 4
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(os.cpu_count() // loaded.threads, int(memory / (2 * suite + PROCESS_BYTES))))
+
+
+def out_of_date():
+    """The names of the stages that ``dvc repro`` would run, those downstream of a change included, in order."""
+    import networkx
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo, repo.lock:
+            graph = repo.index.graph  # edges lead from a stage to what it depends on
+            pending = []
+            for stage in reversed(list(networkx.topological_sort(graph))):
+                upstream = {dependency.addressing for dependency in graph.successors(stage)}
+                if upstream.intersection(pending) or stage.changed():
+                    pending.append(stage.addressing)
+    except DvcException as error:
+        raise ValueError(f"DVC: {error}") from error
+    return pending
+
+
+def chains(loaded, pending):
+    """(name, targets) of every suite and case with something to do."""
+    everything = [(f"{suite}-{case}", CHAIN) for case in loaded.cases for suite in loaded.suites]
+    wanted = [
+        (key, [f"{stage}@{key}" for stage in stages if f"{stage}@{key}" in pending]) for key, stages in everything
+    ]
+    return [(key, targets) for key, targets in wanted if targets]
+
+
+def forecast(loaded, pending, jobs):
+    """Seconds that ``pending`` will roughly take: as long as last time here, otherwise as the profile says."""
+    serial = parallel = 0
+    for stage in pending:
+        name, _, item = stage.partition("@")
+        timing = paths.TIMINGS / f"{name}-{item}.json" if item else paths.TIMINGS / f"{name}.json"
+        last = store.read_json(timing) if timing.exists() else {}
+        seconds = last["seconds"] if last.get("profile") == loaded.profile else loaded.seconds.get(name, 0)
+        if name in CHAIN:
+            parallel += seconds
+        else:
+            serial += seconds
+    return serial + parallel / jobs
+
+
+def announce(loaded, pending, jobs):
+    if not pending:
+        print(f"Profile {loaded.profile}: everything is up to date.")
+        return
+    counts = {}
+    for stage in pending:
+        name = stage.partition("@")[0]
+        counts[name] = counts.get(name, 0) + 1
+    todo = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())
+    print(
+        f"Profile {loaded.profile} ({len(loaded.suites)} suites × {len(loaded.cases)} cases, {loaded.maps.source} maps)"
+    )
+    print(f"To run: {todo}")
+    minutes = max(1, round(forecast(loaded, pending, jobs) / 60))
+    print(
+        f"Roughly {minutes} min with {jobs} process{'es' if jobs > 1 else ''} of {loaded.threads} thread(s)", flush=True
+    )
+
+
+def run_chains(queue, jobs, loaded):
+    """Run the chains in ``jobs`` DVC processes; what they print goes to ``runs/logs``."""
+    queue, running = list(queue), {}
+    if not queue:
+        return
+    paths.LOGS.mkdir(parents=True, exist_ok=True)
+    with cli.progress(len(queue), "cut, tune, train, evaluate", "case") as bar, _ending(running):
+        while queue or running:
+            while queue and len(running) < jobs:
+                key, targets = queue.pop(0)
+                log = open(paths.LOGS / f"{key}.log", "w")  # noqa: SIM115
+                command = [*DVC, "--wait-for-lock", "repro", "--single-item", *targets]
+                running[subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)] = key, log
+            time.sleep(0.1)
+            for process in [process for process in running if process.poll() is not None]:
+                key, log = running.pop(process)
+                log.close()
+                if process.returncode != 0:
+                    raise ValueError(f"{key} failed: {_reason(log.name)} (see {log.name})")
+                bar.write(_summary(key, loaded), file=sys.stderr)
+                bar.update()
+
+
+@contextlib.contextmanager
+def _ending(running):
+    """Whatever ends the block, end the processes in ``running`` too, and wait for them."""
+    try:
+        yield
+    finally:
+        for process in running:
+            process.send_signal(signal.SIGINT)
+        for process in running:
+            process.wait()
+
+
+def _reason(log):
+    """The line in which a stage said what went wrong, or the last one."""
+    lines = [line for line in Path(log).read_text(errors="replace").splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith(CHAIN)]
+    return (said or lines or ["no output"])[-1]
+
+
+def _summary(key, loaded):
+    suite = next(suite for suite in loaded.suites if key.startswith(f"{suite}-"))
+    r2 = store.read_json(paths.metrics(suite, key.removeprefix(f"{suite}-")))["metrics"]["r2"]
+    return f"  {key}: R² {r2['omega_m'][0]:.3f} (omega_m), {r2['sigma_8'][0]:.3f} (sigma_8)"
+
+
+def report(loaded, pending, seconds):
+    if pending:
+        print(f"Done in {seconds / 60:.1f} min.")
+    figures = len(list(paths.FIGURES.glob("*.pdf")))
+    print(f"  PDF      {paths.PDF}")
+    print(f"  tables   {paths.TABLES}/ (r2.csv, r2.md, r2.tex)")
+    print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")
+    if loaded.maps.source == "mock":
+        print("  The maps are simulated: these are not results on CAMELS.")
+
+
+def _dvc(*arguments):
+    process = subprocess.Popen([*DVC, *arguments])
+    with _ending({process: None}):
+        code = process.wait()
+    if code:
+        raise ValueError(f"dvc {' '.join(arguments)} ended with {code}; the reason stands above")
+
+
+if __name__ == "__main__":
+    main()

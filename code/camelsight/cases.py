@@ -1,0 +1,76 @@
+"""Cases: what is cut from the maps before a network is trained on them.
+
+A case is declared once, by its id in ``params.yaml``; everything else follows from the id:
+
+    original              nothing is cut
+    kmax_10               Fourier modes with k >= 10 h/Mpc are removed
+    max_1e12_clamp        pixels above 1e12 (Msun/h)/(Mpc/h)^2 are set to the threshold
+    min_2e11_random       pixels below are filled with log-uniform noise
+    kmax_10__max_1e12_clamp   several cuts, applied in this order
+"""
+
+import re
+from dataclasses import dataclass
+
+MEAN_SURFACE_DENSITY = 1.3877e12  # (Msun/h)/(Mpc/h)^2 per unit omega_m, for a slab of 5 Mpc/h
+_NUMBER = r"\d+(?:\.\d+)?(?:e\d+)?"
+_KMAX = re.compile(rf"kmax_({_NUMBER})")
+_DENSITY = re.compile(rf"(max|min)_({_NUMBER})_(clamp|random)")
+
+
+@dataclass(frozen=True)
+class Cut:
+    kind: str  # "kmax", "max" (pixels above are cut) or "min" (pixels below are cut)
+    threshold: float  # h/Mpc for kmax, (Msun/h)/(Mpc/h)^2 otherwise
+    fill: str = ""  # "clamp" or "random"; empty for kmax
+
+    @property
+    def label(self):
+        if self.kind == "kmax":
+            return rf"$k_{{\rm max}} = {self.threshold:g}$"
+        mantissa, exponent = f"{self.threshold:e}".split("e")
+        number = rf"10^{{{int(exponent)}}}"
+        if float(mantissa) != 1:
+            number = rf"{float(mantissa):g}\times {number}"
+        sign = "<" if self.kind == "max" else ">"
+        return rf"$\rho {sign} {number}$, {self.fill}"
+
+    def overdensity(self, omega_m=0.3):
+        """The threshold in units of the mean surface density at ``omega_m``."""
+        return self.threshold / (MEAN_SURFACE_DENSITY * omega_m)
+
+
+@dataclass(frozen=True)
+class Case:
+    id: str
+    cuts: tuple
+
+    @property
+    def label(self):
+        return " + ".join(cut.label for cut in self.cuts) or "original"
+
+    @property
+    def only(self):
+        """The cut of a case that has exactly one, otherwise None."""
+        return self.cuts[0] if len(self.cuts) == 1 else None
+
+
+def parse(case_id):
+    """``Case`` of an id; ValueError with the grammar if it is none."""
+    if case_id == "original":
+        return Case(case_id, ())
+    return Case(case_id, tuple(_parse_cut(part, case_id) for part in str(case_id).split("__")))
+
+
+def _parse_cut(part, case_id):
+    if match := _KMAX.fullmatch(part):
+        cut = Cut("kmax", float(match[1]))
+    elif match := _DENSITY.fullmatch(part):
+        cut = Cut(match[1], float(match[2]), match[3])
+    else:
+        raise ValueError(
+            f"expected a case such as original, kmax_10, max_1e12_clamp or min_2e11_random, got {case_id!r}"
+        )
+    if not cut.threshold > 0:
+        raise ValueError(f"expected a threshold above zero, got {cut.threshold:g} in case {case_id!r}")
+    return cut

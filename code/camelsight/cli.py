@@ -1,0 +1,82 @@
+"""How a stage runs: arguments, params, one line for a person's mistake, and how long it took."""
+
+import argparse
+import inspect
+import os
+import signal
+import sys
+import time
+
+import torch
+from tqdm import tqdm
+
+from camelsight import params, paths, store
+
+INTERRUPTED = 130
+
+
+def run_stage(main):
+    """Call ``main(params, **arguments)``; its parameters after the first become options, such as ``--suite``."""
+    names = list(inspect.signature(main).parameters)[1:]
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    for name in names:
+        parser.add_argument(f"--{name}", required=True)
+    arguments = vars(parser.parse_args())
+    stage = main.__module__ if main.__module__ != "__main__" else inspect.getmodule(main).__spec__.name
+    name = stage.rpartition(".")[2]
+    guard(lambda: _timed(main, name, arguments), prefix=" ".join([name, *arguments.values()]))
+
+
+def guard(action, prefix):
+    """Run ``action``; a mistake ends in one line and exit code 1, Ctrl-C and SIGTERM in 130, a bug in a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        action()
+    except KeyboardInterrupt:
+        sys.exit(_say(prefix, "interrupted; the same command goes on from here", INTERRUPTED))
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("CAMELSIGHT_TRACEBACK"):
+            raise
+        sys.exit(_say(prefix, store.one_line(error), 1))
+
+
+def device():
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def progress(total, what, unit, initial=0):
+    """A progress bar with the time left on standard error; a line every half minute where that is no terminal."""
+    return tqdm(
+        total=total,
+        desc=what,
+        unit=unit,
+        initial=initial,
+        dynamic_ncols=True,
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+        smoothing=0.05,
+    )
+
+
+def timing_key(name, arguments):
+    return "-".join([name, *arguments.values()])
+
+
+def _timed(main, name, arguments):
+    loaded = params.load(paths.PARAMS)
+    for key, known in (("suite", loaded.suites), ("case", loaded.cases)):
+        if key in arguments and arguments[key] not in known:
+            raise ValueError(f"expected a {key} among {', '.join(known)} ({paths.PARAMS}), got {arguments[key]!r}")
+    torch.set_num_threads(loaded.threads)
+    start = time.monotonic()
+    main(loaded, **arguments)
+    record = {"profile": loaded.profile, "stage": name, "seconds": round(time.monotonic() - start, 2)}
+    store.write_json(paths.TIMINGS / f"{timing_key(name, arguments)}.json", record)
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def _say(prefix, text, code):
+    print(f"{prefix}: {text}", file=sys.stderr)
+    return code

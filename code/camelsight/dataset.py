@@ -1,0 +1,81 @@
+"""What a network is given: the maps of a case, cut, scaled and split, with their targets."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from camelsight import cases, paths, seeding, store, theta
+from camelsight.maps import cuts, scaling, split
+from camelsight.universe import cmd
+
+PER_SIMULATION = cmd.MAPS_PER_SIMULATION
+
+
+@dataclass(frozen=True)
+class Part:
+    """The maps of one part of the split: "train", "valid" or "test"."""
+
+    index: np.ndarray  # (N,) of the map in its suite's file
+    simulation: np.ndarray  # (N,)
+    parameters: np.ndarray  # (N, 6), physical
+    maps: torch.Tensor  # (N, n, n) float32, scaled
+    targets: torch.Tensor  # (N, 6) float32, normalised
+
+
+def splits(params):
+    return split.by_simulation(params.maps.simulations, seed=params.split.seed, fractions=params.split.fractions)
+
+
+def cut_simulation(params, suite, case, maps, simulation, log10_range):
+    """The 15 maps of one simulation, cut. Always this many at a time, so that the same bits come out everywhere."""
+    index = split.map_indices([simulation])
+    return cuts.apply(
+        np.array(maps[index[0] : index[-1] + 1]),
+        cases.parse(case).cuts,
+        log10_range=log10_range,
+        generator=seeding.numpy_generator(params.seed, suite, case, "fill"),
+        indices=index,
+    )
+
+
+def map_digest(maps):
+    return hashlib.sha256(np.ascontiguousarray(maps).tobytes()).hexdigest()[:16]
+
+
+def load(params, suite, case, names):
+    """``{name: Part}`` for the ``names`` among train, valid, test; only these maps are read.
+
+    The cut is applied anew and compared, simulation by simulation, with the digests that the cut stage recorded.
+    """
+    maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+    parameters = store.read_parameters(suite, params.maps.simulations)
+    record = store.read_json(paths.cut(suite, case))
+    return {
+        name: _part(params, suite, case, simulations, maps, parameters, record)
+        for name, simulations in splits(params).items()
+        if name in names
+    }
+
+
+def _part(params, suite, case, simulations, maps, parameters, record):
+    index = split.map_indices(simulations)
+    scaled = np.empty((len(index), *maps.shape[1:]), dtype=np.float32)
+    for position, simulation in enumerate(simulations):
+        cut = cut_simulation(params, suite, case, maps, simulation, record["log10_range"])
+        if map_digest(cut) != record["digests"][simulation]:
+            raise ValueError(
+                f"expected the maps of simulation {simulation} that the cut stage saw for {suite} {case}, got others: "
+                f"the maps or the machine changed; run dvc repro --force cut@{suite}-{case}, then make paper"
+            )
+        values = scaling.standardise(scaling.signed_log10(cut), *record[f"statistics_{params.train.normalisation}"])
+        scaled[position * PER_SIMULATION : (position + 1) * PER_SIMULATION] = values
+    physical = parameters[np.repeat(simulations, PER_SIMULATION)]
+    return Part(
+        index=index,
+        simulation=np.repeat(simulations, PER_SIMULATION),
+        parameters=physical,
+        maps=torch.from_numpy(scaled),
+        targets=torch.from_numpy(theta.normalise(physical, suite).astype(np.float32)),
+    )

@@ -1,0 +1,26 @@
+"""The split by simulation: the maps of one simulation share their parameters, so they must stay together."""
+
+import numpy as np
+
+
+def by_simulation(n_simulations, *, seed=1, fractions=(0.9, 0.05, 0.05)):
+    """``{"train", "valid", "test"}``: arrays of simulation indices.
+
+    With 1000 simulations and seed 1 this is the released split element by element (``numpy.random.seed(1)``, then
+    ``shuffle``), which is why the legacy generator is used; the global one is left alone.
+    """
+    if n_simulations < 3 or not np.isclose(sum(fractions), 1) or min(fractions) <= 0:
+        raise ValueError(
+            f"expected at least 3 simulations and three positive fractions that add up to 1, "
+            f"got {n_simulations} and {tuple(fractions)}"
+        )
+    order = np.arange(n_simulations)
+    np.random.RandomState(seed).shuffle(order)
+    n_valid, n_test = (max(1, round(n_simulations * fraction)) for fraction in fractions[1:])
+    n_train = n_simulations - n_valid - n_test
+    return {"train": order[:n_train], "valid": order[n_train : n_train + n_valid], "test": order[n_train + n_valid :]}
+
+
+def map_indices(simulations, per_simulation=15):
+    """The indices of the maps of ``simulations``, in their order."""
+    return (np.asarray(simulations)[:, None] * per_simulation + np.arange(per_simulation)).reshape(-1)

@@ -1,0 +1,199 @@
+"""params.yaml as frozen dataclasses: unknown keys, wrong types and impossible values are refused in one line.
+
+PyYAML reads ``1e-3`` as a string, ruamel as a float; numbers are cast here, so both work.
+"""
+
+import difflib
+import typing
+from dataclasses import dataclass, fields, is_dataclass
+
+import yaml
+
+from camelsight import cases, theta
+
+BASELINES = ("mean", "noise")
+
+
+@dataclass(frozen=True)
+class Maps:
+    source: str  # "mock": simulated here; "camels": files of the CMD release in `folder`
+    folder: str
+    simulations: int
+    pixels: int
+    particles: int  # per side, mock only, as are mesh and steps
+    mesh: int
+    steps: int
+
+    def __post_init__(self):
+        _check(self.source in ("mock", "camels"), "maps.source", "mock or camels", self.source)
+        _check(self.simulations >= 3, "maps.simulations", "at least 3", self.simulations)
+        power_of_two = self.pixels >= 16 and self.pixels & (self.pixels - 1) == 0
+        _check(power_of_two and self.pixels <= 512, "maps.pixels", "a power of two from 16 to 512", self.pixels)
+        _check(self.particles >= 8, "maps.particles", "at least 8", self.particles)
+        _check(self.mesh >= self.particles, "maps.mesh", f"at least maps.particles = {self.particles}", self.mesh)
+        _check(self.steps >= 2, "maps.steps", "at least 2", self.steps)
+
+
+@dataclass(frozen=True)
+class Split:
+    seed: int
+    fractions: tuple[float, float, float]  # train, valid, test
+
+    def __post_init__(self):
+        good = min(self.fractions) > 0 and abs(sum(self.fractions) - 1) < 1e-9
+        _check(good, "split.fractions", "three positive numbers that add up to 1", self.fractions)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    max_lr: float
+    weight_decay: float
+    dropout: float
+    hidden: int
+
+    def __post_init__(self):
+        _check(self.max_lr > 0, "hyperparameters.max_lr", "above 0", self.max_lr)
+        _check(self.weight_decay >= 0, "hyperparameters.weight_decay", "at least 0", self.weight_decay)
+        _check(0 <= self.dropout < 1, "hyperparameters.dropout", "from 0 to below 1", self.dropout)
+        _check(self.hidden >= 1, "hyperparameters.hidden", "at least 1", self.hidden)
+
+
+@dataclass(frozen=True)
+class Tune:
+    trials: int
+    epochs: int
+    first: Hyperparameters  # the first trial; the others are drawn by TPE from the ranges
+    max_lr: tuple[float, float]
+    weight_decay: tuple[float, float]
+    dropout: tuple[float, float]
+    hidden: tuple[int, int]
+
+    def __post_init__(self):
+        _check(self.trials >= 1, "tune.trials", "at least 1", self.trials)
+        _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
+        for name in ("max_lr", "weight_decay", "dropout", "hidden"):
+            low, high = getattr(self, name)
+            positive = low > 0 or name == "dropout"
+            _check(positive and low <= high, f"tune.{name}", "two numbers, the lower first", [low, high])
+
+
+@dataclass(frozen=True)
+class Train:
+    epochs: int
+    batch: int
+    schedule: str  # "cyclic" as published (500 steps up, 500 down), or "onecycle"
+    precision: str
+    normalisation: str  # statistics of the "train" maps, or of "all" as in the released code
+
+    def __post_init__(self):
+        _check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
+        _check(self.batch >= 2, "train.batch", "at least 2", self.batch)
+        _check(self.schedule in ("cyclic", "onecycle"), "train.schedule", "cyclic or onecycle", self.schedule)
+        good = self.precision in ("float32", "bfloat16")
+        _check(good, "train.precision", "float32 or bfloat16", self.precision)
+        _check(self.normalisation in ("train", "all"), "train.normalisation", "train or all", self.normalisation)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    views: str  # "1": the map; "8": the eight symmetries as rows, as published; "mean8": their average
+    resamples: int
+
+    def __post_init__(self):
+        _check(self.views in ("1", "8", "mean8"), "evaluate.views", "1, 8 or mean8", self.views)
+        _check(self.resamples >= 100, "evaluate.resamples", "at least 100", self.resamples)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    maps: int  # test maps, spread over the test simulations
+    baseline: str
+    ig_steps: int
+    shap_samples: int
+
+    def __post_init__(self):
+        for name in ("maps", "ig_steps", "shap_samples"):
+            _check(getattr(self, name) >= 1, f"attribute.{name}", "at least 1", getattr(self, name))
+        _check(self.baseline in BASELINES, "attribute.baseline", " or ".join(BASELINES), self.baseline)
+
+
+@dataclass(frozen=True)
+class Params:
+    profile: str
+    seed: int
+    threads: int  # of one process on CPU; fixed, because results depend on it in the last bit
+    suites: tuple[str, ...]
+    cases: tuple[str, ...]
+    maps: Maps
+    split: Split
+    tune: Tune
+    train: Train
+    evaluate: Evaluate
+    attribute: Attribute
+    seconds: dict[str, float]  # what one item of each stage took where this was measured, for the forecast
+
+    def __post_init__(self):
+        _check(self.threads >= 1, "threads", "at least 1", self.threads)
+        for name in ("suites", "cases"):
+            values = getattr(self, name)
+            _check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
+        for suite in self.suites:
+            theta.hydro_suite(suite)
+        for case in self.cases:
+            cases.parse(case)
+        _check("original" in self.cases, "cases", "original among them", list(self.cases))
+
+
+def load(path="params.yaml"):
+    """``Params`` of a YAML file; ValueError in one line that names the key, what was expected and what came."""
+    try:
+        with open(path) as file:
+            raw = yaml.safe_load(file)
+        return _build(Params, raw, "")
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def _check(condition, key, expected, got):
+    if not condition:
+        raise ValueError(f"{key}: expected {expected}, got {got!r}")
+
+
+def _build(cls, raw, prefix):
+    _check(isinstance(raw, dict), prefix.rstrip(".") or "the file", "a mapping of keys to values", raw)
+    names = [field.name for field in fields(cls)]
+    for key in raw:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, 1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known here: {', '.join(names)}"
+            raise ValueError(f"unknown key {prefix}{key}{hint}")
+    missing = [name for name in names if name not in raw]
+    _check(not missing, ", ".join(prefix + name for name in missing), "a value", None)
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _cast(raw[name], hints[name], prefix + name) for name in names})
+
+
+def _cast(value, kind, key):
+    if is_dataclass(kind):
+        return _build(kind, value, f"{key}.")
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        _check(isinstance(value, list), key, "a list", value)
+        if inner[-1] is Ellipsis:
+            inner = inner[:1] * len(value)
+        _check(len(value) == len(inner), key, f"{len(inner)} values", value)
+        return tuple(_cast(item, item_kind, key) for item, item_kind in zip(value, inner, strict=True))
+    if origin is dict:
+        _check(isinstance(value, dict), key, "a mapping of keys to values", value)
+        return {str(k): _cast(v, inner[1], f"{key}.{k}") for k, v in value.items()}
+    if kind is str:
+        _check(isinstance(value, str | int) and not isinstance(value, bool), key, "a word", value)
+        return str(value)
+    name = {int: "an integer", float: "a number"}[kind]
+    _check(not isinstance(value, bool) and isinstance(value, int | float | str), key, name, value)
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    _check(abs(number) < float("inf") and (kind is float or number == int(number)), key, name, value)
+    return kind(number)

@@ -1,0 +1,69 @@
+"""Every file name of the project, relative to its root."""
+
+from pathlib import Path
+
+from camelsight.universe import cmd
+
+PARAMS = Path("params.yaml")
+PROFILES = Path("profiles")
+MAPS = Path("data/maps")
+PARTIAL = Path("data/partial")  # simulations of an unfinished set
+CHECKPOINTS = Path("runs/checkpoints")  # of unfinished trainings; outside DVC's outs, which DVC deletes before a run
+TIMINGS = Path("runs/timings")
+LOGS = Path("runs/logs")
+TABLES = Path("results/tables")
+NUMBERS = Path("results/numbers.tex")
+FIGURES = Path("figures")
+PDF = Path("paper/ms.pdf")
+
+
+def maps(suite):
+    return MAPS / cmd.maps_file_name(suite)
+
+
+def parameters(suite):
+    return MAPS / cmd.params_file_name(suite)
+
+
+def cut(suite, case):
+    return Path("results/cuts", suite, f"{case}.json")
+
+
+def cut_samples(suite, case):
+    return Path("results/cuts", suite, f"{case}.npz")
+
+
+def tuning(suite, case):
+    return Path("runs", suite, case, "tuning.json")
+
+
+def study(suite, case):
+    return Path("runs", suite, case, "study.log")
+
+
+def weights(suite, case):
+    return Path("runs", suite, case, "weights.safetensors")
+
+
+def history(suite, case):
+    return Path("runs", suite, case, "history.json")
+
+
+def predictions(suite, case):
+    return Path("results/evaluate", suite, f"{case}.npz")
+
+
+def metrics(suite, case):
+    return Path("results/evaluate", suite, f"{case}.json")
+
+
+def attributions(suite):
+    return Path("results/attribute", f"{suite}.npz")
+
+
+def attribution_statistics(suite):
+    return Path("results/attribute", f"{suite}.json")
+
+
+def figure(name, ending):
+    return FIGURES / f"{name}.{ending}"

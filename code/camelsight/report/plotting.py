@@ -1,0 +1,441 @@
+"""The figures of the paper, one function each. Every function returns a ``Figure`` and opens no file.
+
+The same thing has the same colour, marker and line style in every figure; all are told apart in grey print too.
+"""
+
+from functools import wraps
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import LogNorm, SymLogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Polygon
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from camelsight import cases, theta
+from camelsight.report.tables import suite_label
+
+PAGE = 7.0  # width in inches
+STYLE = {
+    "font.family": "STIXGeneral",
+    "mathtext.fontset": "stix",
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7.5,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 4,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "legend.frameon": False,
+    "image.interpolation": "none",
+    "image.origin": "lower",
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,
+}
+
+# Okabe & Ito (2008), colours that colour-blind readers can tell apart.
+BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
+)  # fmt: skip
+GREY = "#8C8C8C"
+SUITES = {
+    "IllustrisTNG": (BLUE, "o"),
+    "Nbody_IllustrisTNG": (ORANGE, "s"),
+    "SIMBA": (GREEN, "^"),
+    "Nbody_SIMBA": (PURPLE, "v"),
+    "Astrid": (VERMILION, "D"),
+    "Nbody_Astrid": (SKY, "P"),
+}
+FILLS = {"clamp": ("-", "full"), "random": ("--", "none")}  # line style, marker fill
+METHODS = {  # line style, label
+    "saliency": (":", "Saliency"),
+    "integrated_gradients": ("-", "Integrated Gradients"),
+    "gradient_shap": ("--", "GradientSHAP"),
+}
+KINDS = {
+    "input": (GREY, "map"),
+    "conv": (SKY, "convolutions"),
+    "dense": (ORANGE, "fully connected"),
+    "output": (GREEN, "means and standard deviations"),
+}
+DENSITY_UNIT = r"$(M_\odot/h)\,/\,({\rm Mpc}/h)^2$"
+DENSITY_MAP, SIGNED_MAP, NEGATIVE = "magma", "RdBu_r", SKY
+LINEAR_BELOW = 0.01  # of the 99th percentile: attribution spans decades, its sign matters, its smallest values do not
+
+
+class _StyledFigure(Figure):
+    """Draws and saves with the style that it was made with: Matplotlib reads some settings only then."""
+
+    def draw(self, renderer):
+        with mpl.rc_context(STYLE):
+            super().draw(renderer)
+
+    def savefig(self, *args, **kwargs):
+        with mpl.rc_context(STYLE):
+            super().savefig(*args, **kwargs)
+
+
+def _styled(function):
+    @wraps(function)
+    def wrapper(*args, **kwargs):
+        with mpl.rc_context(STYLE):
+            return function(*args, **kwargs)
+
+    return wrapper
+
+
+def _figure(width, height):
+    return _StyledFigure(figsize=(width, height), layout="constrained")
+
+
+@_styled
+def architecture(layers):
+    """The network from left to right: one block per layer, its height the map size, its width the channels.
+
+    ``layers`` are ``(name, channels, size, kind)``, the input first; ``kind`` is a key of ``KINDS``.
+    """
+    figure = _figure(PAGE, 1.9)
+    axes = figure.add_subplot(aspect="equal")
+    axes.axis("off")
+    largest = max(size for _, _, size, _ in layers)
+    heights = [0.12 + 0.95 * np.log2(size + 1) / np.log2(largest + 1) for _, _, size, _ in layers]
+    widths = [0.05 + 0.04 * np.log2(channels + 1) for _, channels, _, _ in layers]
+    step = (PAGE - 0.1) / len(layers)
+    for index, (name, channels, size, kind) in enumerate(layers):
+        x, width, height = index * step, widths[index], heights[index]
+        right = _cuboid(axes, x, width, height, KINDS[kind][0])
+        axes.text(x + width / 2, -0.68, name, ha="center", va="top")
+        axes.text(x + width / 2, -0.84, _shape(channels, size), ha="center", va="top", fontsize=7.5)
+        if index + 1 < len(layers):
+            axes.annotate(
+                "", ((index + 1) * step - 0.03, 0), (right + 0.03, 0), arrowprops={"arrowstyle": "->", "lw": 0.6}
+            )
+    axes.set(xlim=(-0.35 * step, (len(layers) - 0.35) * step), ylim=(-1.0, 0.72))
+    kinds = dict.fromkeys(kind for *_, kind in layers)
+    handles = [Patch(facecolor=KINDS[kind][0], edgecolor=BLACK, lw=0.4, label=KINDS[kind][1]) for kind in kinds]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _cuboid(axes, x, width, height, colour):
+    """Draws an oblique box centred at y = 0 with its front from ``x``; returns its right edge at y = 0."""
+    low, high, dx, dy = -height / 2, height / 2, 0.25 * height, 0.12 * height
+    front = [(x, low), (x + width, low), (x + width, high), (x, high)]
+    top = [(x, high), (x + width, high), (x + width + dx, high + dy), (x + dx, high + dy)]
+    side = [(x + width, low), (x + width + dx, low + dy), (x + width + dx, high + dy), (x + width, high)]
+    for corners, alpha in ((front, 1.0), (top, 0.5), (side, 0.75)):
+        axes.add_patch(Polygon(corners, facecolor=(colour, alpha), edgecolor=BLACK, lw=0.4))
+    return x + width + dx
+
+
+def _shape(channels, size):
+    return rf"${channels}$" if size == 1 else rf"${channels}\times{size}^2$"
+
+
+@_styled
+def gallery(maps, parameters, *, box=25.0):
+    """Maps of several simulations: a row per suite, a column per simulation.
+
+    ``maps`` is a dict of suite → ``(K, n, n)`` densities in (Msun/h)/(Mpc/h)^2, ``parameters`` is ``(K, 6)``, ``box``
+    the side in Mpc/h.
+    """
+    columns = len(parameters)
+    side = (PAGE - 0.9) / columns
+    figure = _figure(PAGE, len(maps) * side + 0.3)
+    grid = figure.subplots(len(maps), columns, squeeze=False)
+    norm = _density_norm(np.stack(list(maps.values())))
+    for row, (suite, stack) in zip(grid, maps.items(), strict=True):
+        row[0].set_ylabel(suite_label(suite))
+        for axes, density in zip(row, stack, strict=True):
+            image = _density(axes, density, norm, box)
+    for axes, values in zip(grid[0], parameters, strict=True):
+        pairs = zip(theta.COSMOLOGICAL, values, strict=False)
+        axes.set_title(", ".join(f"{theta.LABELS[name]} = {value:.2f}" for name, value in pairs))
+    _scale_bar(grid[-1, 0], box)
+    figure.colorbar(image, ax=grid, label=f"surface density {DENSITY_UNIT}", aspect=30, pad=0.01)
+    return figure
+
+
+@_styled
+def cuts(panels, *, box=25.0):
+    """One map under every cut; ``panels`` is a list of ``(Case, (n, n) density)``.
+
+    A k_max cut rings around the densest pixels; what becomes negative is drawn in one flat colour.
+    """
+    columns = min(5 if len(panels) <= 15 else 7, len(panels))
+    rows = -(-len(panels) // columns)
+    side = (PAGE - 0.9) / max(columns, 5)
+    figure = _figure(side * columns + 0.9, rows * (side + 0.25) + 0.3)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    norm = _density_norm(next((density for case, density in panels if not case.cuts), panels[0][1]))
+    for axes, (case, density) in zip(grid.flat, panels, strict=False):
+        image = _density(axes, density, norm, box)
+        title = "\n".join(cut.label for cut in case.cuts) or case.label
+        axes.set_title(title if columns <= 5 else title.replace(", ", ",\n"), fontsize=8 if columns <= 5 else 7)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    _scale_bar(grid[0, 0], box)
+    figure.colorbar(image, ax=grid, label=f"surface density {DENSITY_UNIT}", aspect=30, pad=0.01)
+    if any(np.min(density) < 0 for _, density in panels):
+        label = "negative density (ringing of the sharp filter)"
+        handle = Patch(facecolor=NEGATIVE, edgecolor=BLACK, lw=0.4, label=label)
+        figure.legend(handles=[handle], loc="outside lower center")
+    return figure
+
+
+def _density_norm(densities):
+    """Logarithmic from the 0.1st to the 99.9th percentile of the positive pixels."""
+    positive = densities[densities > 0]
+    return LogNorm(*np.percentile(positive, (0.1, 99.9)))
+
+
+def _density(axes, density, norm, box):
+    axes.set(xticks=[], yticks=[])
+    colours = mpl.colormaps[DENSITY_MAP].with_extremes(bad=NEGATIVE)
+    masked = np.ma.masked_less_equal(density, 0)
+    return axes.imshow(masked, cmap=colours, norm=norm, extent=(0, box, 0, box))
+
+
+def _scale_bar(axes, box, length=5.0):
+    axes.plot([0.06 * box, 0.06 * box + length], [0.06 * box] * 2, color="white", lw=1.5, solid_capstyle="butt")
+    outline = [withStroke(linewidth=1.5, foreground="black")]
+    axes.text(0.06 * box, 0.09 * box, rf"{length:g} ${{\rm Mpc}}/h$", color="white", fontsize=7, path_effects=outline)
+
+
+@_styled
+def truth_prediction(truth, mean, sigma, *, suite, r2):
+    """Predicted against true parameters with error bars, a panel per parameter.
+
+    ``truth``, ``mean`` and ``sigma`` are ``(N, 6)`` in physical units; ``r2`` is a dict of name → (value, low, high).
+    """
+    figure = _figure(PAGE, 3.5)
+    colour, marker = SUITES[suite]
+    limits = np.stack(theta.ranges(suite), axis=1)
+    panels = zip(figure.subplots(2, 3).flat, theta.NAMES, theta.meaningful(suite), strict=True)
+    for column, (axes, name, meaningful) in enumerate(panels):
+        axes.plot(limits[column], limits[column], color=BLACK, lw=0.8, zorder=3)
+        axes.errorbar(
+            truth[:, column],
+            mean[:, column],
+            sigma[:, column],
+            fmt=marker,
+            color=colour if meaningful else GREY,
+            markersize=3,
+            elinewidth=0.6,
+            alpha=0.75,
+        )
+        value, low, high = r2[name]
+        axes.set_title(f"{theta.LABELS[name]}:  $R^2 = {value:.3f}$  $[{low:.3f}, {high:.3f}]$")
+        axes.set_xlabel("true" if meaningful else "true, without effect in this suite")
+        axes.set_ylabel("predicted")
+    return figure
+
+
+@_styled
+def r2_against_kmax(rows, k_nyquist, k_corner):
+    """R² of the cosmological parameters against k_max in h/Mpc; the uncut maps as a band.
+
+    ``rows`` are dicts with ``suite``, ``case``, ``parameter``, ``r2``, ``low``, ``high``.
+    """
+    figure = _figure(PAGE, 2.3)
+    panels = figure.subplots(1, len(theta.COSMOLOGICAL), sharex=True)
+    suites = list(dict.fromkeys(row["suite"] for row in rows))
+    cutoffs = {cut.threshold for row in rows if (cut := cases.parse(row["case"]).only) and cut.kind == "kmax"}
+    for axes, name in zip(panels, theta.COSMOLOGICAL, strict=True):
+        _originals(axes, rows, name, band=True)
+        _curves(axes, rows, name, "kmax")
+        axes.set_xlabel(r"$k_{\rm max}$  $(h/{\rm Mpc})$")
+        axes.set_ylabel(f"$R^2$ of {theta.LABELS[name]}")
+        axes.set_xscale("log")
+        for k, label, side in ((k_nyquist, "Nyquist", "right"), (k_corner, "corner", "left")):
+            axes.axvline(k, color=GREY, lw=0.7, ls=":")
+            axes.text(k, 1.02, label, color=GREY, ha=side, fontsize=7, transform=axes.get_xaxis_transform())
+    ends = [*cutoffs, k_corner]
+    axes.set_xlim(min(ends) / 1.3, max(ends) * 1.3)
+    axes.xaxis.set_major_locator(FixedLocator(sorted(cutoffs)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    handles = [*_suite_handles(suites), Line2D([], [], color=BLACK, lw=0.8, ls="-.", label="uncut, with interval")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+@_styled
+def r2_against_density(rows, omega_m=0.3):
+    """R² of the cosmological parameters against the density threshold: above it cut on the left, below it on the right.
+
+    ``rows`` as in ``r2_against_kmax``. The upper axis has the threshold over the mean density at ``omega_m``.
+    """
+    figure = _figure(PAGE, 3.4)
+    grid = figure.subplots(len(theta.COSMOLOGICAL), 2, sharex="col", sharey="row")
+    suites = list(dict.fromkeys(row["suite"] for row in rows))
+    for column, (kind, title) in enumerate((("max", "pixels above are cut"), ("min", "pixels below are cut"))):
+        parsed = [cut for row in rows if (cut := cases.parse(row["case"]).only) and cut.kind == kind]
+        thresholds = [cut.threshold for cut in parsed] or [cases.MEAN_SURFACE_DENSITY * omega_m]
+        for axes, name in zip(grid[:, column], theta.COSMOLOGICAL, strict=True):
+            _originals(axes, rows, name)
+            _curves(axes, rows, name, kind)
+            axes.set_xscale("log")
+            axes.set_xlim(min(thresholds) / 1.6, max(thresholds) * 1.6)
+        per_mean, times_mean = _per_mean(omega_m)
+        limits = np.array(axes.get_xlim())
+        _one_two_five(axes.xaxis, limits, lambda x, _: f"{x / 1e11:g}")
+        axes.set_xlabel(rf"threshold, {title}  $[10^{{11}}\,(M_\odot/h)\,/\,({{\rm Mpc}}/h)^2]$")
+        upper = grid[0, column].secondary_xaxis("top", functions=(per_mean, times_mean))
+        _one_two_five(upper.xaxis, per_mean(limits), lambda x, _: f"{x:g}")
+        upper.set_xlabel(rf"$\rho/\bar\rho$ at {theta.LABELS['omega_m']} = {omega_m:g}")
+    for axes, name in zip(grid[:, 0], theta.COSMOLOGICAL, strict=True):
+        axes.set_ylabel(f"$R^2$ of {theta.LABELS[name]}")
+    fills = [
+        Line2D([], [], color=BLACK, ls=line, marker="o", fillstyle=marker_fill, label=f"{fill} fill")
+        for fill, (line, marker_fill) in FILLS.items()
+    ]
+    handles = [*_suite_handles(suites), *fills, Line2D([], [], color=BLACK, lw=0.8, ls="-.", label="uncut")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def _per_mean(omega_m):
+    mean = cases.MEAN_SURFACE_DENSITY * omega_m
+    return (lambda density: density / mean), (lambda ratio: ratio * mean)
+
+
+def _one_two_five(axis, limits, formatter):
+    """Labels at 1, 2 and 5 of every decade within ``limits``, however few these are."""
+    first, last = np.log10(limits)
+    decades = 10.0 ** np.arange(np.floor(first), np.ceil(last) + 1)
+    axis.set_major_locator(FixedLocator(np.outer(decades, (1, 2, 5)).ravel()))
+    axis.set_major_formatter(FuncFormatter(formatter))
+    axis.set_minor_locator(FixedLocator(np.outer(decades, range(1, 10)).ravel()))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _originals(axes, rows, name, *, band=False):
+    """A horizontal line per suite at the R² of the uncut maps, with its interval as a band if wanted."""
+    for row in rows:
+        if row["case"] == "original" and row["parameter"] == name and np.isfinite(row["r2"]):
+            colour, _ = SUITES[row["suite"]]
+            axes.axhline(row["r2"], color=colour, lw=0.8, ls="-.")
+            if band:
+                axes.axhspan(row["low"], row["high"], color=colour, alpha=0.15, lw=0)
+
+
+def _curves(axes, rows, name, kind):
+    """R² against the threshold of all single cuts of ``kind``: a line per suite and fill, a little apart in x."""
+    curves = {}
+    for row in rows:
+        cut = cases.parse(row["case"]).only
+        if cut and cut.kind == kind and row["parameter"] == name and np.isfinite(row["r2"]):
+            point = (cut.threshold, row["r2"], row["low"], row["high"])
+            curves.setdefault((row["suite"], cut.fill), []).append(point)
+    if not curves:
+        axes.text(0.5, 0.4, "no such case in this profile", ha="center", color=GREY, transform=axes.transAxes)
+    for index, ((suite, fill), points) in enumerate(curves.items()):
+        x, value, low, high = np.array(sorted(points)).T
+        colour, marker = SUITES[suite]
+        line, marker_fill = FILLS.get(fill, FILLS["clamp"])
+        axes.errorbar(
+            x * 1.02 ** (index - (len(curves) - 1) / 2),
+            value,
+            np.maximum([value - low, high - value], 0),
+            color=colour,
+            marker=marker,
+            ls=line,
+            fillstyle=marker_fill,
+            capsize=1.5,
+            elinewidth=0.7,
+        )
+
+
+def _suite_handles(suites):
+    styles = ((suite, *SUITES[suite]) for suite in suites)
+    return [Line2D([], [], color=colour, marker=marker, label=suite_label(suite)) for suite, colour, marker in styles]
+
+
+@_styled
+def attribution_maps(density, attributions, *, parameters=theta.COSMOLOGICAL, box=25.0):
+    """One map and what each method attributes to its pixels: a row per parameter, a column per method.
+
+    ``density`` is ``(n, n)``; ``attributions`` is a dict of method → ``(P, n, n)``, signed. Each panel is divided by
+    the 99th percentile of its magnitude.
+    """
+    side = (PAGE - 0.9) / (len(attributions) + 1)
+    figure = _figure(PAGE, len(parameters) * side + 0.2)
+    grid = figure.add_gridspec(len(parameters), len(attributions) + 1)
+    left = figure.add_subplot(grid[0, 0], title="map")
+    image = _density(left, density, _density_norm(density), box)
+    _scale_bar(left, box)
+    below = figure.add_subplot(grid[-1, 0], frame_on=False, xticks=[], yticks=[])
+    bar = below.inset_axes((0.02, 0.9, 0.96, 0.06))
+    figure.colorbar(image, cax=bar, orientation="horizontal", label=f"surface density\n{DENSITY_UNIT}")
+    norm = SymLogNorm(LINEAR_BELOW, vmin=-1, vmax=1)
+    panels = []
+    for column, (method, stack) in enumerate(attributions.items(), start=1):
+        for row, (name, attribution) in enumerate(zip(parameters, stack, strict=True)):
+            axes = figure.add_subplot(grid[row, column], xticks=[], yticks=[])
+            scale = np.percentile(np.abs(attribution), 99) or 1.0
+            signed = axes.imshow(attribution / scale, cmap=SIGNED_MAP, norm=norm, extent=(0, box, 0, box))
+            panels.append(axes)
+            if row == 0:
+                axes.set_title(METHODS[method][1])
+            if column == 1:
+                axes.set_ylabel(theta.LABELS[name])
+    ticks = [-1, -0.1, -0.01, 0, 0.01, 0.1, 1]
+    bar = figure.colorbar(signed, ax=panels, extend="both", aspect=30, pad=0.01, ticks=ticks)
+    bar.set_label("attribution / 99th percentile of its magnitude")
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    return figure
+
+
+@_styled
+def attribution_against_density(bins):
+    """Attribution against overdensity: per pixel above, as a share of the total below, a column per parameter.
+
+    ``bins`` is a dict of suite → parameter → method → dict with ``centres`` ``(B,)`` in units of the mean density,
+    ``area`` ``(B,)`` fractions of all pixels, ``per_pixel`` (in units of the mean over all pixels) and ``total``
+    (fractions), each ``(value, low, high)`` of ``(B,)``.
+    """
+    suites, names = list(bins), list(next(iter(bins.values())))
+    methods = list(bins[suites[0]][names[0]])
+    figure = _figure(PAGE, 3.4)
+    grid = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
+    for (above, below), name in zip(grid.T, names, strict=True):
+        for suite in suites:
+            for method, table in bins[suite].get(name, {}).items():
+                _banded(above, table["centres"], table["per_pixel"], suite, method)
+                _banded(below, table["centres"], np.multiply(table["total"], 100), suite, method)
+        table = bins[suites[0]][name][methods[0]]
+        area = np.where(table["area"], np.multiply(table["area"], 100), np.nan)
+        below.stairs(area, _edges(table["centres"]), color=GREY, lw=1.2, baseline=None)
+        above.set(title=theta.LABELS[name], xscale="log", yscale="log")
+        below.set_xlabel(r"$\rho/\bar\rho$")
+        for axes in (above, below):
+            axes.axvline(1, color=GREY, lw=0.6, ls=":")
+    _one_two_five(grid[0, 0].yaxis, grid[0, 0].get_ylim(), lambda x, _: f"{x:g}")
+    grid[0, 0].set_ylabel("attribution per pixel\n(mean pixel = 1)")
+    grid[1, 0].set_ylabel("share of the total per bin (%)")
+    lines = [Line2D([], [], color=BLACK, ls=METHODS[m][0], label=METHODS[m][1]) for m in methods]
+    handles = [*_suite_handles(suites), *lines, Line2D([], [], color=GREY, lw=1.2, label="share of the area")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def _edges(centres):
+    """``(B + 1,)`` edges of bins that are equally wide in the logarithm."""
+    log = np.log(centres)
+    half = np.mean(np.diff(log)) / 2
+    return np.exp(np.append(log - half, log[-1] + half))
+
+
+def _banded(axes, x, values, suite, method):
+    value, low, high = values
+    colour, marker = SUITES[suite]
+    axes.plot(x, value, color=colour, marker=marker, ls=METHODS[method][0], markersize=2.5)
+    axes.fill_between(x, low, high, color=colour, alpha=0.12, lw=0)

@@ -1,0 +1,156 @@
+"""Tables and numbers as text: Markdown for people, CSV for programs, LaTeX for the paper."""
+
+import csv
+import io
+import re
+from itertools import groupby
+
+import numpy as np
+from tabulate import tabulate
+
+from camelsight import cases, theta
+
+MISSING = "–"
+_DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+_MEANINGS = {
+    "omega_m": "matter density",
+    "sigma_8": "amplitude of fluctuations",
+    "A_SN1": "supernovae: wind energy",
+    "A_AGN1": "black holes: energy",
+    "A_SN2": "supernovae: wind speed",
+    "A_AGN2": "black holes: burstiness",
+}
+
+
+def suite_label(suite):
+    """The name a reader sees: ``Nbody_IllustrisTNG`` becomes ``N-body (IllustrisTNG)``."""
+    return f"N-body ({theta.hydro_suite(suite)})" if theta.is_nbody(suite) else theta.hydro_suite(suite)
+
+
+def escape(text):
+    """Any text as LaTeX prints it literally."""
+    return "".join(_SPECIAL.get(character, character) for character in str(text))
+
+
+def macro_name(*parts):
+    """The name of a LaTeX macro, letters only, from words with digits, underscores and points.
+
+    ``("r2", "IllustrisTNG", "kmax_10", "omega_m")`` becomes ``RtwoIllustrisTNGKmaxOneZeroOmegaM``. Different suites,
+    cases and parameters give different names.
+    """
+    if not parts:
+        raise ValueError("expected at least one part for the name of a LaTeX macro, got none")
+    return "".join(_camel(str(part)) for part in parts)
+
+
+def _camel(part):
+    if not re.fullmatch(r"[A-Za-z0-9]+(?:(?:__?|\.)[A-Za-z0-9]+)*", part):
+        raise ValueError(f"expected letters and digits joined by '_', '__' or '.', got {part!r} in a macro name")
+    words = part.replace("__", "_and_").replace(".", "_point_").split("_")
+    return "".join(_spell(word[0].upper() + word[1:]) for word in words)
+
+
+def _spell(word):
+    word = re.sub(r"(?<=[a-z])\d|(?<=^[A-Z])\d", lambda digit: _DIGITS[int(digit[0])].lower(), word)
+    return re.sub(r"\d", lambda digit: _DIGITS[int(digit[0])], word)
+
+
+def macros(numbers):
+    r"""``\newcommand`` lines from a dict of name → plain text, which is escaped.
+
+    A name is a string of letters, or a tuple that goes through ``macro_name``.
+    """
+    lines = {}
+    for key, text in numbers.items():
+        name = macro_name(*key) if isinstance(key, tuple) else key
+        if not re.fullmatch("[A-Za-z]+", name):
+            raise ValueError(f"expected only letters in the name of a LaTeX macro, got {name!r}")
+        if name in lines:
+            raise ValueError(f"expected different names for LaTeX macros, got {name} twice, then from {key!r}")
+        lines[name] = rf"\newcommand{{\{name}}}{{{escape(text)}}}"
+    return "".join(line + "\n" for line in lines.values())
+
+
+def csv_text(rows, columns):
+    """Comma-separated text with a header; every row is a dict that holds all ``columns``."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([row[column] for column in columns] for row in rows)
+    return text.getvalue()
+
+
+def r2_markdown(rows):
+    """R² with its 95% interval, one line per suite and case, one column per parameter.
+
+    ``rows`` are dicts with ``suite``, ``case``, ``parameter``, ``r2``, ``low``, ``high``. A parameter that means
+    nothing in a suite gets a dash.
+    """
+
+    def cell(value, low, high, digits):
+        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+    body = [(suite, case, *cells) for suite, case, cells in _pivot(rows, cell, MISSING)]
+    return tabulate(body, ("suite", "case", *theta.NAMES), tablefmt="github", disable_numparse=True) + "\n"
+
+
+def r2_latex(rows):
+    """The table of ``r2_markdown`` as a ``booktabs`` tabular."""
+
+    def cell(value, low, high, digits):
+        return f"${value:.{digits}f}^{{+{max(high - value, 0):.{digits}f}}}_{{-{max(value - low, 0):.{digits}f}}}$"
+
+    body = []
+    for suite, group in groupby(_pivot(rows, cell, "--"), key=lambda line: line[0]):
+        gap = r"\addlinespace " if body else ""
+        labels = [gap + escape(suite_label(suite))]
+        for _, case, cells in group:
+            body.append((labels.pop() if labels else "", cases.parse(case).label, *cells))
+    return _booktabs(body, ("suite", "case", *theta.LABELS.values()))
+
+
+def parameters_latex(suite="IllustrisTNG"):
+    """The six parameters of ``suite``: symbol, range, prior, meaning, as a ``booktabs`` tabular."""
+    low, high = theta.ranges(suite)
+    body = [
+        (theta.LABELS[name], f"{a:g}--{b:g}", "log-uniform" if logarithmic else "uniform", _MEANINGS[name])
+        for name, a, b, logarithmic in zip(theta.NAMES, low, high, theta.LOG_UNIFORM, strict=True)
+    ]
+    return _booktabs(body, ("parameter", "range", "prior", "meaning"))
+
+
+def _pivot(rows, cell, missing):
+    """``(suite, case, six cells)`` in the order of first appearance, a suite's cases together."""
+    table = {}
+    for row in rows:
+        table.setdefault(row["suite"], {}).setdefault(row["case"], {})[row["parameter"]] = row
+    digits = {name: _digits([row for row in rows if row["parameter"] == name]) for name in theta.NAMES}
+    for suite, by_case in table.items():
+        shown = [name for name, meaningful in zip(theta.NAMES, theta.meaningful(suite), strict=True) if meaningful]
+        for case, by_parameter in by_case.items():
+            values = {name: _interval(by_parameter[name]) for name in shown if name in by_parameter}
+            texts = {name: cell(*value, digits[name]) for name, value in values.items() if np.isfinite(value).all()}
+            yield suite, case, [texts.get(name, missing) for name in theta.NAMES]
+
+
+def _interval(row):
+    return tuple(float(row[key]) for key in ("r2", "low", "high"))
+
+
+def _digits(rows):
+    """Decimals for a column: three where its intervals are mostly narrower than 0.02, otherwise two."""
+    widths = [high - low for _, low, high in map(_interval, rows) if np.isfinite(high - low)]
+    return 3 if widths and np.median(widths) < 0.02 else 2
+
+
+def _booktabs(body, header):
+    text = tabulate(body, header, tablefmt="latex_raw", disable_numparse=True)
+    for rule in (r"\toprule", r"\midrule", r"\bottomrule"):
+        text = text.replace(r"\hline", rule, 1)
+    return text + "\n"

@@ -1,0 +1,30 @@
+"""The PDF, by latexmk."""
+
+import re
+import subprocess
+
+from camelsight import cli, paths, store
+
+LOG_TAIL = 3
+
+
+def main(params):
+    build = paths.PDF.parent / "build"
+    command = ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error"]
+    result = subprocess.run(
+        [*command, f"-outdir={build.name}", f"{paths.PDF.stem}.tex"],
+        cwd=paths.PDF.parent,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if result.returncode != 0:
+        errors = re.findall(r"^\S+:\d+: .*|^! .*", result.stdout, re.MULTILINE)[:LOG_TAIL]
+        reason = "; ".join(errors) or "no error line in its output"
+        raise ValueError(f"latexmk failed on {paths.PDF.with_suffix('.tex')}: {reason} (see {build}/ms.log)")
+    store.write_bytes(paths.PDF, (build / paths.PDF.name).read_bytes())
+
+
+if __name__ == "__main__":
+    cli.run_stage(main)

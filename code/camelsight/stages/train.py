@@ -1,0 +1,54 @@
+"""Train the network of a case with its tuned hyperparameters; goes on from the last epoch if it was cut off."""
+
+from camelsight import cli, dataset, paths, seeding, store
+from camelsight.inference import network, training
+
+
+def main(params, suite, case):
+    spec, device = params.train, cli.device()
+    hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
+    parts = dataset.load(params, suite, case, ("train", "valid"))
+    net = network.build(
+        hyperparameters["hidden"],
+        hyperparameters["dropout"],
+        size=params.maps.pixels,
+        generator=seeding.torch_generator(params.seed, suite, case, "train", "weights"),
+    ).to(device)
+
+    key = store.digest(
+        suite, case, store.plain(spec), hyperparameters, params.seed, str(device),
+        store.read_json(paths.cut(suite, case))["digest"], store.code_digest("inference", "maps"),
+    )[:16]  # fmt: skip
+    checkpoint = paths.CHECKPOINTS / f"train-{key}.pt"
+    state = store.read_checkpoint(checkpoint, device)
+    done = len(state["history"]) if state else 0
+    with cli.progress(spec.epochs, f"train {suite} {case}", "epoch", done) as bar:
+
+        def on_epoch(state):
+            store.write_checkpoint(checkpoint, state)
+            bar.set_postfix_str(f"valid {state['history'][-1]['valid']:.2f}", refresh=False)
+            bar.update()
+
+        history = training.fit(
+            net,
+            *((parts[name].maps.to(device), parts[name].targets.to(device)) for name in ("train", "valid")),
+            epochs=spec.epochs,
+            batch=spec.batch,
+            max_lr=hyperparameters["max_lr"],
+            weight_decay=hyperparameters["weight_decay"],
+            seed=seeding.entropy(params.seed, suite, case, "train"),
+            schedule=spec.schedule,
+            precision=spec.precision,
+            state=state,
+            on_epoch=on_epoch,
+        )
+    store.write_json(
+        paths.history(suite, case),
+        {"epochs": history, "hyperparameters": hyperparameters, "weights": store.tensor_digest(net.state_dict())},
+    )
+    store.write_weights(paths.weights(suite, case), net)
+    checkpoint.unlink()
+
+
+if __name__ == "__main__":
+    cli.run_stage(main)

@@ -1,0 +1,207 @@
+"""Reading and writing files. What is written appears whole or not at all."""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from camelsight import paths
+from camelsight.universe import cmd
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(name)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path, data):
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+def write_text(path, text):
+    write_bytes(path, text.encode())
+
+
+def write_json(path, value):
+    write_text(path, json.dumps(value, indent=1, default=plain) + "\n")
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
+def write_arrays(path, **arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path):
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def write_weights(path, network):
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(path, safetensors.torch.save(tensors))
+
+
+def read_weights(path, network):
+    network.load_state_dict(safetensors.torch.load_file(path))
+    return network
+
+
+def write_checkpoint(path, state):
+    with replacing(path) as part:
+        torch.save(state, part)
+
+
+def read_checkpoint(path, device):
+    """The state last written to ``path``, or None where there is none."""
+    return torch.load(path, map_location=device, weights_only=True) if Path(path).exists() else None
+
+
+def link(source, target):
+    """Put ``target`` in place as a hard link of ``source``, or a symbolic one across disks."""
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        os.symlink(os.path.abspath(source), target)
+
+
+def tensor_digest(tensors):
+    """The identity of weights: sha256 over sorted names, dtypes, shapes and bytes; independent of the file format."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def digest(*values):
+    """sha256 of values, as JSON."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=plain).encode()).hexdigest()
+
+
+def code_digest(*packages):
+    """sha256 of the source of first-party ``packages``, such as "universe"."""
+    root = Path(__file__).parent
+    files = sorted(path for package in packages for path in (root / package).rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def open_maps(suite, simulations, pixels, folder=paths.MAPS):
+    """The maps of ``suite`` as a read-only memory map, ``(15 * simulations, pixels, pixels)`` float32.
+
+    ValueError if the file is no NPY file, is cut short, or holds another shape or type.
+    """
+    path = Path(folder) / cmd.maps_file_name(suite)
+    if not path.exists():
+        raise ValueError(f"expected {path}, got no such file; run make paper, or put the file there")
+    try:
+        maps = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"expected a whole NPY file, got {path} of {path.stat().st_size:,} bytes, which cannot be read "
+            f"({' '.join(str(error).split())}); fetch or simulate it again"
+        ) from None
+    cmd.check_maps(maps.shape, maps.dtype, simulations, pixels, path.name)
+    return maps
+
+
+def read_parameters(suite, simulations, folder=paths.MAPS):
+    """The ``(simulations, 6)`` physical parameters of ``suite``; ValueError if the file holds anything else."""
+    path = Path(folder) / cmd.params_file_name(suite)
+    if not path.exists():
+        raise ValueError(f"expected {path}, got no such file; run make paper, or put the file there")
+    try:
+        values = np.loadtxt(path, ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"expected a table of numbers in {path}, got: {' '.join(str(error).split())}") from None
+    cmd.check_params(values, simulations, suite, path.name)
+    return values
+
+
+class PartialSet:
+    """Arrays of shape ``(items, ...)`` that are filled item by item, and survive being killed in between."""
+
+    def __init__(self, folder, arrays, items):
+        """``arrays``: file name -> shape; ``items``: how many are to be done. Continues what ``folder`` holds."""
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.arrays = {name: self._open(name, shape, np.float32) for name, shape in arrays.items()}
+        self._done = self._open("done.npy", (items,), np.uint8)
+
+    def _open(self, name, shape, dtype):
+        path = self.folder / name
+        if not path.exists():
+            with replacing(path) as part:
+                np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape).flush()
+                with open(part, "rb+") as file:  # a full disk is an error now, instead of a crash at the first write
+                    os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+        return np.lib.format.open_memmap(path, mode="r+")
+
+    @property
+    def missing(self):
+        return np.flatnonzero(np.asarray(self._done) == 0)
+
+    def done(self, item):
+        for array in self.arrays.values():
+            array.flush()
+        self._done[item] = 1
+        self._done.flush()
+
+    def move_to(self, folder):
+        """Hand the finished files over to ``folder`` and forget the set."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        names = list(self.arrays)
+        self.arrays, self._done = {}, None
+        for name in names:
+            os.replace(self.folder / name, Path(folder) / name)
+        (self.folder / "done.npy").unlink()
+        self.folder.rmdir()
+
+
+def one_line(error):
+    """What went wrong, for a person, in one line."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full: nothing was left half-written; free some space and run the same command again"
+    return " ".join(str(error).split())
+
+
+def _umask():
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def plain(value):
+    """``value`` as JSON knows it: arrays and tensors become lists, dataclasses and mappings dicts."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value.tolist() if hasattr(value, "tolist") else dict(value)

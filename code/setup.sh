@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Set-up for Debian and Ubuntu: system packages where missing, then .venv from requirements.lock, torch and Pylians.
+# Run by `make setup`; PYTHON and TORCH choose the interpreter and the torch requirement.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3} torch=${TORCH:-torch==2.13.0}
+stamp=.venv/.ready
+wanted=$(cat requirements.lock pyproject.toml code/setup.sh <(echo "$torch") | sha256sum)
+
+fail() { echo "setup: $*" >&2; exit 1; }
+
+has_latex() { command -v latexmk kpsewhich >/dev/null && kpsewhich booktabs.sty lmodern.sty natbib.sty >/dev/null; }
+if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && has_latex; then exit 0; fi
+
+packages=()
+command -v "$python" >/dev/null || packages+=(python3)
+command -v git >/dev/null || packages+=(git)
+command -v gcc >/dev/null || packages+=(build-essential)
+if command -v "$python" >/dev/null; then
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail "expected Python 3.11 or newer, got $("$python" --version 2>&1); name another one: make setup PYTHON=python3.12"
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+  "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+    packages+=(python3-dev)
+else
+  packages+=(python3-venv python3-dev)
+fi
+has_latex || packages+=(latexmk lmodern texlive-latex-recommended texlive-fonts-recommended)
+
+if [ ${#packages[@]} -gt 0 ]; then
+  root=()
+  [ "$(id -u)" = 0 ] || root=(sudo)
+  command="${root[*]:+sudo }apt-get update && ${root[*]:+sudo }apt-get install --no-install-recommends ${packages[*]}"
+  command -v apt-get >/dev/null || fail "system packages are missing; install what your system calls: ${packages[*]}"
+  [ ${#root[@]} = 0 ] || sudo -n true 2>/dev/null || fail "system packages are missing; run: $command"
+  echo "setup: installing system packages: ${packages[*]}"
+  "${root[@]}" apt-get update -qq
+  "${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+echo "setup: Python packages into .venv (a few minutes the first time)"
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+pip=(.venv/bin/python -m pip --disable-pip-version-check install --quiet --progress-bar off)
+pylians=.venv/pylians.txt
+sed -n '/^pylians==/,/[^\\]$/p' requirements.lock >"$pylians"
+"${pip[@]}" --no-deps --require-hashes -r <(sed '/^pylians==/,/[^\\]$/d' requirements.lock)
+
+# Pylians is compiled against the locked NumPy, with one compiler process per core, while torch arrives.
+if ! .venv/bin/python -m pip --disable-pip-version-check freeze | grep -qi "^$(sed -n '1s/ .*//p' "$pylians")$"; then
+  echo "setup: compiling Pylians (one to three minutes)"
+  printf '[build_ext]\nparallel=%s\n' "$(nproc)" >.venv/build.cfg
+  DIST_EXTRA_CONFIG=$PWD/.venv/build.cfg \
+    "${pip[@]}" --no-deps --no-build-isolation --require-hashes -r "$pylians" >.venv/pylians.log 2>&1 &
+  compiling=$!
+fi
+"${pip[@]}" "$torch"
+if [ -n "${compiling:-}" ]; then
+  wait "$compiling" || { tail -n 20 .venv/pylians.log >&2; fail "Pylians did not compile; see .venv/pylians.log"; }
+fi
+"${pip[@]}" --no-deps --no-build-isolation --editable .
+.venv/bin/python -m pip --disable-pip-version-check check >/dev/null || .venv/bin/python -m pip check >&2
+echo "$wanted" >"$stamp"
+echo "setup: done"

@@ -1,0 +1,82 @@
+"""The pipeline's shape: DVC knows every file that a stage runs, and the rooms keep to their rules."""
+
+import ast
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "code" / "camelsight"
+STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem != "__init__")
+CORE = ("universe", "maps", "inference", "interpretation", "report")
+ROOF = ("params", "paths", "store", "stages", "cli", "dataset", "__main__")
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def module_file(name):
+    """The file of the first-party module ``name``, or None if it is no module."""
+    path = ROOT / "code" / Path(*name.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.exists():
+            return candidate
+    return None
+
+
+def imported(path):
+    """First-party modules that the source in ``path`` imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.startswith("camelsight") and module_file(name)}
+
+
+def reached(path, seen=None):
+    """``path`` and every first-party file that it imports, directly or not; empty ``__init__.py`` files left out."""
+    seen = set() if seen is None else seen
+    if path not in seen:
+        seen.add(path)
+        for name in imported(path):
+            reached(module_file(name), seen)
+    return {file for file in seen if file.stat().st_size}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_lists_every_first_party_file_that_a_stage_runs(stage):
+    files = {str(file.relative_to(ROOT)) for file in reached(PACKAGE / "stages" / f"{stage}.py")}
+    listed = {dependency for dependency in DVC[stage]["deps"] if dependency.startswith("code/")}
+    assert files == listed, f"mend deps of {stage} in dvc.yaml: add {files - listed}, remove {listed - files}"
+
+
+def test_every_stage_has_a_module_of_its_name_and_runs_it():
+    assert sorted(DVC) == STAGES
+    for stage, definition in DVC.items():
+        assert definition["cmd"].startswith(f".venv/bin/python -m camelsight.stages.{stage}")
+
+
+@pytest.mark.parametrize("room", CORE)
+def test_core_rooms_touch_neither_the_roof_nor_files(room):
+    for path in (PACKAGE / room).glob("*.py"):
+        tree = ast.parse(path.read_text())
+        roof = {name for name in imported(path) if name.split(".")[-1] in ROOF or ".stages." in name}
+        assert not roof, f"{path} imports {roof}"
+        calls = {
+            node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert "open" not in calls, f"{path} opens a file"
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert not names & {"pathlib", "shutil", "tempfile"}, f"{path} handles files"
+
+
+def test_nothing_imports_a_stage():
+    for path in PACKAGE.rglob("*.py"):
+        assert not {name for name in imported(path) if name.startswith("camelsight.stages.")}, path
+
+
+def test_the_import_walk_sees_what_it_must():
+    train = {file.name for file in reached(PACKAGE / "stages" / "train.py")}
+    assert {"train.py", "network.py", "loss.py", "cuts.py", "cases.py", "theta.py"} <= train

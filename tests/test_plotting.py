@@ -1,0 +1,278 @@
+import io
+from functools import cache
+from itertools import combinations
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.text import Text
+
+from camelsight import cases, theta
+from camelsight.report import plotting
+
+SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
+SMALL = ("original", "kmax_1", "max_1e12_clamp")
+LARGE = (
+    "original", "kmax_1", "kmax_5", "kmax_10", "kmax_20", "kmax_30", "kmax_40", "kmax_50",
+    "max_5e10_clamp", "max_1e11_random", "max_1e12_clamp", "min_1e11_clamp", "min_4e11_clamp", "min_4e11_random",
+    "min_2e12_random", "kmax_10__max_1e12_clamp",
+)  # fmt: skip
+
+
+def rows_of(case_ids):
+    """R² that differs in every row, with an interval that is not symmetric."""
+    keys = [(suite, case, name) for suite in SUITES for case in case_ids for name in theta.NAMES]
+    values = np.linspace(0.3, 0.9, len(keys))
+    return [
+        {"suite": suite, "case": case, "parameter": name, "r2": r2, "low": r2 - 0.04, "high": r2 + 0.02}
+        for (suite, case, name), r2 in zip(keys, values, strict=True)
+    ]
+
+
+def densities(shape, seed=0):
+    return 4e11 * np.exp(np.random.default_rng(seed).normal(size=shape))
+
+
+def profile(bins=16):
+    edges = np.logspace(-1.5, 2.5, bins + 1)
+    centres = np.sqrt(edges[1:] * edges[:-1])
+    area = np.where(centres < 40, np.exp(-(np.log(centres) ** 2)), 0)
+    area /= area.sum()
+    per_pixel = np.where(area > 0, centres**0.5, np.nan)
+    total = np.where(area > 0, area * centres**0.5, np.nan)
+    spread = np.array([1, 0.8, 1.3])[:, None]
+    return {"centres": centres, "area": area, "per_pixel": tuple(spread * per_pixel), "total": tuple(spread * total)}
+
+
+@cache
+def figures():
+    """One of each figure, those that depend on the cases for few and for many."""
+    rng = np.random.default_rng(1)
+    low, high = theta.ranges("IllustrisTNG")
+    truth = low + (high - low) * rng.random((12, 6))
+    r2 = dict.fromkeys(theta.NAMES, (-0.1234, -0.2, 0.1))
+    layers = [("input", 1, 256, "input"), *((f"block {i}", 12 * 2**i, 256 >> i, "conv") for i in range(1, 7))]
+    layers += [("conv 4×4", 1536, 1, "conv"), ("FC1", 768, 1, "dense"), ("output", 12, 1, "output")]
+    maps = densities((5, 16, 16))
+    signed = {method: rng.normal(size=(2, 16, 16)) for method in plotting.METHODS}
+    bins = {
+        suite: {name: dict.fromkeys(plotting.METHODS, profile()) for name in theta.COSMOLOGICAL} for suite in SUITES
+    }
+    drawn = {
+        "architecture": plotting.architecture(layers),
+        "gallery": plotting.gallery(dict.fromkeys(SUITES, maps), truth[:5]),
+        "truth_prediction": plotting.truth_prediction(truth, truth + 0.01, truth / 10, suite="IllustrisTNG", r2=r2),
+        "attribution_maps": plotting.attribution_maps(maps[0], signed),
+        "attribution_against_density": plotting.attribution_against_density(bins),
+    }
+    for number, ids in (("few", SMALL), ("many", LARGE)):
+        panels = [(cases.parse(case), maps[0] - 3e11 * (case == "kmax_1")) for case in ids]
+        drawn[f"cuts, {number} cases"] = plotting.cuts(panels)
+        drawn[f"r2_against_kmax, {number} cases"] = plotting.r2_against_kmax(rows_of(ids), 32.17, 45.50)
+        drawn[f"r2_against_density, {number} cases"] = plotting.r2_against_density(rows_of(ids))
+    return drawn
+
+
+def saved(figure):
+    file = io.BytesIO()
+    figure.savefig(file, format="pdf", metadata={"CreationDate": None})
+    return file.getvalue()
+
+
+def printed_texts(figure):
+    """Every text that reaches the paper, with its box in pixels; labels of ticks outside the axes do not."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    hidden = set()
+    for axis in figure.findobj(Axis):
+        low, high = sorted(axis.get_view_interval())
+        for tick in axis.get_major_ticks() + axis.get_minor_ticks():
+            if not (low <= tick.get_loc() <= high or np.isclose(tick.get_loc(), [low, high]).any()):
+                hidden.update([tick.label1, tick.label2])
+        if not axis.axes.axison or not axis.get_visible():
+            hidden.update(axis.findobj(Text))
+    texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in hidden]
+    return [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts]
+
+
+def test_no_text_overlaps_another_or_leaves_the_figure():
+    for name, figure in figures().items():
+        texts = printed_texts(figure)
+        width, height = figure.bbox.size
+        assert len(texts) > 5, name
+        for text, box in texts:
+            assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, (name, text)
+        for (first, a), (second, b) in combinations(texts, 2):
+            assert not a.padded(-0.5).overlaps(b.padded(-0.5)), f"{name}: {first!r} overlaps {second!r}"
+
+
+def test_the_overlap_check_sees_an_overlap():
+    figure = plotting._figure(2, 2)
+    figure.text(0.5, 0.5, "one")
+    figure.text(0.51, 0.5, "two")
+    (_, first), (_, second) = printed_texts(figure)
+    assert first.overlaps(second)
+
+
+def test_figures_fit_the_page_and_their_type_is_large_enough_for_print():
+    for figure in figures().values():
+        assert figure.get_figwidth() <= plotting.PAGE
+        assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
+
+
+def test_fonts_are_embedded_and_the_bytes_are_the_same_twice():
+    pdf, again = (saved(plotting.r2_against_kmax(rows_of(SMALL), 2.0, 2.8)) for _ in range(2))
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf
+    assert pdf == again
+
+
+def test_the_callers_settings_are_left_alone():
+    before = dict(mpl.rcParams)
+    saved(plotting.r2_against_kmax(rows_of(SMALL), 2.0, 2.8))
+    assert dict(mpl.rcParams) == before
+
+
+def test_suites_differ_in_grey_and_in_marker():
+    def grey(suite):
+        return np.dot([0.2126, 0.7152, 0.0722], np.array(to_rgb(plotting.SUITES[suite][0])) ** 2.2) ** (1 / 2.2)
+
+    assert set(plotting.SUITES) == set(theta.SUITES)
+    assert len({colour for colour, _ in plotting.SUITES.values()}) == len(plotting.SUITES)
+    assert len({marker for _, marker in plotting.SUITES.values()}) == len(plotting.SUITES)
+    assert abs(grey("IllustrisTNG") - grey("Nbody_IllustrisTNG")) > 0.2
+
+
+def test_a_suite_has_one_colour_in_every_figure():
+    for figure in figures().values():
+        for legend in figure.legends:
+            for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+                for suite in SUITES:
+                    if text.get_text() == plotting.suite_label(suite):
+                        assert (handle.get_color(), handle.get_marker()) == plotting.SUITES[suite]
+
+
+def curves(axes):
+    """(colour, marker face, x, y, low, high) of each error-bar line."""
+    for container in axes.containers:
+        line, _, (bars,) = container
+        low, high = np.array([segment[:, 1] for segment in bars.get_segments()]).T
+        yield line.get_color(), line.get_fillstyle(), line.get_xdata(), line.get_ydata(), low, high
+
+
+@pytest.mark.parametrize("parameter, column", [("omega_m", 0), ("sigma_8", 1)])
+def test_the_kmax_figure_shows_the_rows(parameter, column):
+    rows = rows_of(LARGE)
+    axes = plotting.r2_against_kmax(rows, 32.17, 45.50).axes[column]
+    for suite, (colour, _, x, y, low, high) in zip(SUITES, curves(axes), strict=True):
+        wanted = [
+            row for row in rows
+            if row["suite"] == suite and row["parameter"] == parameter and row["case"].count("_") == 1
+        ]  # fmt: skip
+        np.testing.assert_allclose(x, [1, 5, 10, 20, 30, 40, 50], rtol=0.02)  # suites stand a little apart
+        np.testing.assert_allclose(y, [row["r2"] for row in wanted])
+        np.testing.assert_allclose(low, [row["low"] for row in wanted])
+        np.testing.assert_allclose(high, [row["high"] for row in wanted])
+        assert colour == plotting.SUITES[suite][0]
+
+
+def test_the_density_figure_puts_the_cuts_in_their_panels_and_the_fills_apart():
+    rows = rows_of(LARGE)
+    above, below = plotting.r2_against_density(rows).axes[:2]
+    shown = [(colour, fill, len(x)) for colour, fill, x, *_ in curves(above)]
+    blue, orange = (plotting.SUITES[suite][0] for suite in SUITES)
+    assert shown == [(blue, "full", 2), (blue, "none", 1), (orange, "full", 2), (orange, "none", 1)]
+    assert [len(x) for _, _, x, *_ in curves(below)] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("omega_m", [0.1, 0.3])
+def test_the_upper_axis_is_the_threshold_over_the_mean(omega_m):
+    figure = plotting.r2_against_density(rows_of(LARGE), omega_m)
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    (upper,) = axes.child_axes
+    limits = [cases.Cut("max", x, "clamp").overdensity(omega_m) for x in axes.get_xlim()]
+    np.testing.assert_allclose(upper.get_xlim(), limits)
+    assert upper.get_xlim()[1] == pytest.approx(1.6e12 / (1.3877e12 * omega_m))
+
+
+def test_absent_and_undefined_rows_are_skipped():
+    rows = rows_of(("original", "kmax_1", "kmax_2"))
+    rows = [row for row in rows if (row["case"], row["suite"]) != ("original", SUITES[1])]
+    rows = [row | {"r2": np.nan} if row["case"] == "kmax_1" else row for row in rows]
+    axes = plotting.r2_against_kmax(rows, 2.0, 2.8).axes[0]
+    assert [len(x) for _, _, x, *_ in curves(axes)] == [1, 1]
+    empty = plotting.r2_against_density(rows).axes[0]
+    assert [text.get_text() for text in empty.texts] == ["no such case in this profile"]
+
+
+def test_predictions_are_drawn_where_they_are():
+    rng = np.random.default_rng(3)
+    truth, mean, sigma = rng.random((3, 7, 6))
+    r2 = {name: (0.9, 0.8, 0.95) for name in theta.NAMES}
+    figure = plotting.truth_prediction(truth, mean, sigma, suite="Nbody_IllustrisTNG", r2=r2)
+    for column, axes in enumerate(figure.axes):
+        ((colour, _, x, y, low, high),) = curves(axes)
+        np.testing.assert_array_equal(np.stack([x, y]), np.stack([truth[:, column], mean[:, column]]))
+        np.testing.assert_allclose(high - low, 2 * sigma[:, column])
+        assert (colour == plotting.GREY) == (column > 1)  # astrophysics means nothing without baryons
+        diagonal = axes.lines[0]
+        np.testing.assert_array_equal(diagonal.get_xdata(), diagonal.get_ydata())
+        assert axes.get_title().startswith(theta.LABELS[theta.NAMES[column]]) and "0.900" in axes.get_title()
+
+
+def test_negative_pixels_have_a_colour_of_their_own():
+    original, ringing = densities((2, 8, 8))
+    ringing[2, 3] = -1e10
+    figure = plotting.cuts([(cases.parse("original"), original), (cases.parse("kmax_1"), ringing)])
+    image = figure.axes[1].images[0]
+    assert np.argwhere(image.get_array().mask).tolist() == [[2, 3]]
+    np.testing.assert_allclose(image.to_rgba(image.get_array())[2, 3, :3], to_rgb(plotting.NEGATIVE))
+    assert len(figure.legends) == 1
+    assert not plotting.cuts([(cases.parse("original"), original)]).legends
+
+
+def test_gallery_compares_suites_on_one_scale():
+    maps = {"IllustrisTNG": densities((3, 8, 8)), "Nbody_IllustrisTNG": densities((3, 8, 8), seed=1) * 50}
+    parameters = np.full((3, 6), [0.1234, 0.9876, 1, 1, 1, 1])
+    panels = plotting.gallery(maps, parameters).axes[:6]
+    assert len({(axes.images[0].norm.vmin, axes.images[0].norm.vmax) for axes in panels}) == 1
+    np.testing.assert_array_equal(panels[4].images[0].get_array(), maps["Nbody_IllustrisTNG"][1])
+    assert "0.12" in panels[0].get_title() and "0.99" in panels[0].get_title()
+
+
+def test_attribution_keeps_its_sign_on_a_scale_centred_on_zero():
+    signed = np.linspace(-3, 1, 64).reshape(1, 8, 8)
+    figure = plotting.attribution_maps(densities((8, 8)), {"saliency": signed}, parameters=["sigma_8"])
+    image = next(axes.images[0] for axes in figure.axes if axes.get_title() == "Saliency")
+    shown = image.get_array().data
+    np.testing.assert_array_equal(np.sign(shown), np.sign(signed[0]))
+    assert np.percentile(np.abs(shown), 99) == pytest.approx(1)
+    assert float(image.norm(0)) == pytest.approx(0.5)
+    assert float(image.norm(-0.1)) == pytest.approx(1 - float(image.norm(0.1)))
+
+
+def test_attribution_against_density_shows_both_averages_and_the_area():
+    table = profile()
+    bins = {"IllustrisTNG": {"omega_m": {"integrated_gradients": table}}}
+    figure = plotting.attribution_against_density(bins)
+    above, below = figure.axes
+    np.testing.assert_array_equal(above.lines[0].get_ydata(), table["per_pixel"][0])
+    np.testing.assert_allclose(below.lines[0].get_ydata(), 100 * np.array(table["total"][0]))
+    (stairs,) = below.findobj(mpl.patches.StepPatch)
+    area, edges, _ = stairs.get_data()
+    np.testing.assert_allclose(edges, np.logspace(-1.5, 2.5, 17))
+    assert np.nansum(area) == pytest.approx(100)
+
+
+def test_the_network_is_drawn_layer_by_layer():
+    layers = [("input", 1, 64, "input"), ("block 1", 8, 32, "conv"), ("FC1", 64, 1, "dense")]
+    axes = plotting.architecture(layers).axes[0]
+    fronts = [patch.get_path().vertices for patch in axes.patches[::3]]  # front, top and side of each box
+    heights = [np.ptp(front[:, 1]) for front in fronts]
+    widths = [np.ptp(front[:, 0]) for front in fronts]
+    assert len(axes.patches) == 9
+    assert heights == sorted(heights, reverse=True) and widths == sorted(widths)
+    assert [text.get_text() for text in axes.texts if text.get_text()][:2] == ["input", r"$1\times64^2$"]

@@ -1,0 +1,144 @@
+import csv
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camelsight import theta
+from camelsight.report import tables
+
+COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
+THRESHOLDS = st.from_regex(r"[1-9][0-9]{0,2}(\.[0-9]{1,2})?(e[0-9]{1,2})?", fullmatch=True)
+CUTS = st.one_of(
+    THRESHOLDS.map("kmax_{}".format),
+    st.tuples(st.sampled_from(("max", "min")), THRESHOLDS, st.sampled_from(("clamp", "random"))).map("_".join),
+)
+CASES = st.one_of(st.just("original"), st.lists(CUTS, min_size=1, max_size=2).map("__".join))
+RESULTS = st.tuples(
+    st.sampled_from(("r2", "rmse", "mean_sigma")),
+    st.sampled_from(theta.SUITES),
+    CASES,
+    st.sampled_from(theta.NAMES),
+)
+
+
+def row(suite="IllustrisTNG", case="original", parameter="omega_m", r2=0.953, low=0.931, high=0.962):
+    return {
+        "suite": suite, "case": case, "parameter": parameter, "r2": r2, "low": low, "high": high,
+        "n_maps": 225, "n_simulations": 15,
+    }  # fmt: skip
+
+
+def cells(line):
+    return [cell.strip() for cell in line.removesuffix(r"\\").split("&")]
+
+
+def test_latex_row_is_value_with_interval():
+    text = tables.r2_latex([row(), row(parameter="A_AGN1", r2=-0.02, low=-0.11, high=0.08)])
+    line = next(line for line in text.splitlines() if "original" in line)
+    assert cells(line) == [
+        "IllustrisTNG", "original", "$0.95^{+0.01}_{-0.02}$", "--", "--", "$-0.02^{+0.10}_{-0.09}$", "--", "--",
+    ]  # fmt: skip
+
+
+def test_narrow_intervals_get_a_third_digit():
+    text = tables.r2_latex([row(r2=0.9942, low=0.9921, high=0.9953)])
+    assert "$0.994^{+0.001}_{-0.002}$" in text
+
+
+def test_a_value_outside_its_interval_has_no_negative_error():
+    assert "$0.90^{+0.00}_{-0.10}$" in tables.r2_latex([row(r2=0.9, low=0.8, high=0.88)])
+
+
+def test_parameters_that_mean_nothing_get_a_dash():
+    rows = [row("Nbody_IllustrisTNG", parameter=name) for name in theta.NAMES]
+    latex = next(line for line in tables.r2_latex(rows).splitlines() if "original" in line)
+    assert cells(latex)[2:] == ["$0.95^{+0.01}_{-0.02}$"] * 2 + ["--"] * 4
+    markdown = tables.r2_markdown(rows).splitlines()[2]
+    assert [cell.strip() for cell in markdown.split("|")[3:-1]] == ["0.95 [0.93, 0.96]"] * 2 + [tables.MISSING] * 4
+
+
+def test_an_undefined_value_is_a_dash_and_not_nan():
+    text = tables.r2_latex([row(r2=float("nan"), low=float("nan"), high=float("nan")), row(parameter="sigma_8")])
+    assert "nan" not in text and "$0.95^{+0.01}_{-0.02}$" in text
+
+
+def test_one_line_per_suite_and_case_with_rules_of_booktabs():
+    suites, ids = ("IllustrisTNG", "Nbody_IllustrisTNG"), ("original", "kmax_10", "max_1e12_clamp")
+    rows = [row(suite, case, name) for case in ids for suite in suites for name in theta.NAMES]
+    lines = tables.r2_latex(rows).splitlines()
+    assert [line for line in lines if "rule" in line] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    assert [cells(line)[0] for line in lines if line.endswith(r"\\")] == [
+        "suite", "IllustrisTNG", "", "", r"\addlinespace N-body (IllustrisTNG)", "", "",
+    ]  # fmt: skip
+    assert len(tables.r2_markdown(rows).splitlines()) == 2 + 6
+
+
+def test_csv_keeps_every_row_and_digit():
+    rows = [row(r2=1 / 3), row("Nbody_IllustrisTNG", parameter="A_SN1", r2=-0.001)]
+    read = list(csv.DictReader(tables.csv_text(rows, COLUMNS).splitlines()))
+    assert tuple(read[0]) == COLUMNS
+    assert float(read[0]["r2"]) == 1 / 3 and read[1]["parameter"] == "A_SN1"
+
+
+def test_csv_misses_no_column():
+    with pytest.raises(KeyError, match="n_maps"):
+        tables.csv_text([{key: value for key, value in row().items() if key != "n_maps"}], COLUMNS)
+
+
+def test_parameters_have_the_ranges_of_the_suite():
+    lines = [cells(line) for line in tables.parameters_latex().splitlines() if line.endswith(r"\\")]
+    assert lines[1] == [r"$\Omega_{\rm m}$", "0.1--0.5", "uniform", "matter density"]
+    assert lines[6][:3] == [r"$A_{\rm AGN2}$", "0.5--2", "log-uniform"]
+    assert "0.25--4" in tables.parameters_latex("Astrid").splitlines()[-3]
+
+
+@pytest.mark.parametrize(
+    "parts, name",
+    [
+        (("r2", "IllustrisTNG", "original", "omega_m"), "RtwoIllustrisTNGOriginalOmegaM"),
+        (("r2", "Nbody_SIMBA", "kmax_10", "A_SN1"), "RtwoNbodySIMBAKmaxOneZeroASNOne"),
+        (("kmax_2.5",), "KmaxTwoPointFive"),
+        (("min_2e11_random",), "MinTwoeoneOneRandom"),
+        (("kmax_1__max_5e10_clamp",), "KmaxOneAndMaxFiveeoneZeroClamp"),
+    ],
+)
+def test_macro_names(parts, name):
+    assert tables.macro_name(*parts) == name
+
+
+@given(RESULTS, RESULTS)
+def test_different_results_have_different_macros(first, second):
+    names = tables.macro_name(*first), tables.macro_name(*second)
+    assert all(name.isascii() and name.isalpha() for name in names)
+    assert (names[0] == names[1]) == (first == second)
+
+
+@pytest.mark.parametrize("parts", [(), ("",), ("r2", "a-b"), ("σ_8",), ("_x",), ("x_",), ("a___b",), ("a b",)])
+def test_macro_names_from_anything_else_are_refused(parts):
+    with pytest.raises(ValueError, match="expected"):
+        tables.macro_name(*parts)
+
+
+def test_macros_are_escaped_new_commands():
+    text = tables.macros({"Profile": "my_50%_{run}", ("r2", "SIMBA", "kmax_1"): "0.95"})
+    assert text == ("\\newcommand{\\Profile}{my\\_50\\%\\_\\{run\\}}\n\\newcommand{\\RtwoSIMBAKmaxOne}{0.95}\n")
+
+
+@pytest.mark.parametrize("numbers", [{"R2": "1"}, {"": "1"}, {"Rtwo": "1", ("r2",): "2"}])
+def test_macros_with_impossible_or_repeated_names_are_refused(numbers):
+    with pytest.raises(ValueError, match="expected"):
+        tables.macros(numbers)
+
+
+@given(st.text(alphabet=st.sampled_from("\\{}$&#%_^~ab1 "), max_size=12))
+def test_escaped_text_has_no_active_character(text):
+    """Undoing the escapes gives the text back; what is left between them is plain."""
+    escaped = tables.escape(text)
+    undo = {escape: character for character, escape in tables._SPECIAL.items()}
+    plain, rest = "", escaped
+    while rest:
+        escape = next((e for e in sorted(undo, key=len, reverse=True) if rest.startswith(e)), None)
+        assert escape or rest[0] not in tables._SPECIAL
+        plain, rest = plain + (undo[escape] if escape else rest[0]), rest[len(escape or rest[0]) :]
+    assert plain == text
