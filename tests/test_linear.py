@@ -22,9 +22,8 @@ def test_spectrum_of_the_fiducial_cosmology_is_the_known_one():
 def test_interpolated_shape_is_that_of_camb_between_the_nodes():
     table = linear.shape_table()
     inside = table.log_k > np.log(0.2)
-    for omega_m in (0.13, 0.37):
-        expected = linear._log_shape(omega_m, table.log_k)[inside]
-        np.testing.assert_allclose(np.log(table.power(np.exp(table.log_k), omega_m, 1.0))[inside], expected, atol=3e-3)
+    expected = linear._log_shape(0.37, table.log_k)[inside]
+    np.testing.assert_allclose(np.log(table.power(np.exp(table.log_k), 0.37, 1.0))[inside], expected, atol=1e-3)
 
 
 def test_amplitude_follows_sigma_8_squared_and_the_mean_has_no_power():
@@ -58,9 +57,8 @@ def test_growth_in_flat_lambda_cdm_has_its_known_rates():
 
 def test_growth_is_the_integral_of_heath():
     a = np.array([0.25, 1.0])
-    grid = np.linspace(1e-6, 1, 400_001)
-    integrand = (grid * linear.expansion(grid, 0.3)) ** -3
-    integral = [np.trapezoid(integrand[grid <= value], grid[grid <= value]) for value in a]
+    grids = [np.linspace(1e-6, value, 10_001) for value in a]
+    integral = [np.trapezoid((grid * linear.expansion(grid, 0.3)) ** -3, grid) for grid in grids]
     expected = linear.expansion(a, 0.3) * integral
     np.testing.assert_allclose(linear.growth(a, 0.3)[0], expected / expected[-1], rtol=1e-5)
 

@@ -150,7 +150,8 @@ def run_chains(queue, jobs, loaded):
                 key, targets = queue.pop(0)
                 log = open(paths.LOGS / f"{key}.log", "w")  # noqa: SIM115
                 command = [*DVC, "--wait-for-lock", "repro", "--single-item", *targets]
-                running[subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)] = key, log
+                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+                running[process] = key, log
             time.sleep(0.1)
             for process in [process for process in running if process.poll() is not None]:
                 key, log = running.pop(process)
@@ -163,12 +164,16 @@ def run_chains(queue, jobs, loaded):
 
 @contextlib.contextmanager
 def _ending(running):
-    """Whatever ends the block, end the processes in ``running`` too, and wait for them."""
+    """Whatever ends the block, interrupt the sessions that ``running`` lead, and wait for them.
+
+    They lead sessions because DVC itself ignores signals while a stage runs: the stage must hear them, once.
+    """
     try:
         yield
     finally:
         for process in running:
-            process.send_signal(signal.SIGINT)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
         for process in running:
             process.wait()
 
@@ -198,7 +203,7 @@ def report(loaded, pending, seconds):
 
 
 def _dvc(*arguments):
-    process = subprocess.Popen([*DVC, *arguments])
+    process = subprocess.Popen([*DVC, *arguments], start_new_session=True)
     with _ending({process: None}):
         code = process.wait()
     if code:

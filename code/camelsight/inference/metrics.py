@@ -27,8 +27,9 @@ def summary(truth, mean, sigma, simulation, *, generator, resamples=RESAMPLES):
     n = group.max() + 1
     counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)  # (R, S)
     value = _from_sums({name: column.sum(0) for name, column in sums.items()})
-    resampled = _from_sums({name: np.tensordot(counts, column, 1) for name, column in sums.items()})
-    return {name: (value[name], *np.nanpercentile(resampled[name], [2.5, 97.5], axis=0)) for name in value}
+    with np.errstate(invalid="ignore"):  # a sigma of 0 makes chi2 infinite
+        resampled = _from_sums({name: np.tensordot(counts, column, 1) for name, column in sums.items()})
+        return {name: (value[name], *np.nanpercentile(resampled[name], [2.5, 97.5], axis=0)) for name in value}
 
 
 def _sums_per_simulation(truth, mean, sigma, group):

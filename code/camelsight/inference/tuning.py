@@ -1,6 +1,7 @@
 """Hyperparameter search with Optuna's TPE, in the ranges of a profile."""
 
 import optuna
+from optuna.trial import TrialState
 
 from camelsight import seeding
 from camelsight.inference import training
@@ -9,7 +10,7 @@ STARTUP_TRIALS = 10  # random trials before TPE models the rest, as published
 LOG_SCALE = ("max_lr", "weight_decay")
 
 
-def search(objective, *, trials, ranges, first, storage, seed, on_trial=None):
+def search(objective, *, trials, ranges, first, storage, seed):
     """Run what is missing of ``trials`` trials in ``storage`` and return the study.
 
     ``objective(hyperparameters, trial_number)`` returns a validation loss; a ``DivergenceError`` prunes the trial.
@@ -18,34 +19,38 @@ def search(objective, *, trials, ranges, first, storage, seed, on_trial=None):
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(study_name="search", storage=storage, load_if_exists=True)
-    if not study.trials:
-        study.enqueue_trial(first)
-    while (done := sum(trial.state.is_finished() for trial in study.trials)) < trials:
+    while (done := len(_counted(study))) < trials:
+        if done == 0:
+            study.enqueue_trial(first)
         study.sampler = optuna.samplers.TPESampler(
-            seed=seeding.entropy(seed, "trial", done) % 2**32, n_startup_trials=STARTUP_TRIALS
+            seed=seeding.entropy(seed, "trial", done) % 2**32, n_startup_trials=STARTUP_TRIALS, constant_liar=False
         )
-        study.optimize(lambda trial: _evaluate(objective, trial, ranges), n_trials=1)
-        if on_trial is not None:
-            on_trial(study)
+        study.optimize(lambda trial, number=done: _evaluate(objective, trial, number, ranges), n_trials=1)
     return study
 
 
 def best(study):
     """``{"hyperparameters", "value", "trial", "complete", "trials"}`` of a study; ValueError if no trial completed."""
-    complete = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    counted = _counted(study)
+    complete = {number: trial for number, trial in enumerate(counted) if trial.state == TrialState.COMPLETE}
     if not complete:
-        raise ValueError(f"expected a completed trial, got {len(study.trials)} that diverged; lower tune.max_lr")
-    winner = min(complete, key=lambda trial: (trial.value, trial.number))
+        raise ValueError(f"expected a completed trial, got {len(counted)} that diverged; lower tune.max_lr")
+    winner = min(complete, key=lambda number: complete[number].value)
     return {
-        "hyperparameters": winner.params,
-        "value": winner.value,
-        "trial": winner.number,
+        "hyperparameters": complete[winner].params,
+        "value": complete[winner].value,
+        "trial": winner,
         "complete": len(complete),
-        "trials": [{"number": trial.number, "value": trial.value, **trial.params} for trial in complete],
+        "trials": [{"number": number, "value": trial.value, **trial.params} for number, trial in complete.items()],
     }
 
 
-def _evaluate(objective, trial, ranges):
+def _counted(study):
+    """The trials that ended by themselves; one that was interrupted does not count and is repeated."""
+    return study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _evaluate(objective, trial, number, ranges):
     hyperparameters = {}
     for name, (low, high) in ranges.items():
         if isinstance(low, int) and isinstance(high, int):
@@ -53,7 +58,7 @@ def _evaluate(objective, trial, ranges):
         else:
             hyperparameters[name] = trial.suggest_float(name, low, high, log=name in LOG_SCALE)
     try:
-        return objective(hyperparameters, trial.number)
+        return objective(hyperparameters, number)
     except training.DivergenceError as error:
         trial.set_user_attr("reason", str(error))
         raise optuna.TrialPruned(str(error)) from error

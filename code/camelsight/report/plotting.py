@@ -168,8 +168,8 @@ def cuts(panels, *, box=25.0):
 
     A k_max cut rings around the densest pixels; what becomes negative is drawn in one flat colour.
     """
-    columns = min(5 if len(panels) <= 15 else 7, len(panels))
-    rows = -(-len(panels) // columns)
+    rows = -(-len(panels) // (5 if len(panels) <= 15 else 7))
+    columns = -(-len(panels) // rows)
     side = (PAGE - 0.9) / max(columns, 5)
     figure = _figure(side * columns + 0.9, rows * (side + 0.25) + 0.3)
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -203,9 +203,11 @@ def _density(axes, density, norm, box):
 
 
 def _scale_bar(axes, box, length=5.0):
-    axes.plot([0.06 * box, 0.06 * box + length], [0.06 * box] * 2, color="white", lw=1.5, solid_capstyle="butt")
-    outline = [withStroke(linewidth=1.5, foreground="black")]
-    axes.text(0.06 * box, 0.09 * box, rf"{length:g} ${{\rm Mpc}}/h$", color="white", fontsize=7, path_effects=outline)
+    start, outline = 0.06 * box, [withStroke(linewidth=1.8, foreground="black")]
+    bar = {"color": "white", "lw": 1.5, "solid_capstyle": "butt", "path_effects": [withStroke(linewidth=2.7)]}
+    axes.plot([start, start + length], [start, start], **bar)
+    label = rf"{length:g} ${{\rm Mpc}}/h$"
+    axes.text(start, 0.12 * box, label, color="white", fontsize=7, path_effects=outline)
 
 
 @_styled
@@ -272,23 +274,23 @@ def r2_against_density(rows, omega_m=0.3):
 
     ``rows`` as in ``r2_against_kmax``. The upper axis has the threshold over the mean density at ``omega_m``.
     """
+    mean = cases.MEAN_SURFACE_DENSITY * omega_m
     figure = _figure(PAGE, 3.4)
     grid = figure.subplots(len(theta.COSMOLOGICAL), 2, sharex="col", sharey="row")
     suites = list(dict.fromkeys(row["suite"] for row in rows))
     for column, (kind, title) in enumerate((("max", "pixels above are cut"), ("min", "pixels below are cut"))):
         parsed = [cut for row in rows if (cut := cases.parse(row["case"]).only) and cut.kind == kind]
-        thresholds = [cut.threshold for cut in parsed] or [cases.MEAN_SURFACE_DENSITY * omega_m]
+        thresholds = [cut.threshold for cut in parsed] or [mean]
         for axes, name in zip(grid[:, column], theta.COSMOLOGICAL, strict=True):
             _originals(axes, rows, name)
             _curves(axes, rows, name, kind)
             axes.set_xscale("log")
             axes.set_xlim(min(thresholds) / 1.6, max(thresholds) * 1.6)
-        per_mean, times_mean = _per_mean(omega_m)
         limits = np.array(axes.get_xlim())
         _one_two_five(axes.xaxis, limits, lambda x, _: f"{x / 1e11:g}")
         axes.set_xlabel(rf"threshold, {title}  $[10^{{11}}\,(M_\odot/h)\,/\,({{\rm Mpc}}/h)^2]$")
-        upper = grid[0, column].secondary_xaxis("top", functions=(per_mean, times_mean))
-        _one_two_five(upper.xaxis, per_mean(limits), lambda x, _: f"{x:g}")
+        upper = grid[0, column].secondary_xaxis("top", functions=(lambda x: x / mean, lambda x: x * mean))
+        _one_two_five(upper.xaxis, limits / mean, lambda x, _: f"{x:g}")
         upper.set_xlabel(rf"$\rho/\bar\rho$ at {theta.LABELS['omega_m']} = {omega_m:g}")
     for axes, name in zip(grid[:, 0], theta.COSMOLOGICAL, strict=True):
         axes.set_ylabel(f"$R^2$ of {theta.LABELS[name]}")
@@ -299,11 +301,6 @@ def r2_against_density(rows, omega_m=0.3):
     handles = [*_suite_handles(suites), *fills, Line2D([], [], color=BLACK, lw=0.8, ls="-.", label="uncut")]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
-
-
-def _per_mean(omega_m):
-    mean = cases.MEAN_SURFACE_DENSITY * omega_m
-    return (lambda density: density / mean), (lambda ratio: ratio * mean)
 
 
 def _one_two_five(axis, limits, formatter):
@@ -420,7 +417,7 @@ def attribution_against_density(bins):
             axes.axvline(1, color=GREY, lw=0.6, ls=":")
     _one_two_five(grid[0, 0].yaxis, grid[0, 0].get_ylim(), lambda x, _: f"{x:g}")
     grid[0, 0].set_ylabel("attribution per pixel\n(mean pixel = 1)")
-    grid[1, 0].set_ylabel("share of the total per bin (%)")
+    grid[1, 0].set_ylabel("share of the total (%)")
     lines = [Line2D([], [], color=BLACK, ls=METHODS[m][0], label=METHODS[m][1]) for m in methods]
     handles = [*_suite_handles(suites), *lines, Line2D([], [], color=GREY, lw=1.2, label="share of the area")]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))

@@ -76,6 +76,7 @@ def _settings(params, metrics):
         "Epochs": params.train.epochs,
         "BatchSize": params.train.batch,
         "Normalisation": params.train.normalisation,
+        "Schedule": params.train.schedule,
         "Trials": params.tune.trials,
         "TuneEpochs": params.tune.epochs,
         "Hidden": first["hyperparameters"]["hidden"],

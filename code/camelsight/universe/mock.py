@@ -15,9 +15,7 @@ def latin_hypercube(n, suite, seed):
     unit = qmc.LatinHypercube(len(parameters.NAMES), rng=np.random.default_rng(seed)).random(n)
     low, high = parameters.ranges(suite)
     log_low, log_high = np.log(low), np.log(high)
-    values = np.where(
-        parameters.LOG_UNIFORM, np.exp(log_low + unit * (log_high - log_low)), low + unit * (high - low)
-    )
+    values = np.where(parameters.LOG_UNIFORM, np.exp(log_low + unit * (log_high - log_low)), low + unit * (high - low))
     return np.clip(values, low, high)
 
 
@@ -27,15 +25,12 @@ def simulate(theta, *, suite, seed, particles, pixels, device="cpu", **settings)
     ``theta`` ``(6,)`` is physical, ``settings`` are those of ``simulate_suites``. X and Nbody_X with one seed show
     the same region.
     """
-    return simulate_suites(theta, [suite], seed=seed, particles=particles, pixels=pixels, device=device, **settings)[
-        suite
-    ]
+    settings |= {"seed": seed, "particles": particles, "pixels": pixels, "device": device}
+    return simulate_suites(theta, [suite], **settings)[suite]
 
 
-def simulate_suites(
-    theta, suites, *, seed, particles, pixels, mesh=None, steps=None, device="cpu", linear_table=None
-):
-    """``simulate`` for several suites that share one gravity-only run: suite -> ``(15, pixels, pixels)`` numpy array."""
+def simulate_suites(theta, suites, *, seed, particles, pixels, mesh=None, steps=None, device="cpu", linear_table=None):
+    """``simulate`` for several suites that share one gravity-only run: suite -> ``(15, pixels, pixels)`` array."""
     theta = checked(theta, suites)
     omega_m, sigma_8 = (float(value) for value in theta[:2])
     positions = nbody.evolve(

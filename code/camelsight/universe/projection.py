@@ -93,8 +93,7 @@ def _blur(maps, variance):
     pixels = maps.shape[-1]
     reach = min(int(4 * variance**0.5) + 1, pixels // 2)
     offset = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
-    # Sampled from the exact discrete heat kernel's neighbour, the Gaussian integrated over pixels.
-    edge = torch.special.ndtr((torch.cat([offset - 0.5, offset[-1:] + 0.5])) / variance**0.5)
+    edge = torch.special.ndtr(torch.cat([offset - 0.5, offset[-1:] + 0.5]) / variance**0.5)
     kernel = edge.diff() / (edge[-1] - edge[0])
     wrapped = functional.pad(maps[:, None], (reach,) * 4, mode="circular")
     return functional.conv2d(functional.conv2d(wrapped, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))[:, 0]

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from camelsight import theta as parameters
+from camelsight.universe import baryons, linear, nbody
+from camelsight.universe import mesh as grids
+
+PARTICLES = 32
+ROUNDING = 1e-5
+MORE_POWER, LESS_POWER = 1, -1
+HYDRO = ("IllustrisTNG", "SIMBA", "Astrid")
+
+
+@pytest.fixture(scope="module")
+def universe():
+    positions = nbody.evolve(0.3, 0.8, seed=3, particles=PARTICLES)
+    return positions, grids.paint(positions, PARTICLES, nbody.BOX)
+
+
+def varied(**changes):
+    theta = parameters.FIDUCIAL.copy()
+    for name, value in changes.items():
+        theta[parameters.NAMES.index(name)] = value
+    return theta
+
+
+def ratio(universe, theta, suite):
+    """P(k) of hydro over gravity only."""
+    parts = baryons.components(*universe, theta, suite, nbody.BOX)
+    hydro = sum(grids.paint(positions, 64, nbody.BOX, weights) for positions, weights in parts)
+    _, power = grids.power_spectrum(hydro, nbody.BOX, PARTICLES // 2)
+    _, gravity = grids.power_spectrum(grids.paint(universe[0], 64, nbody.BOX), nbody.BOX, PARTICLES // 2)
+    return power / gravity
+
+
+@pytest.mark.parametrize("suite", HYDRO)
+def test_mass_is_conserved_and_no_part_is_negative(universe, suite):
+    parts = baryons.components(*universe, varied(A_SN1=4, A_SN2=0.5), suite, nbody.BOX)
+    assert sum(weights.double().sum().item() for _, weights in parts) == pytest.approx(PARTICLES**3, rel=ROUNDING)
+    assert all(weights.min() >= 0 for _, weights in parts)
+
+
+def test_only_baryons_move(universe):
+    dark, *moved = baryons.components(*universe, varied(A_SN1=4), "SIMBA", nbody.BOX)
+    assert torch.equal(dark[0], universe[0])
+    assert dark[1].min() >= 1 - linear.OMEGA_B / 0.3 - ROUNDING
+    assert sum(weights for _, weights in moved).max() <= linear.OMEGA_B / 0.3 + ROUNDING
+
+
+@pytest.mark.parametrize("suite", HYDRO)
+@pytest.mark.parametrize("name", parameters.NAMES[2:])
+def test_more_feedback_means_less_power_for_each_parameter(universe, suite, name):
+    low, high = (limit[parameters.NAMES.index(name)] for limit in parameters.ranges(suite))
+    small_scales = slice(3, None)
+    weak, fiducial, strong = (
+        ratio(universe, varied(**{name: value}), suite)[small_scales].mean() for value in (low, 1.0, high)
+    )
+    assert weak > fiducial > strong
+
+
+def test_supernovae_are_clearly_visible_and_black_holes_barely(universe):
+    def change(name):
+        low, high = (limit[parameters.NAMES.index(name)] for limit in parameters.ranges("IllustrisTNG"))
+        weak, strong = (ratio(universe, varied(**{name: value}), "IllustrisTNG")[3:] for value in (low, high))
+        return np.abs(weak / strong - 1).max()
+
+    assert min(change("A_SN1"), change("A_SN2")) > 2 * max(change("A_AGN1"), change("A_AGN2"))
+
+
+@pytest.mark.parametrize("suite", HYDRO)
+def test_fiducial_suppression_is_between_5_and_30_percent(universe, suite):
+    assert 0.70 < ratio(universe, varied(), suite)[-4:].mean() < 0.95
+
+
+def test_simba_reaches_farther(universe):
+    simba, tng = (ratio(universe, varied(), suite)[1:4].mean() for suite in ("SIMBA", "IllustrisTNG"))
+    assert simba < tng
+
+
+def test_largest_scales_are_left_to_gravity(universe):
+    assert ratio(universe, varied(), "IllustrisTNG")[0] == pytest.approx(1, abs=0.05)
+
+
+def test_weak_supernovae_let_more_gas_condense(universe):
+    weak, strong = (
+        baryons.components(*universe, varied(A_SN1=value), "IllustrisTNG", nbody.BOX)[2][1].sum() for value in (0.25, 4)
+    )
+    assert weak > 2 * strong
+
+
+def test_gate_is_shut_below_one_and_opens_towards_one():
+    x = torch.tensor([0.1, 1.0, 2.0, 100.0])
+    np.testing.assert_allclose(baryons.gate(x), [0, 0, 0.75, 1 - 1e-4], rtol=1e-5)

@@ -1,0 +1,39 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camelsight import cases
+
+
+def test_everything_follows_from_the_id():
+    cut = cases.parse("max_2e11_clamp").only
+    assert (cut.kind, cut.threshold, cut.fill) == ("max", 2e11, "clamp")
+    assert cases.parse("kmax_10").only.threshold == 10
+    assert cases.parse("original").cuts == () and cases.parse("original").only is None
+
+
+def test_combined_cuts_keep_their_order():
+    case = cases.parse("kmax_10__min_4e11_random")
+    assert [cut.kind for cut in case.cuts] == ["kmax", "min"]
+    assert case.only is None
+
+
+def test_overdensity_is_in_units_of_the_mean():
+    """FACTS of CMD: at omega_m = 0.3, 1e12 is 2.4 times the mean of a 5 Mpc/h slab, 1e11 is 0.24 times."""
+    assert cases.parse("min_1e12_clamp").only.overdensity(0.3) == pytest.approx(2.402, abs=1e-3)
+    assert cases.parse("max_1e11_clamp").only.overdensity(0.3) == pytest.approx(0.2402, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "kmax", "kmax_", "kmax_-1", "kmax_0", "max_1e12", "mean_1e12_clamp", "min_1e12_noise", "kmax_10_", 10]
+)
+def test_an_id_that_is_none_is_refused_with_the_grammar(wrong):
+    """max_1e12 without its fill is refused: the released script and notebook disagree on what it meant."""
+    with pytest.raises(ValueError, match="got"):
+        cases.parse(wrong)
+
+
+@given(st.integers(1, 99), st.sampled_from(["max", "min"]), st.integers(8, 15), st.sampled_from(["clamp", "random"]))
+def test_any_well_formed_id_is_read(mantissa, side, exponent, fill):
+    cut = cases.parse(f"{side}_{mantissa}e{exponent}_{fill}").only
+    assert cut == cases.Cut(side, mantissa * 10.0**exponent, fill)

@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import smoothing_library
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from camelsight import cases
+from camelsight.maps import cuts
+
+PYLIANS_TOLERANCE = 1e-5  # of the map's range: both sides work in float32
+RANGE = (9.0, 14.0)
+
+
+def lognormal_maps(count=3, size=64, seed=0):
+    return np.exp(np.random.default_rng(seed).normal(26, 1, (count, size, size))).astype(np.float32)
+
+
+def wave(size, mode, box=25.0):
+    """1 + cos of a plane wave along x, and its wavenumber in h/Mpc."""
+    x = np.arange(size) / size
+    return (1 + np.cos(2 * np.pi * mode * x) * np.ones((size, 1))).astype(np.float32)[None], 2 * np.pi * mode / box
+
+
+@pytest.mark.parametrize("size", [32, 33])
+def test_a_plane_wave_below_k_max_passes_and_one_above_vanishes(size):
+    maps, k = wave(size, 5)
+    np.testing.assert_allclose(cuts.kmax(maps, k * 1.01), maps, atol=1e-6)
+    np.testing.assert_allclose(cuts.kmax(maps, k * 0.99), np.ones_like(maps), atol=1e-6)
+
+
+def test_the_threshold_itself_is_cut():
+    maps, _ = wave(32, 4, box=8 * np.pi)  # the fundamental is 1/4, k is exactly 1
+    np.testing.assert_allclose(cuts.kmax(maps, 1.0, box=8 * np.pi), np.ones_like(maps), atol=1e-6)
+
+
+@pytest.mark.parametrize("k_max", [1, 5, 10, 20, 30, 40, 50])
+def test_equal_to_pylians_top_hat_k(k_max):
+    field = lognormal_maps(1, 256)[0]
+    kernel = smoothing_library.FT_filter_2D(25.0, 0, 256, "Top-Hat-k", 1, 0.0, float(k_max))
+    reference = smoothing_library.field_smoothing_2D(field, kernel, 1)
+    ours = cuts.kmax(field[None], k_max)[0]
+    assert np.abs(ours - reference).max() < PYLIANS_TOLERANCE * np.ptp(field)
+
+
+@pytest.mark.parametrize("k_max", [0.1, 1, 5])
+def test_the_mean_stays(k_max):
+    maps = lognormal_maps()
+    np.testing.assert_allclose(cuts.kmax(maps, k_max).mean((1, 2)), maps.mean((1, 2)), rtol=1e-5)
+
+
+def test_a_cut_beyond_the_corner_is_no_cut():
+    maps = lognormal_maps()
+    assert np.abs(cuts.kmax(maps, 50) - maps).max() < 1e-6 * np.ptp(maps)
+
+
+@pytest.mark.parametrize("side", ["max", "min"])
+@pytest.mark.parametrize("fill", ["clamp", "random"])
+def test_the_kept_side_is_bit_identical_and_the_cut_side_filled(side, fill):
+    maps, threshold = lognormal_maps(), 2e11
+    out = cuts.density(maps, threshold, side=side, fill=fill, log10_range=RANGE, generator=np.random.default_rng(1))
+    cut = maps > threshold if side == "max" else maps < threshold
+    assert 0.1 < cut.mean() < 0.9
+    assert (out[~cut] == maps[~cut]).all()
+    if fill == "clamp":
+        assert (out[cut] == np.float32(threshold)).all()
+    else:
+        log10 = np.log10(out[cut])
+        assert (log10 >= RANGE[0]).all() and (log10 <= RANGE[1]).all()
+        assert (out[cut] > threshold).any() and (out[cut] < threshold).any()  # fills may land on either side
+        np.testing.assert_allclose(np.quantile(log10, [0.25, 0.5, 0.75]), [10.25, 11.5, 12.75], atol=0.1)
+
+
+def test_a_pixel_at_the_threshold_is_kept():
+    """The inequalities are strict."""
+    maps = np.full((1, 2, 2), 5.0, np.float32)
+    for side in ("max", "min"):
+        out = cuts.density(maps, 5.0, side=side, fill="random", log10_range=RANGE, generator=np.random.default_rng(1))
+        assert (out == maps).all()
+
+
+def test_random_fill_depends_on_the_index_of_a_map_and_on_nothing_beside_it():
+    maps = lognormal_maps(6)
+
+    def fill(rows, seed=1):
+        generator = np.random.default_rng(seed)
+        generator.random()  # the state of the generator must not matter
+        return cuts.density(
+            maps[rows], 2e11, side="min", fill="random", log10_range=RANGE, generator=generator, indices=rows
+        )
+
+    whole = fill([0, 1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(fill([4, 1]), whole[[4, 1]])
+    assert (fill([4, 1], seed=2) != whole[[4, 1]]).any()
+    same = cuts.density(
+        maps[[0, 0]], 2e11, side="min", fill="random", log10_range=RANGE, generator=np.random.default_rng(1)
+    )
+    assert (same[0] != same[1]).any()
+
+
+def test_tensors_come_back_as_tensors_with_the_same_pixels():
+    maps = lognormal_maps()
+    for cut in (
+        lambda x: cuts.kmax(x, 3),
+        lambda x: cuts.density(x, 2e11, side="max", fill="clamp"),
+        lambda x: cuts.density(
+            x, 2e11, side="max", fill="random", log10_range=RANGE, generator=np.random.default_rng(1)
+        ),
+    ):
+        tensor = cut(torch.from_numpy(maps))
+        assert isinstance(tensor, torch.Tensor) and isinstance(cut(maps), np.ndarray)
+        np.testing.assert_array_equal(tensor.numpy(), cut(maps))
+
+
+def test_cuts_do_not_change_their_input():
+    maps = lognormal_maps()
+    before = maps.copy()
+    for case in ("kmax_3", "max_2e11_clamp", "min_2e11_random"):
+        cuts.apply(maps, cases.parse(case).cuts, log10_range=RANGE, generator=np.random.default_rng(1))
+    np.testing.assert_array_equal(maps, before)
+
+
+def test_several_cuts_are_applied_in_order():
+    maps = lognormal_maps()
+    combined = cuts.apply(maps, cases.parse("kmax_3__max_2e11_clamp").cuts, log10_range=None, generator=None)
+    by_hand = cuts.density(cuts.kmax(maps, 3), 2e11, side="max", fill="clamp")
+    np.testing.assert_array_equal(combined, by_hand)
+    assert combined.max() == np.float32(2e11)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(1e-3, 1e30), st.sampled_from(["max", "min"]), st.sampled_from(["clamp", "random"]))
+def test_any_threshold_is_an_identity_a_full_fill_or_between(threshold, side, fill):
+    maps = lognormal_maps(1, 8)
+    out = cuts.density(maps, threshold, side=side, fill=fill, log10_range=RANGE, generator=np.random.default_rng(1))
+    cut = maps > threshold if side == "max" else maps < threshold
+    assert (out[~cut] == maps[~cut]).all() and np.isfinite(out).all()
+
+
+def test_the_fraction_cut_is_of_pixels_or_of_modes():
+    maps = np.array([[[1.0, 2.0], [3.0, 4.0]]], np.float32)
+    assert cuts.fraction_cut(maps, cases.parse("max_3_clamp").cuts) == [0.25]
+    assert cuts.fraction_cut(maps, cases.parse("min_3_clamp").cuts) == [0.5]
+    # at 256 pixels, k_max = 40 keeps 96.9% of the modes and 50 all of them
+    wide = np.empty((1, 256, 256))
+    assert cuts.fraction_cut(wide, cases.parse("kmax_40").cuts)[0] == pytest.approx(0.031, abs=5e-4)
+    assert cuts.fraction_cut(wide, cases.parse("kmax_50").cuts) == [0.0]
+
+
+def test_a_wrong_fill_or_a_missing_generator_is_refused():
+    with pytest.raises(ValueError, match="got 'max' and 'noise'"):
+        cuts.density(lognormal_maps(), 1e11, side="max", fill="noise")
+    with pytest.raises(ValueError, match="needs log10_range and generator"):
+        cuts.density(lognormal_maps(), 1e11, side="max", fill="random")

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import torch
+
+from camelsight import theta as parameters
+from camelsight.cases import MEAN_SURFACE_DENSITY
+from camelsight.universe import cmd, mock, projection
+from camelsight.universe import mesh as grids
+
+PAIR = ["Nbody_IllustrisTNG", "IllustrisTNG"]
+SIZE = {"particles": 16, "pixels": 16, "steps": 6}
+ROUNDING = 1e-6  # of a mean of float32 pixels
+
+
+@pytest.fixture(scope="module")
+def pair():
+    return mock.simulate_suites(parameters.FIDUCIAL, PAIR, seed=1, **SIZE)
+
+
+def correlation(a, b):
+    return np.corrcoef(np.log(a).ravel(), np.log(b).ravel())[0, 1]
+
+
+def lump(point, particles=8):
+    """All particles at one point, in units of the box."""
+    return torch.tensor(point).mul(cmd.BOX).expand(particles**3, 3), torch.ones(particles**3)
+
+
+@pytest.mark.parametrize("suite", ["IllustrisTNG", "Astrid"])
+def test_latin_hypercube_has_one_sample_in_every_stratum(suite):
+    theta = mock.latin_hypercube(40, suite, seed=2)
+    low, high = parameters.ranges(suite)
+    assert theta.shape == (40, 6) and theta.dtype == np.float64
+    for column in range(6):
+        value, a, b = theta[:, column], low[column], high[column]
+        if parameters.LOG_UNIFORM[column]:
+            value, a, b = np.log(value), np.log(a), np.log(b)
+        assert sorted(np.minimum((value - a) / (b - a) * 40, 39.5).astype(int)) == list(range(40))
+
+
+def test_latin_hypercube_follows_its_seed():
+    np.testing.assert_array_equal(mock.latin_hypercube(8, "SIMBA", 1), mock.latin_hypercube(8, "SIMBA", 1))
+    assert not np.array_equal(mock.latin_hypercube(8, "SIMBA", 1), mock.latin_hypercube(8, "SIMBA", 2))
+
+
+def test_maps_are_positive_and_have_the_exact_mean_along_each_axis(pair):
+    for maps in pair.values():
+        assert maps.shape == (15, 16, 16) and maps.dtype == np.float32
+        assert maps.min() > 0
+        means = maps.reshape(3, -1).mean(axis=1, dtype=np.float64)
+        np.testing.assert_allclose(means, MEAN_SURFACE_DENSITY * 0.3, rtol=ROUNDING)
+
+
+def test_same_seed_same_bits_other_seed_other_universe(pair):
+    again = mock.simulate(parameters.FIDUCIAL, suite="IllustrisTNG", seed=1, **SIZE)
+    np.testing.assert_array_equal(again, pair["IllustrisTNG"])
+    other = mock.simulate(parameters.FIDUCIAL, suite="IllustrisTNG", seed=2, **SIZE)
+    assert abs(correlation(other, again)) < 0.3
+
+
+def test_hydro_shows_the_region_of_its_gravity_only_twin(pair):
+    hydro, gravity = pair["IllustrisTNG"], pair["Nbody_IllustrisTNG"]
+    assert correlation(hydro, gravity) > 0.97
+    assert not np.array_equal(hydro, gravity)
+
+
+def test_gravity_only_maps_ignore_astrophysics(pair):
+    theta = parameters.FIDUCIAL.copy()
+    theta[2:] = 2.0
+    maps = mock.simulate(theta, suite="Nbody_IllustrisTNG", seed=1, **SIZE)
+    np.testing.assert_array_equal(maps, pair["Nbody_IllustrisTNG"])
+
+
+def test_a_lump_is_found_in_its_slab_and_pixel_along_each_axis():
+    density = torch.full((8, 8, 8), 8.0)  # so dense that nothing is spread
+    maps = projection.surface_density([lump([0.30, 0.52, 0.90])], 1e6 * density, 0.3, 16).view(3, 5, 16, 16)
+    x, y, z = (int(value * 16) for value in (0.30, 0.52, 0.90))
+    for axis, slab, pixel in ((0, 1, (y, z)), (1, 2, (x, z)), (2, 4, (x, y))):
+        assert maps[axis, slab][pixel] == pytest.approx(MEAN_SURFACE_DENSITY * 0.3 * 5 * 16**2, rel=ROUNDING)
+        assert maps[axis].count_nonzero() == 1
+
+
+def test_spreading_keeps_mass_and_centre_and_widens_by_level():
+    widths = []
+    for level in range(projection.LEVELS):
+        levels = torch.zeros(projection.LEVELS, 1, 32, 32)
+        levels[level, 0, 16, 16] = 1
+        (spread,) = projection.spread(levels)
+        offset = torch.arange(32) - 16.0
+        assert spread.sum().item() == pytest.approx(1, abs=1e-5)
+        assert spread.min() >= 0
+        assert (spread.sum(1) * offset).sum().item() == pytest.approx(0, abs=1e-4)
+        widths.append((spread.sum(1) * offset**2).sum().item())
+    expected = [0.0] + [2.0 ** (n - 2) + 1 / 12 * n for n in range(projection.LEVELS - 1)]
+    assert widths[0] == 0 and np.all(np.diff(widths) > 0)
+    np.testing.assert_allclose(widths[2:], expected[2:], rtol=0.4)  # pixels add a twelfth to each blur
+
+
+def test_uniform_lattice_leaves_no_imprint():
+    n = 8
+    node = torch.arange(n) * (cmd.BOX / n)
+    lattice = torch.stack(torch.meshgrid(node, node, node, indexing="ij"), -1).view(-1, 3)
+    maps = projection.surface_density([(lattice, torch.ones(n**3))], torch.ones(n, n, n), 0.3, 16)
+    assert maps.view(3, 5, 16, 16).std(dim=(2, 3)).max() < 0.02 * maps.mean()
+
+
+def test_sheet_interpolates_across_the_edge_of_the_box():
+    n = 4
+    node = torch.arange(n) * (cmd.BOX / n)
+    lattice = torch.stack(torch.meshgrid(node, node, node, indexing="ij"), -1).view(-1, 3)
+    tracers = torch.cat([positions for positions, _ in projection.sheet(lattice, torch.ones(n**3))], dim=1)
+    field = grids.paint(tracers.T, 2 * n, cmd.BOX)
+    np.testing.assert_allclose(field, 1, atol=1e-5)
+
+
+def test_more_clustering_and_more_matter_are_visible():
+    def spread(**changes):
+        theta = parameters.FIDUCIAL.copy()
+        theta[parameters.NAMES.index(next(iter(changes)))] = next(iter(changes.values()))
+        maps = mock.simulate(theta, suite="Nbody_IllustrisTNG", seed=1, **SIZE)
+        return np.log10(maps).std()
+
+    assert spread(sigma_8=0.6) < spread(sigma_8=0.8) < spread(sigma_8=1.0)
+
+
+@pytest.mark.parametrize(
+    ("theta", "suite", "message"),
+    [
+        ([0.3, 0.8], "IllustrisTNG", r"expected six parameters .* got an array of shape \(2,\)"),
+        ([0.7, 0.8, 1, 1, 1, 1], "IllustrisTNG", r"expected omega_m in \[0.1, 0.5\] for IllustrisTNG, got 0.7"),
+        ([0.3, 0.8, 9, 1, 1, 1], "SIMBA", r"expected A_SN1 in \[0.25, 4\] for SIMBA, got 9"),
+        ([0.3, np.nan, 1, 1, 1, 1], "Nbody_SIMBA", r"expected sigma_8 in \[0.6, 1\] for Nbody_SIMBA, got nan"),
+        ([0.3, 0.8, 1, 1, 1, 1], "EAGLE", r"expected a suite among"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(theta, suite, message):
+    with pytest.raises(ValueError, match=message) as error:
+        mock.simulate(theta, suite=suite, seed=1, **SIZE)
+    assert "\n" not in str(error.value)

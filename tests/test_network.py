@@ -1,0 +1,108 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from camelsight.inference import network
+
+PUBLISHED_COUNTS = {
+    6: 8_466_876, 7: 11_521_592, 8: 15_045_900, 9: 19_039_800, 10: 23_503_292, 11: 28_436_376, 12: 33_839_052,
+}  # fmt: skip
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(("hidden", "count"), PUBLISHED_COUNTS.items())
+def test_parameter_counts_are_the_published_ones(hidden, count):
+    with torch.device("meta"):
+        assert network.count_parameters(network.Network(hidden, 0.1)) == count
+
+
+def reference(net, x):
+    """The released forward pass in plain torch, module by module: circular padding on every 3x3 convolution."""
+
+    def conv(name, x, stride=1, pad=0):
+        layer = getattr(net, f"C{name}")
+        x = functional.pad(x, (pad,) * 4, mode="circular") if pad else x
+        x = functional.conv2d(x, layer.weight, layer.bias, stride=stride)
+        return functional.leaky_relu(x if name == "01" else getattr(net, f"B{name}")(x), 0.2)
+
+    for block in range(net.n_blocks):
+        x = conv(f"{block}1", x, pad=1)
+        x = conv(f"{block}2", x, pad=1)
+        x = conv(f"{block}3", x, stride=2)
+    x = conv(f"{net.n_blocks}1", x).flatten(1)
+    x = net.FC2(functional.leaky_relu(net.FC1(x), 0.2))
+    return torch.cat([x[:, :6], x[:, 6:] ** 2], dim=1)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("training", [True, False])
+def test_outputs_and_gradients_equal_the_released_forward_pass(size, training):
+    net = network.build(2, 0.0, size=size, generator=generator()).double().train(training)
+    draws = generator(1)
+    first = torch.rand(8, 1, size, size, dtype=torch.float64, generator=draws).requires_grad_()
+    second = first.detach().clone().requires_grad_()
+    ours, theirs = net(first), reference(net, second)
+    torch.testing.assert_close(ours, theirs.float(), rtol=1e-5, atol=1e-6)
+    weights = torch.rand(ours.shape, generator=draws)
+    (ours * weights).sum().backward()
+    ours_gradients = [parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None]
+    net.zero_grad()
+    (theirs * weights).sum().backward()
+    theirs_gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+    torch.testing.assert_close(first.grad, second.grad, rtol=1e-4, atol=1e-6)  # the last layer is float32
+    torch.testing.assert_close(ours_gradients, theirs_gradients, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_the_gradient_of_circular_padding_is_right(width):
+    x = torch.rand(2, 3, 5, 6, dtype=torch.float64, generator=generator()).requires_grad_()
+    padded = network._CircularPad.apply(x, width)
+    torch.testing.assert_close(padded, functional.pad(x, (width,) * 4, mode="circular"))
+    assert torch.autograd.gradcheck(lambda x: network._CircularPad.apply(x, width), x)
+
+
+def test_standard_deviations_are_never_negative():
+    net = network.build(2, 0.0, size=16, generator=generator()).eval()
+    out = net(torch.randn(50, 1, 16, 16, generator=generator(1)))
+    assert (out[:, 6:] >= 0).all() and (out[:, :6] < 0).any()
+
+
+def test_a_periodic_shift_by_whole_blocks_only_shifts_what_the_dense_layers_see():
+    """Circular padding knows no border: shifted by the 16 pixels that one last cell covers, cells swap places."""
+    net = network.build(2, 0.0, size=64, generator=generator()).eval()
+    seen = []
+    net.get_submodule("C41").register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = torch.randn(1, 1, 64, 64, generator=generator(1))
+    net(x)
+    net(torch.roll(x, (16, 32), (2, 3)))
+    torch.testing.assert_close(torch.roll(seen[0], (1, 2), (2, 3)), seen[1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_generator_seed_gives_the_same_weights_and_the_global_one_is_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one, two, other = (network.build(2, 0.1, size=16, generator=generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(one.C02.weight, two.C02.weight) and not torch.equal(one.C02.weight, other.C02.weight)
+
+
+def test_module_names_are_those_of_released_checkpoints():
+    names = {name.split(".")[0] for name in network.build(2, 0.1, size=256).state_dict()}
+    convolutions = {f"{kind}{block}{i}" for kind in "CB" for block in range(6) for i in (1, 2, 3)}
+    assert names == convolutions | {"C61", "B61", "FC1", "FC2"}
+
+
+def test_the_description_follows_the_network():
+    layers = network.describe(network.build(4, 0.1, size=64))
+    assert layers[0] == ("input", 1, 64, "input") and layers[1] == ("block 1", 8, 32, "conv")
+    assert layers[4] == ("block 4", 64, 4, "conv") and layers[-1] == ("output", 12, 1, "output")
+
+
+@pytest.mark.parametrize("size", [8, 100, 0])
+def test_a_size_that_does_not_halve_is_refused(size):
+    with pytest.raises(ValueError, match=f"got {size}"):
+        network.build(2, 0.1, size=size)

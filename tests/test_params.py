@@ -1,0 +1,89 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+
+from camelsight import params
+
+PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
+MINI = yaml.safe_load((PROFILES[0].parent / "mini.yaml").read_text())
+
+
+def load(tmp_path, **changes):
+    """Params of the mini profile with ``changes`` such as ``train__epochs=3``."""
+    raw = yaml.safe_load(yaml.safe_dump(MINI))
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        block = raw
+        for parent in parents:
+            block = block[parent]
+        block[last] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return params.load(path)
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_every_profile_loads_under_its_own_name(path):
+    assert params.load(path).profile == path.stem
+
+
+def test_numbers_are_cast_whatever_yaml_made_of_them(tmp_path):
+    """PyYAML reads 1e-3 (no point) as a string."""
+    assert load(tmp_path, tune__max_lr=["1e-3", "1e-2"]).tune.max_lr == (1e-3, 1e-2)
+    assert load(tmp_path, train__epochs="3").train.epochs == 3
+    assert isinstance(load(tmp_path, split__fractions=[0.5, 0.25, 0.25]).split.fractions[0], float)
+
+
+def test_params_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        params.load(PROFILES[0]).seed = 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train__epoch": 3}, "unknown key train.epoch; did you mean train.epochs?"),
+        ({"sede": 3}, "unknown key sede; did you mean seed?"),
+        ({"train__epochs": "many"}, "train.epochs: expected an integer, got 'many'"),
+        ({"train__epochs": 2.5}, "train.epochs: expected an integer, got 2.5"),
+        ({"train__epochs": True}, "train.epochs: expected an integer, got True"),
+        ({"train__epochs": 0}, "train.epochs: expected at least 1, got 0"),
+        ({"train__epochs": None}, "train.epochs: expected an integer, got None"),
+        ({"train": 3}, "train: expected a mapping of keys to values, got 3"),
+        ({"maps__pixels": 100}, "maps.pixels: expected a power of two from 16 to 512, got 100"),
+        ({"maps__mesh": 32}, "maps.mesh: expected at least maps.particles = 64, got 32"),
+        ({"tune__max_lr": [1e-2, 1e-3]}, "tune.max_lr: expected two numbers, the lower first"),
+        ({"tune__max_lr": [1e-3]}, "tune.max_lr: expected 2 values"),
+        ({"tune__first__dropout": 1.5}, "hyperparameters.dropout: expected from 0 to below 1, got 1.5"),
+        ({"split__fractions": [0.9, 0.2, 0.1]}, "split.fractions: expected three positive numbers that add up to 1"),
+        ({"train__precision": "float16"}, "train.precision: expected float32 or bfloat16, got 'float16'"),
+        ({"suites": ["TNG"]}, "expected a suite among"),
+        ({"suites": "IllustrisTNG"}, "suites: expected a list, got 'IllustrisTNG'"),
+        ({"cases": ["original", "kmax_x"]}, "got 'kmax_x'"),
+        ({"cases": ["kmax_1"]}, "cases: expected original among them"),
+        ({"cases": ["original", "original"]}, "cases: expected a list without repetition"),
+        ({"maps__simulations": float("nan")}, "maps.simulations: expected an integer, got nan"),
+    ],
+)
+def test_a_mistake_gets_one_line_with_the_key_and_what_came(tmp_path, change, message):
+    with pytest.raises(ValueError, match=r"params\.yaml") as caught:
+        load(tmp_path, **change)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named(tmp_path):
+    raw = {key: value for key, value in MINI.items() if key != "evaluate"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(ValueError, match="evaluate: expected a value"):
+        params.load(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "seed: [1", "just words"])
+def test_a_file_that_is_no_mapping_gets_one_line(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"params\.yaml") as caught:
+        params.load(tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,258 @@
+"""The smoke profile from an empty checkout to the PDF, as a user runs it: interrupted, finished, repeated, changed."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from camelsight import params, theta
+from camelsight.universe import cmd
+
+ROOT = Path(__file__).parent.parent
+COPIED = ("code", "paper", "profiles", "figures", "dvc.yaml", ".dvc/config", ".dvcignore")
+SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
+CHAIN = ("cut", "tune", "train", "evaluate")
+GENERATED = shutil.ignore_patterns("build", "ms.pdf", "*.png", "*.pdf", "__pycache__", "*.egg-info")
+
+
+def camelsight(project, *arguments, **options):
+    """Run ``python -m camelsight`` in ``project``, on its own copy of the code."""
+    return subprocess.Popen(
+        [".venv/bin/python", "-m", "camelsight", *arguments],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(project / "code")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def finish(process, code=0):
+    output, _ = process.communicate()
+    assert process.returncode == code, output
+    return output
+
+
+def stages_run(output):
+    """The stages that the announcement counts, such as {"cut": 1, "paper": 1}."""
+    announced = re.search(r"To run: (.*)", output)[1].split(", ")
+    return {item.split(" × ")[-1]: int(item.split(" × ")[0]) if " × " in item else 1 for item in announced}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A checkout in which the smoke profile was interrupted while it simulated, and then ran to its end."""
+    folder = tmp_path_factory.mktemp("smoke")
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=GENERATED)
+        else:
+            shutil.copy(source, target)
+    (folder / ".venv").symlink_to(sys.prefix)
+
+    first = camelsight(folder, "paper", "--profile", "smoke", "--jobs", "2")
+    deadline = time.monotonic() + 300
+    while not simulated(folder) and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGINT)
+    output, _ = first.communicate()
+    assert first.returncode == 130, output
+    assert "interrupted; the same command goes on from here" in output and "Traceback" not in output, output
+    assert not (folder / "data" / "maps").exists()
+    kept = simulated(folder)
+    assert kept > 0
+
+    output = finish(camelsight(folder, "paper", "--jobs", "2"))
+    assert f"{kept}/8" in output, "the interrupted simulations were not kept"
+    return folder, output
+
+
+def simulated(folder):
+    """How many simulations of an unfinished set are on disk."""
+    flags = list((folder / "data" / "partial").glob("*/done.npy"))
+    return int(np.load(flags[0]).sum()) if flags else 0
+
+
+def test_it_says_what_will_run_for_how_long_and_where_the_results_are(project):
+    _, output = project
+    once = dict.fromkeys(("maps", "tabulate", "figures", "paper"), 1)
+    assert stages_run(output) == once | dict.fromkeys(CHAIN, 6) | {"attribute": 2}
+    assert re.search(r"Roughly \d+ min", output) and "paper/ms.pdf" in output and "not results on CAMELS" in output
+
+
+def test_maps_are_in_cmd_format_and_right(project):
+    folder, _ = project
+    loaded = params.load(folder / "params.yaml")
+    spread = {}
+    for suite in SUITES:
+        maps = np.load(folder / "data/maps" / cmd.maps_file_name(suite), mmap_mode="r")
+        parameters = np.loadtxt(folder / "data/maps" / cmd.params_file_name(suite))
+        cmd.check_maps(maps.shape, maps.dtype, loaded.maps.simulations, loaded.maps.pixels, suite)
+        cmd.check_params(parameters, loaded.maps.simulations, suite, suite)
+        assert maps.min() > 0
+        per_axis = maps.reshape(loaded.maps.simulations, 3, -1).mean(2, dtype=np.float64)
+        np.testing.assert_allclose(per_axis, np.repeat(1.3877e12 * parameters[:, :1], 3, 1), rtol=1e-3)
+        spread[suite] = maps.std()
+    assert spread["IllustrisTNG"] != spread["Nbody_IllustrisTNG"]
+
+
+def test_the_table_has_every_suite_case_and_parameter(project):
+    folder, _ = project
+    with open(folder / "results/tables/r2.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations"]
+    expected = {
+        (suite, case, name)
+        for suite in SUITES
+        for case in ("original", "kmax_1", "max_1e12_random")
+        for name in theta.NAMES
+    }
+    assert {(row["suite"], row["case"], row["parameter"]) for row in rows} == expected and len(rows) == len(expected)
+    assert all(float(row["low"]) <= float(row["high"]) for row in rows)
+    assert {(row["n_maps"], row["n_simulations"]) for row in rows} == {("30", "2")}
+    assert "| IllustrisTNG" in (folder / "results/tables/r2.md").read_text()
+
+
+def test_the_pdf_holds_every_figure_without_a_loose_end(project):
+    folder, _ = project
+    assert (folder / "paper/ms.pdf").read_bytes().startswith(b"%PDF")
+    source = (folder / "paper/ms.tex").read_text()
+    figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
+    assert len(figures) == 8 and all(f"{{{name}}}" in source for name in figures)
+    log = (folder / "paper/build/ms.log").read_text(errors="replace")
+    assert "undefined" not in log.lower() and "multiply defined" not in log
+    assert r"\newcommand{\IsMock}{1}" in (folder / "results/numbers.tex").read_text()
+
+
+def test_no_number_of_a_result_is_typed_by_hand(project):
+    """Every macro that the paper uses and the package defines comes from results/numbers.tex."""
+    folder, _ = project
+    defined = set(re.findall(r"\\newcommand\{\\(\w+)\}", (folder / "results/numbers.tex").read_text()))
+    used = set(re.findall(r"\\([A-Za-z]+)", (folder / "paper/ms.tex").read_text()))
+    assert {"OrigOmegaM", "TightSigmaEight", "PerPixelRatioOmegaM", "NTestSims", "Commit"} <= defined & used
+
+
+def test_attributions_come_with_their_completeness(project):
+    folder, _ = project
+    record = json.loads((folder / "results/attribute/IllustrisTNG.json").read_text())
+    for name in theta.COSMOLOGICAL:
+        assert len(record["completeness_gap"][name]) == 4
+        assert set(record["statistics"][name]) == {"saliency", "integrated_gradients", "gradient_shap"}
+
+
+def test_a_second_run_has_nothing_to_do(project):
+    folder, _ = project
+    before = (folder / "dvc.lock").read_bytes()
+    output = finish(camelsight(folder, "paper"))
+    assert "everything is up to date" in output
+    status = subprocess.run(
+        [".venv/bin/python", "-m", "dvc", "repro", "--dry"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    assert "Running stage" not in status.stdout
+    assert (folder / "dvc.lock").read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_maps_and_weights_bit_for_bit(project):
+    folder, _ = project
+    files = [
+        folder / "data/maps" / cmd.maps_file_name("IllustrisTNG"),
+        folder / "runs/IllustrisTNG/original/history.json",
+    ]
+    before = [path.read_bytes() for path in files]
+    targets = ["maps", "cut@IllustrisTNG-original", "tune@IllustrisTNG-original", "train@IllustrisTNG-original"]
+    subprocess.run(
+        [".venv/bin/python", "-m", "dvc", "repro", "--quiet", "--force", "--no-run-cache", "--single-item", *targets],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder / "code")},
+        check=True,
+        capture_output=True,
+    )
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_a_mistake_in_params_is_one_line_and_touches_nothing(project):
+    folder, _ = project
+    path = folder / "params.yaml"
+    text = path.read_text()
+    lock = (folder / "dvc.lock").read_bytes()
+    path.write_text(text.replace("epochs: 2", "epochs: two"))
+    try:
+        output = finish(camelsight(folder, "paper"), code=1)
+    finally:
+        path.write_text(text)
+    assert output == "paper: params.yaml: train.epochs: expected an integer, got 'two'\n"
+    assert (folder / "dvc.lock").read_bytes() == lock
+
+
+def test_files_of_a_release_are_adopted_and_bad_ones_refused(project, tmp_path):
+    """The door of the real maps, on files of their format: good ones are linked, and what is wrong is named."""
+    folder, _ = project
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("code", ".venv"):
+        (other / name).symlink_to(folder / name)
+    text = (folder / "params.yaml").read_text()
+    (other / "params.yaml").write_text(
+        text.replace("source: mock", "source: camels").replace("data/CMD", str(tmp_path))
+    )
+    for suite in SUITES:
+        shutil.copy(folder / "data/maps" / cmd.params_file_name(suite), tmp_path)
+        shutil.copy(folder / "data/maps" / cmd.maps_file_name(suite), tmp_path)
+
+    def run():
+        return subprocess.run(
+            [".venv/bin/python", "-m", "camelsight.stages.maps"],
+            cwd=other,
+            env=os.environ | {"PYTHONPATH": str(folder / "code")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    path = tmp_path / cmd.maps_file_name("IllustrisTNG")
+    maps = np.load(path)
+    maps[17, 3, 5] = np.nan
+    path.unlink()
+    np.save(path, maps)
+    failed = run()
+    assert failed.returncode == 1 and not (other / "data/maps").exists()
+    assert failed.stderr.startswith("maps: expected finite surface densities above zero, got 1 NaN")
+    assert failed.stderr.count("\n") == 1
+
+    maps[17, 3, 5] = 1e11
+    np.save(path, maps)
+    assert run().returncode == 0
+    np.testing.assert_array_equal(np.load(other / "data/maps" / path.name), maps)
+
+
+def test_another_threshold_runs_its_own_chain_and_what_shows_it_and_nothing_else(project):
+    folder, _ = project
+    path = folder / "params.yaml"
+    path.write_text(path.read_text().replace("- kmax_1\n", "- kmax_1.5\n"))
+    output = finish(camelsight(folder, "paper", "--jobs", "1"))
+    assert stages_run(output) == dict.fromkeys(CHAIN, 2) | dict.fromkeys(("tabulate", "figures", "paper"), 1)
+    assert "kmax_1.5" in (folder / "results/tables/r2.csv").read_text()
+    assert (folder / "results/evaluate/IllustrisTNG/kmax_1.5.json").exists()
+
+
+def test_another_profile_keeps_own_changes_beside_it(project):
+    """Runs last: the profile is smoke again, with the changed case set aside."""
+    folder, _ = project
+    output = finish(camelsight(folder, "paper", "--profile", "smoke", "--jobs", "1"))
+    assert "params.yaml.bak" in output and "kmax_1.5" in (folder / "params.yaml.bak").read_text()
+    assert "kmax_1.5" not in (folder / "results/tables/r2.csv").read_text()
+    unknown = finish(camelsight(folder, "paper", "--profile", "paper"), code=1)
+    assert unknown == "paper: expected a profile among mini, smoke, got 'paper'\n"

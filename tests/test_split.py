@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from camelsight.maps import split
+
+TRAIN_START = [507, 818, 452, 368, 242]
+VALID_START = [418, 288, 648, 166, 595]
+TEST = [
+    264, 209, 316, 896, 513, 313, 534, 829, 319, 7, 393, 141, 86, 864, 478, 503, 753, 215, 580, 562, 398, 925, 668, 490,
+    252, 907, 468, 914, 357, 254, 276, 178, 281, 390, 508, 749, 583, 972, 129, 144, 960, 847, 645, 715, 905, 767, 72,
+    908, 235, 37,
+]  # fmt: skip
+
+
+def test_a_thousand_simulations_and_seed_one_are_the_published_split():
+    parts = split.by_simulation(1000)
+    assert {name: len(part) for name, part in parts.items()} == {"train": 900, "valid": 50, "test": 50}
+    assert parts["train"][:5].tolist() == TRAIN_START
+    assert parts["valid"][:5].tolist() == VALID_START
+    assert parts["test"].tolist() == TEST
+
+
+@given(st.integers(3, 300), st.integers(0, 2**32 - 1))
+def test_the_parts_are_a_partition(n, seed):
+    parts = split.by_simulation(n, seed=seed)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(n))
+    assert all(len(part) for part in parts.values())
+
+
+def test_the_global_generator_is_left_alone():
+    np.random.seed(3)  # noqa: NPY002
+    expected = np.random.random()  # noqa: NPY002
+    np.random.seed(3)  # noqa: NPY002
+    split.by_simulation(1000)
+    assert np.random.random() == expected  # noqa: NPY002
+
+
+def test_maps_of_a_simulation_stay_together():
+    assert split.map_indices([2, 0]).tolist() == [*range(30, 45), *range(15)]
+
+
+@pytest.mark.parametrize(("n", "fractions"), [(2, (0.9, 0.05, 0.05)), (10, (0.9, 0.1, 0.1)), (10, (1.0, 0.0, 0.0))])
+def test_an_impossible_split_is_refused(n, fractions):
+    with pytest.raises(ValueError, match="three positive fractions"):
+        split.by_simulation(n, fractions=fractions)

@@ -1,0 +1,131 @@
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from camelsight import store
+from camelsight.universe import cmd
+
+SUITE = "IllustrisTNG"
+
+
+def write_suite(folder, simulations=4, pixels=16):
+    """A tiny set in CMD's format, all as it should be."""
+    rng = np.random.default_rng(0)
+    maps = np.exp(rng.normal(26, 1, (simulations * 15, pixels, pixels))).astype(np.float32)
+    np.save(folder / cmd.maps_file_name(SUITE), maps)
+    parameters = rng.uniform([0.1, 0.6, 0.25, 0.25, 0.5, 0.5], [0.5, 1, 4, 4, 2, 2], (simulations, 6))
+    np.savetxt(folder / cmd.params_file_name(SUITE), parameters, fmt="%.5f")
+    return maps
+
+
+def test_a_whole_set_is_read_as_it_was_written(tmp_path):
+    maps = write_suite(tmp_path)
+    opened = store.open_maps(SUITE, 4, 16, tmp_path)
+    assert isinstance(opened, np.memmap)
+    np.testing.assert_array_equal(opened, maps)
+    assert store.read_parameters(SUITE, 4, tmp_path).shape == (4, 6)
+
+
+@pytest.mark.parametrize("length", [0, 5, 60, 1000, 61567])
+def test_a_file_cut_short_anywhere_is_refused_in_one_line(tmp_path, length):
+    write_suite(tmp_path)
+    path = tmp_path / cmd.maps_file_name(SUITE)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"expected a whole NPY file.*Maps_Mtot") as caught:
+        store.open_maps(SUITE, 4, 16, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones((45, 16, 16), np.float32), r"expected \(60, 16, 16\) float32, got \(45, 16, 16\) float32"),
+        (np.ones((60, 16, 16)), r"got \(60, 16, 16\) float64"),
+        (np.ones((60, 32, 32), np.float32), r"got \(60, 32, 32\) float32"),
+    ],
+)
+def test_another_shape_or_type_is_refused_with_both(tmp_path, array, message):
+    np.save(tmp_path / cmd.maps_file_name(SUITE), array)
+    with pytest.raises(ValueError, match=message):
+        store.open_maps(SUITE, 4, 16, tmp_path)
+
+
+def test_a_parameter_file_of_another_length_is_refused(tmp_path):
+    write_suite(tmp_path, simulations=3)
+    with pytest.raises(ValueError, match=r"expected \(4, 6\), got \(3, 6\) in params_LH"):
+        store.read_parameters(SUITE, 4, tmp_path)
+
+
+def test_a_parameter_file_of_words_is_refused(tmp_path):
+    (tmp_path / cmd.params_file_name(SUITE)).write_text("<html>not found</html>\n")
+    with pytest.raises(ValueError, match="expected a table of numbers"):
+        store.read_parameters(SUITE, 4, tmp_path)
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(ValueError, match="no such file"):
+        store.open_maps(SUITE, 4, 16, tmp_path)
+    with pytest.raises(ValueError, match="no such file"):
+        store.read_parameters(SUITE, 4, tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.json"
+    store.write_json(path, {"old": 1})
+    with pytest.raises(KeyboardInterrupt), store.replacing(path) as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert store.read_json(path) == {"old": 1}
+    assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="space") as caught:
+        store.PartialSet(tmp_path / "set", {"maps.npy": (4, 2)}, 2)
+    assert "the disk is full" in store.one_line(caught.value)
+    assert os.listdir(tmp_path / "set") == []
+
+
+def test_a_partial_set_goes_on_where_it_stopped(tmp_path):
+    first = store.PartialSet(tmp_path / "set", {"maps.npy": (4, 2)}, 2)
+    first.arrays["maps.npy"][0:2] = 7
+    first.done(0)
+    second = store.PartialSet(tmp_path / "set", {"maps.npy": (4, 2)}, 2)
+    assert second.missing.tolist() == [1]
+    second.arrays["maps.npy"][2:4] = 8
+    second.done(1)
+    second.move_to(tmp_path / "maps")
+    assert np.load(tmp_path / "maps" / "maps.npy").tolist() == [[7, 7], [7, 7], [8, 8], [8, 8]]
+    assert not (tmp_path / "set").exists()
+
+
+def test_weights_survive_the_round_trip_and_have_one_identity(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    store.write_weights(tmp_path / "weights.safetensors", network)
+    other = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    before = store.tensor_digest(other.state_dict())
+    store.read_weights(tmp_path / "weights.safetensors", other)
+    assert store.tensor_digest(other.state_dict()) == store.tensor_digest(network.state_dict()) != before
+
+
+def test_the_digest_of_weights_sees_one_bit_and_a_name():
+    tensors = {"a": torch.zeros(3), "b": torch.ones(2)}
+    digest = store.tensor_digest(tensors)
+    assert store.tensor_digest(dict(reversed(tensors.items()))) == digest
+    assert store.tensor_digest(tensors | {"a": torch.tensor([0, 0, 1e-45])}) != digest
+    assert store.tensor_digest({"a": tensors["a"], "c": tensors["b"]}) != digest
+
+
+def test_files_are_readable_by_others(tmp_path):
+    """Temporary files are private to their user; what replaces a result must not be."""
+    store.write_text(tmp_path / "a.txt", "x")
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask

@@ -1,0 +1,120 @@
+import copy
+
+import pytest
+import torch
+
+from camelsight.inference import network, training
+
+SIZE = 16
+
+
+def toy(count=240, seed=0, shuffled=False):
+    """Maps whose mean level is the first parameter and whose horizontal wave has the second as amplitude."""
+    generator = torch.Generator().manual_seed(seed)
+    theta = torch.rand(count, 2, generator=generator)
+    wave = torch.sin(torch.arange(SIZE) * 2 * torch.pi / 4).expand(SIZE, SIZE)
+    maps = theta[:, 0, None, None] + theta[:, 1, None, None] * wave
+    maps = maps + 0.05 * torch.randn(count, SIZE, SIZE, generator=generator)
+    if shuffled:
+        theta = theta[torch.randperm(count, generator=generator)]
+    return maps, theta
+
+
+def build(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return network.build(2, 0.1, size=SIZE, parameters=2, generator=generator)
+
+
+def fit(net, train=None, valid=None, epochs=4, **changes):
+    settings = {"batch": 32, "max_lr": 5e-3, "weight_decay": 1e-4, "seed": 3, "schedule": "onecycle"} | changes
+    return training.fit(net, train or toy(), valid or toy(60, seed=1), epochs=epochs, **settings)
+
+
+def r2(net, maps, theta):
+    mean, _ = training.predict(net, maps)
+    return 1 - (mean - theta).square().sum(0) / (theta - theta.mean(0)).square().sum(0)
+
+
+def test_it_learns_what_can_be_learnt():
+    net = build()
+    fit(net, epochs=25)
+    assert (r2(net, *toy(60, seed=2)) > 0.8).all()
+
+
+def test_shuffled_labels_teach_nothing():
+    net = build()
+    fit(net, train=toy(shuffled=True), valid=toy(60, seed=1, shuffled=True), epochs=8)
+    assert (r2(net, *toy(200, seed=2)) < 0.1).all()
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_others():
+    nets = [build() for _ in range(3)]
+    histories = [fit(net, seed=seed) for net, seed in zip(nets, (3, 3, 4), strict=True)]
+    assert histories[0] == histories[1] != histories[2]
+    for one, two in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        assert torch.equal(one, two)
+    assert not torch.equal(nets[0].C02.weight, nets[2].C02.weight)
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cyclic"])
+def test_a_run_that_was_cut_off_goes_on_to_the_same_weights(schedule):
+    whole, states = build(), []
+    history = fit(whole, schedule=schedule, on_epoch=lambda state: states.append(copy.deepcopy(state)))
+    resumed = build(seed=9)
+    assert fit(resumed, schedule=schedule, state=states[1]) == history
+    for one, two in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_the_best_epoch_is_kept():
+    net, states = build(), []
+    history = fit(net, epochs=6, max_lr=3e-2, on_epoch=lambda state: states.append(copy.deepcopy(state)))
+    best = min(range(6), key=lambda epoch: history[epoch]["valid"])
+    assert training.evaluate(net, *toy(60, seed=1)) == pytest.approx(history[best]["valid"], rel=1e-6)
+    assert torch.equal(net.C02.weight, states[best]["network"]["C02.weight"])
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    fit(build(), epochs=1)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_divergence_says_when_and_what_to_try():
+    with pytest.raises(training.DivergenceError, match=r"epoch \d at learning rate .* try a smaller max_lr"):
+        fit(build(), train=(torch.full((64, SIZE, SIZE), float("nan")), torch.rand(64, 2)))
+
+
+def test_the_published_schedule_climbs_500_batches_and_falls_500():
+    optimiser = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
+    scheduler = training._scheduler(optimiser, "cyclic", 2e-3, 0)
+    rates = []
+    for _ in range(1001):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(1e-9) and rates[1000] == pytest.approx(1e-9)
+    assert rates[500] == pytest.approx(2e-3) and rates[250] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_last_batch_of_one_map_is_passed_over():
+    """BatchNorm over one value per channel is an error in torch."""
+    maps, theta = toy(33)
+    assert len(fit(build(), train=(maps, theta), epochs=1)) == 1
+
+
+def test_prediction_does_not_depend_on_dropout_or_on_the_batch():
+    net = build()
+    maps, _ = toy(150)
+    mean, sigma = training.predict(net, maps)
+    torch.testing.assert_close(training.predict(net, maps[140:])[0], mean[140:])
+    assert mean.shape == sigma.shape == (150, 2) and torch.equal(training.predict(net, maps)[0], mean)
+
+
+def test_bfloat16_stays_close_to_float32():
+    nets = {precision: build() for precision in ("float32", "bfloat16")}
+    losses = {name: fit(net, epochs=25, precision=name)[-1]["valid"] for name, net in nets.items()}
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=1)
+    assert (r2(nets["bfloat16"], *toy(60, seed=2)) > 0.7).all()
