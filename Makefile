@@ -27,11 +27,13 @@ test: setup ## lint, unit tests and the smoke profile from end to end
 	@$(BIN)/ruff format --check code tests
 	@$(BIN)/python -m pytest
 
-lock: setup ## resolve requirements.lock anew from pyproject.toml; torch and its CUDA libraries stay outside
+lock: setup ## mend requirements.lock after a change in pyproject.toml; torch and CUDA stay outside
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --constraint <(echo '$(TORCH)') --universal \
+	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal \
+	  --constraint <(echo '$(TORCH)') --override <(echo 'Cython>=3.1') \
 	  --fork-strategy fewest --generate-hashes --no-build-isolation --no-header --no-annotate --quiet \
-	  | awk '/^[a-z]/ {keep = !/^(torch|triton|nvidia-|cuda-)/} keep' >requirements.lock.part
+	  --output-file requirements.lock
+	@awk '/^[a-z]/ {keep = !/^(torch|triton|nvidia-|cuda-)/} keep' requirements.lock >requirements.lock.part
 	@mv requirements.lock.part requirements.lock
 
 clean: ## remove results, figures and the PDF; keeps the environment and the simulated maps

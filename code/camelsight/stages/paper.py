@@ -23,6 +23,9 @@ def main(params):
         errors = re.findall(r"^\S+:\d+: .*|^! .*", result.stdout, re.MULTILINE)[:LOG_TAIL]
         reason = "; ".join(errors) or "no error line in its output"
         raise ValueError(f"latexmk failed on {paths.PDF.with_suffix('.tex')}: {reason} (see {build}/ms.log)")
+    log = (build / "ms.log").read_text(errors="replace")
+    if loose := re.findall(r"(?:Citation|Reference) `([^']+)'", log):
+        raise ValueError(f"expected every citation and reference to lead somewhere, got undefined {', '.join(loose)}")
     store.write_bytes(paths.PDF, (build / paths.PDF.name).read_bytes())
 
 
