@@ -58,7 +58,7 @@ def test_params_are_frozen():
         ({"tune__max_lr": [1e-3]}, "tune.max_lr: expected 2 values"),
         ({"tune__first__dropout": 1.5}, "hyperparameters.dropout: expected from 0 to below 1, got 1.5"),
         ({"split__fractions": [0.9, 0.2, 0.1]}, "split.fractions: expected three positive numbers that add up to 1"),
-        ({"train__precision": "float16"}, "train.precision: expected float32 or bfloat16, got 'float16'"),
+        ({"train__precision": "float16"}, "train.precision: expected auto, float32 or bfloat16, got 'float16'"),
         ({"suites": ["TNG"]}, "expected a suite among"),
         ({"suites": "IllustrisTNG"}, "suites: expected a list, got 'IllustrisTNG'"),
         ({"cases": ["original", "kmax_x"]}, "got 'kmax_x'"),

@@ -118,3 +118,18 @@ def test_bfloat16_stays_close_to_float32():
     losses = {name: fit(net, epochs=25, precision=name)[-1]["valid"] for name, net in nets.items()}
     assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=1)
     assert (r2(nets["bfloat16"], *toy(60, seed=2)) > 0.7).all()
+
+
+def test_precision_auto_is_settled_by_the_hardware_and_a_named_one_stays():
+    cpu = torch.device("cpu")
+    assert training.resolve_precision("float32", cpu) == "float32"
+    assert training.resolve_precision("bfloat16", cpu) == "bfloat16"
+    flags = torch.cpu.get_capabilities()
+    expected = "bfloat16" if flags.get("avx512_bf16") or flags.get("amx_bf16") else "float32"
+    assert training.resolve_precision("auto", cpu) == expected
+
+
+@pytest.mark.parametrize(("flag", "expected"), [("amx_bf16", "bfloat16"), ("avx512_f", "float32")])
+def test_precision_auto_on_other_hardware(monkeypatch, flag, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True})
+    assert training.resolve_precision("auto", torch.device("cpu")) == expected

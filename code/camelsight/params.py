@@ -82,15 +82,15 @@ class Train:
     epochs: int
     batch: int
     schedule: str  # "cyclic" as published (500 steps up, 500 down), or "onecycle"
-    precision: str
+    precision: str  # "bfloat16", "float32", or "auto": the former where the hardware has it
     normalisation: str  # statistics of the "train" maps, or of "all" as in the released code
 
     def __post_init__(self):
         _check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
         _check(self.batch >= 2, "train.batch", "at least 2", self.batch)
         _check(self.schedule in ("cyclic", "onecycle"), "train.schedule", "cyclic or onecycle", self.schedule)
-        good = self.precision in ("float32", "bfloat16")
-        _check(good, "train.precision", "float32 or bfloat16", self.precision)
+        good = self.precision in ("auto", "float32", "bfloat16")
+        _check(good, "train.precision", "auto, float32 or bfloat16", self.precision)
         _check(self.normalisation in ("train", "all"), "train.normalisation", "train or all", self.normalisation)
 
 

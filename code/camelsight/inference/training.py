@@ -76,6 +76,17 @@ def fit(
     return history
 
 
+def resolve_precision(name, device):
+    """ "auto" as "bfloat16" where ``device`` computes in it and "float32" elsewhere: emulated, it is far slower."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = any(torch.cpu.get_capabilities().get(flag) for flag in ("avx512_bf16", "amx_bf16"))
+    return "bfloat16" if native else "float32"
+
+
 def predict(network, maps, *, precision="float32"):
     """Normalised posterior means and standard deviations, two ``(N, P)`` float32 tensors; dropout is off."""
     network.eval()

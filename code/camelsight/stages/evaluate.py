@@ -43,14 +43,11 @@ def main(params, suite, case):
 
 def _views(net, maps, params):
     """Normalised means and sigmas, float64: of each map, of its eight symmetries as rows, or their average."""
-    precision = params.train.precision
     if params.evaluate.views == "1":
-        return (x.double().cpu().numpy() for x in training.predict(net, maps, precision=precision))
+        return (x.double().cpu().numpy() for x in training.predict(net, maps))
     table = scaling.symmetry_table(maps.shape[-1], maps.device)
     views = [
-        training.predict(
-            net, scaling.transform(maps, torch.full((len(maps),), g, device=maps.device), table), precision=precision
-        )
+        training.predict(net, scaling.transform(maps, torch.full((len(maps),), g, device=maps.device), table))
         for g in range(8)
     ]
     mean, sigma = (torch.stack(parts, dim=1).double().cpu().numpy() for parts in zip(*views, strict=True))  # (N, 8, P)

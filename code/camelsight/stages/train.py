@@ -6,6 +6,7 @@ from camelsight.inference import network, training
 
 def main(params, suite, case):
     spec, device = params.train, cli.device()
+    precision = training.resolve_precision(spec.precision, device)
     hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
     parts = dataset.load(params, suite, case, ("train", "valid"))
     net = network.build(
@@ -16,7 +17,7 @@ def main(params, suite, case):
     ).to(device)
 
     key = store.digest(
-        suite, case, store.plain(spec), hyperparameters, params.seed, str(device),
+        suite, case, store.plain(spec), hyperparameters, params.seed, str(device), precision,
         store.read_json(paths.cut(suite, case))["digest"], store.code_digest("inference", "maps"),
     )[:16]  # fmt: skip
     checkpoint = paths.CHECKPOINTS / f"train-{key}.pt"
@@ -38,13 +39,18 @@ def main(params, suite, case):
             weight_decay=hyperparameters["weight_decay"],
             seed=seeding.entropy(params.seed, suite, case, "train"),
             schedule=spec.schedule,
-            precision=spec.precision,
+            precision=precision,
             state=state,
             on_epoch=on_epoch,
         )
     store.write_json(
         paths.history(suite, case),
-        {"epochs": history, "hyperparameters": hyperparameters, "weights": store.tensor_digest(net.state_dict())},
+        {
+            "epochs": history,
+            "hyperparameters": hyperparameters,
+            "precision": precision,
+            "weights": store.tensor_digest(net.state_dict()),
+        },
     )
     store.write_weights(paths.weights(suite, case), net)
     checkpoint.unlink()

@@ -40,7 +40,7 @@ def main(params, suite, case):
                 weight_decay=hyperparameters["weight_decay"],
                 seed=seeding.entropy(params.seed, suite, case, "tune", number),
                 schedule=params.train.schedule,
-                precision=params.train.precision,
+                precision=training.resolve_precision(params.train.precision, device),
                 on_epoch=lambda state: bar.update(),
             )
             return min(record["valid"] for record in history)
