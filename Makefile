@@ -1,8 +1,8 @@
 # make help lists the targets. Options: PROFILE=name, JOBS=n, TORCH=requirement, PYTHON=interpreter.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= python3
-TORCH ?= torch==2.13.0
+PYTHON ?=
+TORCH ?=
 JOBS ?=
 PROFILE ?=
 export PYTHON TORCH
@@ -30,11 +30,11 @@ test: setup ## lint, unit tests and the smoke profile from end to end
 lock: setup ## mend requirements.lock after a change in pyproject.toml; torch and CUDA stay outside
 	@$(BIN)/python -m pip install --quiet uv
 	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal \
-	  --constraint <(echo '$(TORCH)') --override <(echo 'Cython>=3.1') \
+	  --constraint .venv/torch.txt --override <(echo 'Cython>=3.1') \
 	  --fork-strategy fewest --generate-hashes --no-build-isolation --no-header --no-annotate --quiet \
 	  --output-file requirements.lock
 	@awk '/^[a-z]/ {keep = !/^(torch|triton|nvidia-|cuda-)/} keep' requirements.lock >requirements.lock.part
 	@mv requirements.lock.part requirements.lock
 
-clean: ## remove results, figures and the PDF; keeps the environment and the simulated maps
-	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png
+clean: ## remove results, figures, the PDF and what DVC keeps of them; .venv and finished maps stay
+	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png .dvc/cache data/partial

@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # Set-up for Debian and Ubuntu: system packages where missing, then .venv from requirements.lock, torch and Pylians.
-# Run by `make setup`; PYTHON and TORCH choose the interpreter and the torch requirement.
+# Run by `make setup`; PYTHON and TORCH choose the interpreter and the torch requirement, and are remembered.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=${PYTHON:-python3} torch=${TORCH:-torch==2.13.0}
+python=${PYTHON:-$(cat .venv/python.txt 2>/dev/null || echo python3)}
+torch=${TORCH:-$(cat .venv/torch.txt 2>/dev/null || echo torch==2.13.0)}
 stamp=.venv/.ready
-wanted=$(cat requirements.lock pyproject.toml code/setup.sh <(echo "$torch") | sha256sum)
+digest() { cat requirements.lock pyproject.toml code/setup.sh <(echo "$PWD $("$python" -V 2>&1) $torch") | sha256sum; }
 
 fail() { echo "setup: $*" >&2; exit 1; }
 
-has_latex() { command -v latexmk kpsewhich >/dev/null && kpsewhich booktabs.sty lmodern.sty natbib.sty >/dev/null; }
-if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && has_latex; then exit 0; fi
+has_latex() {
+  for program in latexmk pdflatex bibtex kpsewhich; do command -v "$program" >/dev/null || return 1; done
+  kpsewhich booktabs.sty microtype.sty natbib.sty mathptmx.sty ptmr8t.tfm >/dev/null
+}
+if [ "$(cat "$stamp" 2>/dev/null)" = "$(digest)" ] && has_latex; then exit 0; fi
 
 packages=()
 command -v "$python" >/dev/null || packages+=(python3)
@@ -18,14 +22,15 @@ command -v git >/dev/null || packages+=(git)
 command -v gcc >/dev/null || packages+=(build-essential)
 if command -v "$python" >/dev/null; then
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "expected Python 3.11 or newer, got $("$python" --version 2>&1); name another one: make setup PYTHON=python3.12"
-  "$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+    fail "expected Python 3.11 or newer, got $("$python" -V 2>&1); name another one: make setup PYTHON=python3.12"
+  minor=$("$python" -c 'import sys; print(f"python3.{sys.version_info[1]}")')
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || packages+=("$minor-venv")
   "$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
-    packages+=(python3-dev)
+    packages+=("$minor-dev")
 else
   packages+=(python3-venv python3-dev)
 fi
-has_latex || packages+=(latexmk lmodern texlive-latex-recommended texlive-fonts-recommended)
+has_latex || packages+=(latexmk texlive-latex-recommended texlive-fonts-recommended)
 
 if [ ${#packages[@]} -gt 0 ]; then
   root=()
@@ -39,7 +44,9 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 
 echo "setup: Python packages into .venv (a few minutes the first time)"
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1 || [ "$(.venv/bin/python -V)" != "$("$python" -V)" ]; then
+  "$python" -m venv --clear .venv
+fi
 pip=(.venv/bin/python -m pip --disable-pip-version-check install --quiet --progress-bar off)
 pylians=.venv/pylians.txt
 sed -n '/^pylians==/,/[^\\]$/p' requirements.lock >"$pylians"
@@ -57,11 +64,14 @@ if ! .venv/bin/python -m pip --disable-pip-version-check freeze | grep -qi "^$(s
   DIST_EXTRA_CONFIG=$PWD/.venv/build/build.cfg PYTHONPATH=$PWD/.venv/build \
     "${pip[@]}" --no-deps --no-build-isolation --require-hashes -r "$pylians" >.venv/pylians.log 2>&1 &
   compiling=$!
+  trap 'kill "$compiling" 2>/dev/null || true' EXIT
 fi
 "${pip[@]}" "$torch"
 if [ -n "${compiling:-}" ]; then
   wait "$compiling" || { tail -n 20 .venv/pylians.log >&2; fail "Pylians did not compile; see .venv/pylians.log"; }
 fi
 "${pip[@]}" --no-deps --no-build-isolation --editable .
-echo "$wanted" >"$stamp"
+echo "$python" >.venv/python.txt
+echo "$torch" >.venv/torch.txt
+digest >"$stamp"
 echo "setup: done"

@@ -128,6 +128,18 @@ def test_several_cuts_are_applied_in_order():
     assert combined.max() == np.float32(2e11)
 
 
+def test_two_random_fills_of_one_case_draw_their_own_noise():
+    maps = lognormal_maps(1)
+    twice = cuts.apply(
+        maps,
+        cases.parse("max_1e8_random__min_1e14_random").cuts,
+        log10_range=RANGE,
+        generator=np.random.default_rng(1),
+    )
+    once = cuts.apply(maps, cases.parse("max_1e8_random").cuts, log10_range=RANGE, generator=np.random.default_rng(1))
+    assert (twice != once).mean() > 0.99
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.floats(1e-3, 1e30), st.sampled_from(["max", "min"]), st.sampled_from(["clamp", "random"]))
 def test_any_threshold_is_an_identity_a_full_fill_or_between(threshold, side, fill):

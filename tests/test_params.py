@@ -31,8 +31,9 @@ def test_every_profile_loads_under_its_own_name(path):
 
 def test_numbers_are_cast_whatever_yaml_made_of_them(tmp_path):
     """PyYAML reads 1e-3 (no point) as a string."""
-    assert load(tmp_path, tune__max_lr=["1e-3", "1e-2"]).tune.max_lr == (1e-3, 1e-2)
+    assert load(tmp_path, tune__max_lr=["1e-3", "2e-2"]).tune.max_lr == (1e-3, 2e-2)
     assert load(tmp_path, train__epochs="3").train.epochs == 3
+    assert load(tmp_path, seed=2**60 + 1).seed == 2**60 + 1
     assert isinstance(load(tmp_path, split__fractions=[0.5, 0.25, 0.25]).split.fractions[0], float)
 
 
@@ -54,7 +55,7 @@ def test_params_are_frozen():
         ({"train": 3}, "train: expected a mapping of keys to values, got 3"),
         ({"maps__pixels": 100}, "maps.pixels: expected a power of two from 16 to 512, got 100"),
         ({"maps__mesh": 32}, "maps.mesh: expected at least maps.particles = 64, got 32"),
-        ({"tune__max_lr": [1e-2, 1e-3]}, "tune.max_lr: expected two numbers, the lower first"),
+        ({"tune__max_lr": [1e-2, 1e-3]}, "tune.max_lr: expected two positive numbers, the lower first"),
         ({"tune__max_lr": [1e-3]}, "tune.max_lr: expected 2 values"),
         ({"tune__first__dropout": 1.5}, "hyperparameters.dropout: expected from 0 to below 1, got 1.5"),
         ({"split__fractions": [0.9, 0.2, 0.1]}, "split.fractions: expected three positive numbers that add up to 1"),
@@ -64,6 +65,12 @@ def test_params_are_frozen():
         ({"cases": ["original", "kmax_x"]}, "got 'kmax_x'"),
         ({"cases": ["kmax_1"]}, "cases: expected original among them"),
         ({"cases": ["original", "original"]}, "cases: expected a list without repetition"),
+        ({"cases": ["original", "kmax_5", "kmax_5.0"]}, "cases: expected cases that differ"),
+        ({"tune__dropout": [0.0, 1.5]}, "tune.dropout: expected numbers below 1"),
+        ({"tune__dropout": [-0.1, 0.5]}, "tune.dropout: expected two positive numbers"),
+        ({"tune__first__hidden": 40}, "tune.first.hidden: expected a value within tune.hidden"),
+        ({"split__seed": -1}, "split.seed: expected from 0 to 2^32 - 1, got -1"),
+        ({"seconds__trian": 1}, "unknown key seconds.trian; did you mean seconds.train?"),
         ({"maps__simulations": float("nan")}, "maps.simulations: expected an integer, got nan"),
     ],
 )

@@ -72,6 +72,14 @@ def test_core_rooms_touch_neither_the_roof_nor_files(room):
         assert not names & {"pathlib", "shutil", "tempfile"}, f"{path} handles files"
 
 
+def test_data_flows_one_way_through_the_rooms():
+    """A room imports from itself and from rooms before it."""
+    for position, room in enumerate(CORE):
+        later = {f"camelsight.{name}" for name in CORE[position + 1 :]}
+        for path in (PACKAGE / room).glob("*.py"):
+            assert not {name for name in imported(path) if ".".join(name.split(".")[:2]) in later}, path
+
+
 def test_nothing_imports_a_stage():
     for path in PACKAGE.rglob("*.py"):
         assert not {name for name in imported(path) if name.startswith("camelsight.stages.")}, path

@@ -1,6 +1,7 @@
 """The smoke profile from an empty checkout to the PDF, as a user runs it: interrupted, finished, repeated, changed."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from camelsight import params, theta
+from camelsight import dataset, params, store, theta
+from camelsight.stages import paper, train
 from camelsight.universe import cmd
 
 ROOT = Path(__file__).parent.parent
@@ -138,11 +141,14 @@ def test_the_pdf_holds_every_figure_without_a_loose_end(project):
 
 
 def test_no_number_of_a_result_is_typed_by_hand(project):
-    """Every macro that the paper uses and the package defines comes from results/numbers.tex."""
+    """What the paper quotes is a macro of results/numbers.tex; no decimal stands in the sections on results."""
     folder, _ = project
     defined = set(re.findall(r"\\newcommand\{\\(\w+)\}", (folder / "results/numbers.tex").read_text()))
-    used = set(re.findall(r"\\([A-Za-z]+)", (folder / "paper/ms.tex").read_text()))
-    assert {"OrigOmegaM", "TightSigmaEight", "PerPixelRatioOmegaM", "NTestSims", "Commit"} <= defined & used
+    source = (folder / "paper/ms.tex").read_text()
+    quoted = set(re.findall(r"\\val\{\\(\w+)\}", source))
+    assert quoted <= defined and {"OrigOmegaM", "TightSigmaEight"} <= quoted
+    results = source[source.index(r"\section{Results}") : source.index(r"\section{Limits}")]
+    assert not re.findall(r"\d\.\d", results.replace(r"$\Om=0.3$", ""))
 
 
 def test_attributions_come_with_their_completeness(project):
@@ -181,6 +187,47 @@ def test_the_same_seed_gives_the_same_maps_and_weights_bit_for_bit(project):
         capture_output=True,
     )
     assert [path.read_bytes() for path in files] == before
+
+
+def test_a_training_that_was_interrupted_goes_on_to_the_same_weights(project, monkeypatch):
+    folder, _ = project
+    monkeypatch.chdir(folder)
+    loaded, history = params.load(), folder / "runs/IllustrisTNG/original/history.json"
+    before, write = history.read_bytes(), store.write_checkpoint
+
+    def write_once(path, state):
+        write(path, state)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store, "write_checkpoint", write_once)
+        train.main(loaded, "IllustrisTNG", "original")
+    assert len(list((folder / "runs/checkpoints").glob("train-*.pt"))) == 1
+    epochs = []
+    monkeypatch.setattr(store, "write_checkpoint", lambda path, state: epochs.append(len(state["history"])))
+    train.main(loaded, "IllustrisTNG", "original")
+    assert epochs == [2] and history.read_bytes() == before
+    assert not list((folder / "runs/checkpoints").glob("train-*.pt"))
+
+
+def test_unfinished_work_of_another_split_is_never_picked_up(project, monkeypatch):
+    """It once was, and simulations it had been trained on became its test simulations."""
+    folder, _ = project
+    monkeypatch.chdir(folder)
+    loaded, device = params.load(), torch.device("cpu")
+    key = dataset.resume_key(loaded, "IllustrisTNG", "original", device)
+    other = dataclasses.replace(loaded, split=dataclasses.replace(loaded.split, seed=2))
+    assert dataset.resume_key(loaded, "IllustrisTNG", "original", device) == key
+    assert dataset.resume_key(other, "IllustrisTNG", "original", device) != key
+
+
+def test_what_an_interrupted_latex_left_is_no_obstacle(project, monkeypatch):
+    folder, _ = project
+    monkeypatch.chdir(folder)
+    auxiliary = folder / "paper/build/ms.aux"
+    auxiliary.write_bytes(auxiliary.read_bytes()[:1000])
+    paper.main(params.load())
+    assert "undefined" not in (folder / "paper/build/ms.log").read_text(errors="replace").lower()
 
 
 def test_a_mistake_in_params_is_one_line_and_touches_nothing(project):
@@ -249,10 +296,12 @@ def test_another_threshold_runs_its_own_chain_and_what_shows_it_and_nothing_else
 
 
 def test_another_profile_keeps_own_changes_beside_it(project):
-    """Runs last: the profile is smoke again, with the changed case set aside."""
     folder, _ = project
+    path = folder / "params.yaml"
+    path.write_text(path.read_text() + "# of my own\n")
     output = finish(camelsight(folder, "paper", "--profile", "smoke", "--jobs", "1"))
-    assert "params.yaml.bak" in output and "kmax_1.5" in (folder / "params.yaml.bak").read_text()
-    assert "kmax_1.5" not in (folder / "results/tables/r2.csv").read_text()
+    assert "params.yaml.bak" in output and (folder / "params.yaml.bak").read_text().endswith("# of my own\n")
+    assert path.read_bytes() == (folder / "profiles/smoke.yaml").read_bytes()
+    assert {path.stem for path in (folder / "results/evaluate/IllustrisTNG").glob("*")} == set(params.load(path).cases)
     unknown = finish(camelsight(folder, "paper", "--profile", "paper"), code=1)
     assert unknown == "paper: expected a profile among mini, smoke, got 'paper'\n"

@@ -41,6 +41,11 @@ def test_maps_of_a_simulation_stay_together():
     assert split.map_indices([2, 0]).tolist() == [*range(30, 45), *range(15)]
 
 
+def test_a_split_that_leaves_nothing_to_train_on_is_refused():
+    with pytest.raises(ValueError, match=r"2 \+ 2 of 4"):
+        split.by_simulation(4, fractions=(0.02, 0.49, 0.49))
+
+
 @pytest.mark.parametrize(("n", "fractions"), [(2, (0.9, 0.05, 0.05)), (10, (0.9, 0.1, 0.1)), (10, (1.0, 0.0, 0.0))])
 def test_an_impossible_split_is_refused(n, fractions):
     with pytest.raises(ValueError, match="three positive fractions"):

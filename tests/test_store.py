@@ -93,6 +93,43 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path / "set") == []
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: store.write_json(path, {"a": 1}),
+        lambda path: store.write_arrays(path, a=np.ones(3)),
+        lambda path: store.write_weights(path, torch.nn.Linear(2, 2)),
+        lambda path: store.write_checkpoint(path, {"a": torch.ones(2)}),
+    ],
+)
+def test_a_disk_that_fills_while_writing_leaves_the_old_file_alone(tmp_path, monkeypatch, write):
+    path = tmp_path / "result"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="space"):
+        write(path)
+    assert os.listdir(tmp_path) == ["result"] and path.read_text() == "old"
+
+
+def test_a_partial_set_whose_files_were_half_moved_starts_anew(tmp_path):
+    """Killed between two moves, a set once resumed as finished, with zeros for the file that had gone."""
+    first = store.PartialSet(tmp_path / "set", {"a.npy": (1,), "b.npy": (1,)}, 1)
+    first.done(0)
+    os.replace(tmp_path / "set" / "a.npy", tmp_path / "a.npy")
+    assert store.PartialSet(tmp_path / "set", {"a.npy": (1,), "b.npy": (1,)}, 1).missing.tolist() == [0]
+
+
+def test_a_leftover_of_a_killed_start_does_not_stop_the_finished_set(tmp_path):
+    partial = store.PartialSet(tmp_path / "set", {"a.npy": (1,)}, 1)
+    (tmp_path / "set" / ".a.npy.x.npy").touch()
+    partial.move_to(tmp_path / "maps")
+    assert os.listdir(tmp_path / "maps") == ["a.npy"] and not (tmp_path / "set").exists()
+
+
 def test_a_partial_set_goes_on_where_it_stopped(tmp_path):
     first = store.PartialSet(tmp_path / "set", {"maps.npy": (4, 2)}, 2)
     first.arrays["maps.npy"][0:2] = 7

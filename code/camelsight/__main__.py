@@ -7,6 +7,7 @@ depend on one another, are run by several DVC processes at a time.
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from camelsight import cli, dataset, params, paths, store
 DVC = [sys.executable, "-m", "dvc"]
 CHAIN = ("cut", "tune", "train", "evaluate")
 PROCESS_BYTES = 1.5e9  # of one process without its maps
+START_SECONDS = 3  # of a stage, before and after its own work
 
 
 def main():
@@ -40,6 +42,7 @@ def make_paper(profile=None, jobs=None):
     jobs = default_jobs(loaded) if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"expected --jobs of at least 1, got {jobs}")
+    prune(loaded)
     pending = out_of_date()
     announce(loaded, pending, jobs)
     start = time.monotonic()
@@ -61,10 +64,23 @@ def activate(profile):
     known = [(paths.PROFILES / f"{name}.yaml").read_bytes() for name in names]
     if paths.PARAMS.exists() and paths.PARAMS.read_bytes() not in known:
         backup = paths.PARAMS.with_suffix(".yaml.bak")
+        while backup.exists():
+            backup = backup.with_suffix(backup.suffix + "~")
         shutil.copy(paths.PARAMS, backup)
         print(f"{paths.PARAMS} had changes of your own; they are now in {backup}")
     if not paths.PARAMS.exists() or paths.PARAMS.read_bytes() != wanted:
         store.write_bytes(paths.PARAMS, wanted)
+
+
+def prune(loaded):
+    """Remove the results of suites and cases that ``params.yaml`` no longer has: DVC sees folders as a whole."""
+    for folder in (paths.CUTS, paths.EVALUATIONS):
+        for path in folder.glob("*/*"):
+            if path.parent.name not in loaded.suites or path.stem not in loaded.cases:
+                path.unlink()
+    for path in paths.ATTRIBUTIONS.glob("*"):
+        if path.stem not in loaded.suites:
+            path.unlink()
 
 
 def default_jobs(loaded):
@@ -72,8 +88,7 @@ def default_jobs(loaded):
     if torch.cuda.is_available():
         return 1
     suite = loaded.maps.simulations * dataset.PER_SIMULATION * loaded.maps.pixels**2 * 4
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(os.cpu_count() // loaded.threads, int(memory / (2 * suite + PROCESS_BYTES))))
+    return cli.processes(loaded.threads, 2 * suite + PROCESS_BYTES)
 
 
 def out_of_date():
@@ -111,11 +126,11 @@ def forecast(loaded, pending, jobs):
         name, _, item = stage.partition("@")
         timing = paths.TIMINGS / f"{name}-{item}.json" if item else paths.TIMINGS / f"{name}.json"
         last = store.read_json(timing) if timing.exists() else {}
-        seconds = last["seconds"] if last.get("profile") == loaded.profile else loaded.seconds.get(name, 0)
+        seconds = last["seconds"] if last.get("profile") == loaded.profile else getattr(loaded.seconds, name)
         if name in CHAIN:
-            parallel += seconds
+            parallel += seconds + START_SECONDS
         else:
-            serial += seconds
+            serial += seconds + START_SECONDS
     return serial + parallel / jobs
 
 
@@ -180,8 +195,9 @@ def _ending(running):
 
 def _reason(log):
     """The line in which a stage said what went wrong, or the last one."""
-    lines = [line for line in Path(log).read_text(errors="replace").splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith(CHAIN)]
+    lines = Path(log).read_text(errors="replace").splitlines()
+    lines = [line for line in lines if line.strip() and not re.search(r"\d+%\|", line)]  # without progress bars
+    said = [line for line in lines if line.startswith(CHAIN) or re.match(r"[\w.]*(Error|Exception)\b", line)]
     return (said or lines or ["no output"])[-1]
 
 

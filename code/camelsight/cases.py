@@ -71,6 +71,6 @@ def _parse_cut(part, case_id):
         raise ValueError(
             f"expected a case such as original, kmax_10, max_1e12_clamp or min_2e11_random, got {case_id!r}"
         )
-    if not cut.threshold > 0:
-        raise ValueError(f"expected a threshold above zero, got {cut.threshold:g} in case {case_id!r}")
+    if not 0 < cut.threshold < float("inf"):
+        raise ValueError(f"expected a finite threshold above zero, got {cut.threshold:g} in case {case_id!r}")
     return cut

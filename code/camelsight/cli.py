@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -28,12 +29,20 @@ def run_stage(main):
 
 
 def guard(action, prefix):
-    """Run ``action``; a mistake ends in one line and exit code 1, Ctrl-C and SIGTERM in 130, a bug in a traceback."""
+    """Run ``action``; a mistake ends in one line and exit code 1, a bug in a traceback.
+
+    Ctrl-C, SIGTERM and a closed terminal end in one line and 130, also where a background shell ignores the first.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _interrupt)
     try:
         action()
     except KeyboardInterrupt:
         sys.exit(_say(prefix, "interrupted; the same command goes on from here", INTERRUPTED))
+    except (MemoryError, torch.OutOfMemoryError):
+        sys.exit(_say(prefix, "out of memory; close something, or use fewer processes: make paper JOBS=1", 1))
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("CAMELSIGHT_TRACEBACK"):
             raise
@@ -42,6 +51,23 @@ def guard(action, prefix):
 
 def device():
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def processes(threads, bytes_each):
+    """How many processes fit the cores and the memory that this process may use, cgroup limits included; at least 1."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    quota, _, period = _cgroup("cpu.max").partition(" ")
+    if quota.isdigit():
+        cores = min(cores, int(quota) / int(period))
+    if (limit := _cgroup("memory.max")).isdigit():
+        memory = min(memory, int(limit))
+    return max(1, int(min(cores / threads, memory / bytes_each)))
+
+
+def _cgroup(name):
+    path = Path("/sys/fs/cgroup", name)
+    return path.read_text().strip() if path.exists() else ""
 
 
 def progress(total, what, unit, initial=0):

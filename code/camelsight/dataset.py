@@ -40,6 +40,25 @@ def cut_simulation(params, suite, case, maps, simulation, log10_range):
     )
 
 
+def resume_key(params, suite, case, device, *more):
+    """A name for unfinished work: equal where data, split, settings, code, device and torch are, and only there."""
+    parameters = hashlib.sha256(paths.parameters(suite).read_bytes()).hexdigest()
+    return store.digest(
+        suite,
+        case,
+        params.seed,
+        params.threads,
+        params.split,
+        params.train,
+        store.read_json(paths.cut(suite, case))["digest"],
+        parameters,
+        str(device),
+        torch.__version__,
+        store.code_digest(),
+        *more,
+    )[:16]
+
+
 def map_digest(maps):
     return hashlib.sha256(np.ascontiguousarray(maps).tobytes()).hexdigest()[:16]
 

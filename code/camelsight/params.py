@@ -40,6 +40,7 @@ class Split:
     fractions: tuple[float, float, float]  # train, valid, test
 
     def __post_init__(self):
+        _check(0 <= self.seed < 2**32, "split.seed", "from 0 to 2^32 - 1", self.seed)
         good = min(self.fractions) > 0 and abs(sum(self.fractions) - 1) < 1e-9
         _check(good, "split.fractions", "three positive numbers that add up to 1", self.fractions)
 
@@ -69,12 +70,15 @@ class Tune:
     hidden: tuple[int, int]
 
     def __post_init__(self):
+        _check(self.dropout[1] < 1, "tune.dropout", "numbers below 1", list(self.dropout))
         _check(self.trials >= 1, "tune.trials", "at least 1", self.trials)
         _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
         for name in ("max_lr", "weight_decay", "dropout", "hidden"):
             low, high = getattr(self, name)
-            positive = low > 0 or name == "dropout"
-            _check(positive and low <= high, f"tune.{name}", "two numbers, the lower first", [low, high])
+            positive = low > 0 or (name == "dropout" and low == 0)
+            _check(positive and low <= high, f"tune.{name}", "two positive numbers, the lower first", [low, high])
+            first = getattr(self.first, name)
+            _check(low <= first <= high, f"tune.first.{name}", f"a value within tune.{name} = {[low, high]}", first)
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,21 @@ class Attribute:
 
 
 @dataclass(frozen=True)
+class Seconds:
+    """What one item of each stage took where the profile was measured; for the forecast alone."""
+
+    maps: float
+    cut: float
+    tune: float
+    train: float
+    evaluate: float
+    attribute: float
+    tabulate: float
+    figures: float
+    paper: float
+
+
+@dataclass(frozen=True)
 class Params:
     profile: str
     seed: int
@@ -130,7 +149,7 @@ class Params:
     train: Train
     evaluate: Evaluate
     attribute: Attribute
-    seconds: dict[str, float]  # what one item of each stage took where this was measured, for the forecast
+    seconds: Seconds
 
     def __post_init__(self):
         _check(self.threads >= 1, "threads", "at least 1", self.threads)
@@ -139,8 +158,8 @@ class Params:
             _check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
         for suite in self.suites:
             theta.hydro_suite(suite)
-        for case in self.cases:
-            cases.parse(case)
+        meanings = [cases.parse(case).cuts for case in self.cases]
+        _check(len(set(meanings)) == len(meanings), "cases", "cases that differ", list(self.cases))
         _check("original" in self.cases, "cases", "original among them", list(self.cases))
 
 
@@ -183,14 +202,13 @@ def _cast(value, kind, key):
             inner = inner[:1] * len(value)
         _check(len(value) == len(inner), key, f"{len(inner)} values", value)
         return tuple(_cast(item, item_kind, key) for item, item_kind in zip(value, inner, strict=True))
-    if origin is dict:
-        _check(isinstance(value, dict), key, "a mapping of keys to values", value)
-        return {str(k): _cast(v, inner[1], f"{key}.{k}") for k, v in value.items()}
     if kind is str:
         _check(isinstance(value, str | int) and not isinstance(value, bool), key, "a word", value)
         return str(value)
     name = {int: "an integer", float: "a number"}[kind]
     _check(not isinstance(value, bool) and isinstance(value, int | float | str), key, name, value)
+    if kind is int and isinstance(value, int):
+        return value
     try:
         number = float(value)
     except ValueError:

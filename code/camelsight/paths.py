@@ -11,6 +11,9 @@ PARTIAL = Path("data/partial")  # simulations of an unfinished set
 CHECKPOINTS = Path("runs/checkpoints")  # of unfinished trainings; outside DVC's outs, which DVC deletes before a run
 TIMINGS = Path("runs/timings")
 LOGS = Path("runs/logs")
+CUTS = Path("results/cuts")
+EVALUATIONS = Path("results/evaluate")
+ATTRIBUTIONS = Path("results/attribute")
 TABLES = Path("results/tables")
 NUMBERS = Path("results/numbers.tex")
 FIGURES = Path("figures")
@@ -26,11 +29,11 @@ def parameters(suite):
 
 
 def cut(suite, case):
-    return Path("results/cuts", suite, f"{case}.json")
+    return CUTS / suite / f"{case}.json"
 
 
 def cut_samples(suite, case):
-    return Path("results/cuts", suite, f"{case}.npz")
+    return CUTS / suite / f"{case}.npz"
 
 
 def tuning(suite, case):
@@ -50,19 +53,19 @@ def history(suite, case):
 
 
 def predictions(suite, case):
-    return Path("results/evaluate", suite, f"{case}.npz")
+    return EVALUATIONS / suite / f"{case}.npz"
 
 
 def metrics(suite, case):
-    return Path("results/evaluate", suite, f"{case}.json")
+    return EVALUATIONS / suite / f"{case}.json"
 
 
 def attributions(suite):
-    return Path("results/attribute", f"{suite}.npz")
+    return ATTRIBUTIONS / f"{suite}.npz"
 
 
 def attribution_statistics(suite):
-    return Path("results/attribute", f"{suite}.json")
+    return ATTRIBUTIONS / f"{suite}.json"
 
 
 def figure(name, ending):

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -75,8 +76,9 @@ def read_weights(path, network):
 
 
 def write_checkpoint(path, state):
-    with replacing(path) as part:
-        torch.save(state, part)
+    buffer = io.BytesIO()  # torch.save itself does not say when a disk is full
+    torch.save(state, buffer)
+    write_bytes(path, buffer.getvalue())
 
 
 def read_checkpoint(path, device):
@@ -108,10 +110,9 @@ def digest(*values):
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=plain).encode()).hexdigest()
 
 
-def code_digest(*packages):
-    """sha256 of the source of first-party ``packages``, such as "universe"."""
-    root = Path(__file__).parent
-    files = sorted(path for package in packages for path in (root / package).rglob("*.py"))
+def code_digest():
+    """sha256 of this package's source."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
@@ -154,6 +155,8 @@ class PartialSet:
         """``arrays``: file name -> shape; ``items``: how many are to be done. Continues what ``folder`` holds."""
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not all((self.folder / name).exists() for name in arrays):
+            (self.folder / "done.npy").unlink(missing_ok=True)  # what it says is done has gone
         self.arrays = {name: self._open(name, shape, np.float32) for name, shape in arrays.items()}
         self._done = self._open("done.npy", (items,), np.uint8)
 
@@ -181,10 +184,10 @@ class PartialSet:
         Path(folder).mkdir(parents=True, exist_ok=True)
         names = list(self.arrays)
         self.arrays, self._done = {}, None
+        (self.folder / "done.npy").unlink()
         for name in names:
             os.replace(self.folder / name, Path(folder) / name)
-        (self.folder / "done.npy").unlink()
-        self.folder.rmdir()
+        shutil.rmtree(self.folder)
 
 
 def one_line(error):

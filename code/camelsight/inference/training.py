@@ -107,7 +107,7 @@ def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, pre
     network.train()
     order = torch.randperm(len(maps), device=maps.device)
     group = torch.randint(8, (len(maps),), device=maps.device)
-    total = 0
+    total, used = 0, 0
     for chosen, symmetry in zip(order.split(batch), group.split(batch), strict=True):
         if len(chosen) == 1:  # BatchNorm at one pixel needs two maps
             continue
@@ -117,8 +117,8 @@ def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, pre
         loss.from_moments(moments).backward()
         optimiser.step()
         scheduler.step()
-        total = total + moments.detach() * len(chosen)
-    return total / len(maps)
+        total, used = total + moments.detach() * len(chosen), used + len(chosen)
+    return total / used
 
 
 def _forward(network, maps, precision):

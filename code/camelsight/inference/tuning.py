@@ -20,7 +20,7 @@ def search(objective, *, trials, ranges, first, storage, seed):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(study_name="search", storage=storage, load_if_exists=True)
     while (done := len(_counted(study))) < trials:
-        if done == 0:
+        if done == 0 and not study.get_trials(states=(TrialState.WAITING,)):
             study.enqueue_trial(first)
         study.sampler = optuna.samplers.TPESampler(
             seed=seeding.entropy(seed, "trial", done) % 2**32, n_startup_trials=STARTUP_TRIALS, constant_liar=False

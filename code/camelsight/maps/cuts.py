@@ -9,7 +9,7 @@ import math
 import numpy as np
 import torch
 
-BOX = 25.0  # Mpc/h, CAMELS
+from camelsight.universe.cmd import BOX
 
 
 def kmax(maps, k_max, *, box=BOX):
@@ -53,7 +53,7 @@ def density(maps, threshold, *, side, fill, log10_range=None, generator=None, in
 
 def apply(maps, cuts, *, log10_range, generator, indices=None, box=BOX):
     """The ``cuts`` of a case one after the other: objects with ``kind``, ``threshold`` and ``fill``."""
-    for cut in cuts:
+    for position, cut in enumerate(cuts):
         if cut.kind == "kmax":
             maps = kmax(maps, cut.threshold, box=box)
         else:
@@ -63,7 +63,7 @@ def apply(maps, cuts, *, log10_range, generator, indices=None, box=BOX):
                 side=cut.kind,
                 fill=cut.fill,
                 log10_range=log10_range,
-                generator=generator,
+                generator=generator and np.random.default_rng(_child(generator, position)),
                 indices=indices,
             )
     return maps
@@ -82,9 +82,14 @@ def fraction_cut(maps, cuts, *, box=BOX):
 
 
 def _noise(generator, index, shape, log10_range):
-    seed = np.random.SeedSequence(generator.bit_generator.seed_seq.entropy, spawn_key=(index,))
     low, high = log10_range
-    return 10 ** np.random.default_rng(seed).uniform(low, high, shape)
+    return 10 ** np.random.default_rng(_child(generator, index)).uniform(low, high, shape)
+
+
+def _child(generator, number):
+    """A seed that follows from the one of ``generator``, whatever has been drawn from it."""
+    seed = generator.bit_generator.seed_seq
+    return np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, number))
 
 
 def _like(result, maps):

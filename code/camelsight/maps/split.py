@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from camelsight.universe.cmd import MAPS_PER_SIMULATION
+
 
 def by_simulation(n_simulations, *, seed=1, fractions=(0.9, 0.05, 0.05)):
     """``{"train", "valid", "test"}``: arrays of simulation indices.
@@ -18,9 +20,13 @@ def by_simulation(n_simulations, *, seed=1, fractions=(0.9, 0.05, 0.05)):
     np.random.RandomState(seed).shuffle(order)
     n_valid, n_test = (max(1, round(n_simulations * fraction)) for fraction in fractions[1:])
     n_train = n_simulations - n_valid - n_test
+    if n_train < 1:
+        raise ValueError(
+            f"expected a simulation left for training, got {n_valid} + {n_test} of {n_simulations} elsewhere"
+        )
     return {"train": order[:n_train], "valid": order[n_train : n_train + n_valid], "test": order[n_train + n_valid :]}
 
 
-def map_indices(simulations, per_simulation=15):
+def map_indices(simulations, per_simulation=MAPS_PER_SIMULATION):
     """The indices of the maps of ``simulations``, in their order."""
     return (np.asarray(simulations)[:, None] * per_simulation + np.arange(per_simulation)).reshape(-1)

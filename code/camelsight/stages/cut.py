@@ -31,13 +31,18 @@ def main(params, suite, case):
         maps=np.stack([samples[simulation] for simulation in sampled]),
         parameters=store.read_parameters(suite, n)[sampled],
     )
+    mean, std = scaling.statistics(sums[parts["train"]].sum(0))
+    if not std > 0:
+        raise ValueError(
+            f"expected maps with some structure, got {mean:g} in every pixel after the cut {case}: loosen it"
+        )
     record = {
         "suite": suite,
         "case": case,
         "fraction_cut": removed.mean(0),
         "uncut": raw,
         "log10_range": log10_range,
-        "statistics_train": scaling.statistics(sums[parts["train"]].sum(0)),
+        "statistics_train": [mean, std],
         "statistics_all": scaling.statistics(sums.sum(0)),
         "digest": store.digest(digests),
         "digests": digests,

@@ -15,14 +15,14 @@ def main(params, suite, case):
     part = dataset.load(params, suite, case, ("test",))["test"]
 
     mean, sigma = _views(net, part.maps.to(cli.device()), params)
-    truth, simulation = part.parameters, part.simulation
+    truth, simulation, index = part.parameters, part.simulation, part.index
     if params.evaluate.views == "8":
-        truth, simulation = np.repeat(truth, 8, axis=0), np.repeat(simulation, 8)
+        truth, simulation, index = (np.repeat(array, 8, axis=0) for array in (truth, simulation, index))
     mean, sigma = theta.denormalise(mean, suite), theta.denormalise_sigma(sigma, suite)
     generator = seeding.numpy_generator(params.seed, suite, case, "bootstrap")
     summary = metrics.summary(truth, mean, sigma, simulation, generator=generator, resamples=params.evaluate.resamples)
     store.write_arrays(
-        paths.predictions(suite, case), index=part.index, simulation=simulation, truth=truth, mean=mean, sigma=sigma
+        paths.predictions(suite, case), index=index, simulation=simulation, truth=truth, mean=mean, sigma=sigma
     )
     record = {
         "suite": suite,

@@ -6,16 +6,17 @@ import numpy as np
 
 from camelsight import cases, cli, paths, store, theta
 from camelsight.interpretation import attribution
-from camelsight.maps import cuts
 from camelsight.report import plotting
+from camelsight.universe import cmd
 
 DPI = 200
 
 
 def main(params):
     first = params.suites[0]
+    universe = theta.hydro_suite(first)
     rows = _r2_rows()
-    nyquist = np.pi * params.maps.pixels / cuts.BOX
+    nyquist = np.pi * params.maps.pixels / cmd.BOX
     original = {suite: store.read_arrays(paths.cut_samples(suite, "original")) for suite in params.suites}
     attributions = store.read_arrays(paths.attributions(first))
     predictions = store.read_arrays(paths.predictions(first, "original"))
@@ -25,7 +26,8 @@ def main(params):
     figures = {
         "network": plotting.architecture(metrics["layers"]),
         "gallery": plotting.gallery(
-            {suite: sample["maps"] for suite, sample in original.items()}, original[first]["parameters"]
+            {suite: original[suite]["maps"] for suite in params.suites if theta.hydro_suite(suite) == universe},
+            original[first]["parameters"],
         ),
         "cuts": plotting.cuts(
             [(cases.parse(case), store.read_arrays(paths.cut_samples(first, case))["maps"][0]) for case in params.cases]

@@ -1,6 +1,7 @@
 """The PDF, by latexmk."""
 
 import re
+import shutil
 import subprocess
 
 from camelsight import cli, paths, store
@@ -10,7 +11,8 @@ LOG_TAIL = 3
 
 def main(params):
     build = paths.PDF.parent / "build"
-    command = ["latexmk", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error"]
+    shutil.rmtree(build, ignore_errors=True)  # what an interrupted run left there can be unreadable
+    command = ["latexmk", "-norc", "-pdf", "-interaction=nonstopmode", "-halt-on-error", "-file-line-error"]
     result = subprocess.run(
         [*command, f"-outdir={build.name}", f"{paths.PDF.stem}.tex"],
         cwd=paths.PDF.parent,

@@ -1,6 +1,7 @@
 """Tables of R², and every number that the paper quotes."""
 
 import os
+import shutil
 import subprocess
 
 import numpy as np
@@ -8,9 +9,11 @@ import torch
 
 from camelsight import cases, cli, dataset, paths, store, theta
 from camelsight.report import provenance, tables
+from camelsight.universe import cmd
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
 METHOD = "integrated_gradients"
+MAKES_RESULTS = ("code", "paper", "dvc.yaml", "params.yaml", "requirements.lock")
 MISSING = "n/a"
 
 
@@ -41,7 +44,7 @@ def _combinations(params):
 
 
 def _provenance(params):
-    commit, dirty = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", "code", "dvc.yaml", "params.yaml")
+    commit, dirty = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *MAKES_RESULTS)
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return provenance.describe(
         profile=params.profile,
@@ -55,6 +58,8 @@ def _provenance(params):
 
 
 def _git(*arguments):
+    if shutil.which("git") is None:
+        return ""
     result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else ""
 
@@ -81,7 +86,7 @@ def _settings(params, metrics):
         "TuneEpochs": params.tune.epochs,
         "Hidden": first["hyperparameters"]["hidden"],
         "NParametersNetwork": f"{first['n_parameters']:,}",
-        "KNyquist": f"{np.pi * pixels / 25:.1f}",
+        "KNyquist": f"{np.pi * pixels / cmd.BOX:.1f}",
     }
 
 
@@ -92,10 +97,11 @@ def _results(params, metrics):
     tight_case = next((case for case, cut in zip(params.cases, cut_values, strict=True)
                        if cut and cut.kind == "kmax" and cut.threshold == tightest), None)  # fmt: skip
     first, second = (*params.suites, None)[:2]
-    numbers = {"KTightest": MISSING if tightest is None else f"{tightest:g}"}
+    partner = second is not None and second == f"Nbody_{first}"
+    numbers = {"HasPartner": int(partner), "KTightest": MISSING if tightest is None else f"{tightest:g}"}
     for prefix, suite, case in (
         ("Orig", first, "original"),
-        ("OrigNbody", second, "original"),
+        ("OrigNbody", second if partner else None, "original"),
         ("Tight", first, tight_case),
     ):
         for name, word in zip(theta.COSMOLOGICAL, ("OmegaM", "SigmaEight"), strict=True):

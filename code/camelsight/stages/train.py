@@ -16,10 +16,7 @@ def main(params, suite, case):
         generator=seeding.torch_generator(params.seed, suite, case, "train", "weights"),
     ).to(device)
 
-    key = store.digest(
-        suite, case, store.plain(spec), hyperparameters, params.seed, str(device), precision,
-        store.read_json(paths.cut(suite, case))["digest"], store.code_digest("inference", "maps"),
-    )[:16]  # fmt: skip
+    key = dataset.resume_key(params, suite, case, device, "train", precision, hyperparameters)
     checkpoint = paths.CHECKPOINTS / f"train-{key}.pt"
     state = store.read_checkpoint(checkpoint, device)
     done = len(state["history"]) if state else 0

@@ -10,13 +10,11 @@ RANGES = ("max_lr", "weight_decay", "dropout", "hidden")
 
 def main(params, suite, case):
     spec, device = params.tune, cli.device()
+    precision = training.resolve_precision(params.train.precision, device)
     parts = dataset.load(params, suite, case, ("train", "valid"))
     train, valid = ((parts[name].maps.to(device), parts[name].targets.to(device)) for name in ("train", "valid"))
 
-    key = store.digest(
-        suite, case, store.plain(params.tune), store.plain(params.train), params.seed,
-        store.read_json(paths.cut(suite, case))["digest"], store.code_digest("inference", "maps"),
-    )[:16]  # fmt: skip
+    key = dataset.resume_key(params, suite, case, device, "tune", precision, params.tune)
     journal = paths.CHECKPOINTS / f"tune-{key}.log"
     journal.parent.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
@@ -40,7 +38,7 @@ def main(params, suite, case):
                 weight_decay=hyperparameters["weight_decay"],
                 seed=seeding.entropy(params.seed, suite, case, "tune", number),
                 schedule=params.train.schedule,
-                precision=training.resolve_precision(params.train.precision, device),
+                precision=precision,
                 on_epoch=lambda state: bar.update(),
             )
             return min(record["valid"] for record in history)
