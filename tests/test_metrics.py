@@ -56,6 +56,12 @@ def test_simulations_are_resampled_and_not_maps():
     np.testing.assert_allclose(copied_high - copied_low, high - low, rtol=1e-9)
 
 
+def test_a_resample_of_one_simulation_has_no_r2():
+    """With two test simulations half of the resamples are of one alone; rounding once gave them an R² of -1e17."""
+    _, low, high = summary(*draw(2))["r2"]
+    assert (low > -10).all() and (high <= 1).all()
+
+
 def test_predictions_of_other_parameters_have_no_skill():
     truth, mean, sigma, simulation = draw()
     shuffled = mean[np.random.default_rng(0).permutation(len(mean))]

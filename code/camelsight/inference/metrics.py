@@ -7,6 +7,7 @@ import numpy as np
 from scipy import special
 
 RESAMPLES = 2000
+ROUNDING = 1e-9  # a resample of one simulation has no scatter, hence no R²; sums of squares leave some rounding
 COVERAGE = {"coverage_68": 0.68, "coverage_95": 0.95}
 
 
@@ -57,10 +58,10 @@ def _sums_per_simulation(truth, mean, sigma, group):
 
 def _from_sums(sums):
     n = sums["n"]
-    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may hold one simulation only
+    with np.errstate(divide="ignore", invalid="ignore"):
         scatter = sums["truth_squared"] - np.square(sums["truth"]) / n
         return {
-            "r2": np.where(scatter > 0, 1 - sums["residual_squared"] / scatter, np.nan),
+            "r2": np.where(scatter > ROUNDING * sums["truth_squared"], 1 - sums["residual_squared"] / scatter, np.nan),
             "rmse": np.sqrt(sums["residual_squared"] / n),
             "relative_error": sums["relative"] / n,
             "mean_sigma": sums["sigma"] / n,

@@ -119,7 +119,7 @@ def _attribution(params):
         "ShapSamples": record["shap_samples"],
         "NAttributionMaps": len(record["index"]),
         "Baseline": record["baseline"],
-        "CompletenessP": f"{100 * np.percentile(np.concatenate(list(record['completeness_gap'].values())), 95):.2g}",
+        "CompletenessP": f"{100 * np.percentile(np.concatenate(list(record['completeness_gap'].values())), 95):.1f}",
     }
     for name, word in zip(theta.COSMOLOGICAL, ("OmegaM", "SigmaEight"), strict=True):
         statistics = record["statistics"][name][METHOD]
