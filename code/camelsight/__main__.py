@@ -1,7 +1,7 @@
 """``python -m camelsight paper``: what will run and for how long, the run itself, and where its results are.
 
-The work is done by ``dvc repro``. Before that, the chains cut -> tune -> train -> evaluate of all cases, which do not
-depend on one another, are run by several DVC processes at a time.
+The work is done by ``dvc repro``. Before that, the chains cut -> tune -> train -> evaluate of all cases, and attribute
+for the uncut ones, which do not depend on one another, are run by several DVC processes at a time.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 from camelsight import cli, dataset, params, paths, store
 
 DVC = [sys.executable, "-m", "dvc"]
-CHAIN = ("cut", "tune", "train", "evaluate")
+CHAIN = ("cut", "tune", "train", "evaluate", "attribute")
 PROCESS_BYTES = 1.5e9  # of one process without its maps
 START_SECONDS = 3  # of a stage, before and after its own work
 
@@ -112,11 +112,15 @@ def out_of_date():
 
 def chains(loaded, pending):
     """(name, targets) of every suite and case with something to do."""
-    everything = [(f"{suite}-{case}", CHAIN) for case in loaded.cases for suite in loaded.suites]
-    wanted = [
-        (key, [f"{stage}@{key}" for stage in stages if f"{stage}@{key}" in pending]) for key, stages in everything
-    ]
-    return [(key, targets) for key, targets in wanted if targets]
+    everything = {}
+    for case in loaded.cases:
+        for suite in loaded.suites:
+            key = f"{suite}-{case}"
+            everything[key] = [f"{stage}@{key}" for stage in CHAIN]
+            if case == "original":
+                everything[key].append(f"attribute@{suite}")
+    wanted = {key: [target for target in targets if target in pending] for key, targets in everything.items()}
+    return [(key, targets) for key, targets in wanted.items() if targets]
 
 
 def forecast(loaded, pending, jobs):
@@ -159,7 +163,7 @@ def run_chains(queue, jobs, loaded):
     if not queue:
         return
     paths.LOGS.mkdir(parents=True, exist_ok=True)
-    with cli.progress(len(queue), "cut, tune, train, evaluate", "case") as bar, _ending(running):
+    with cli.progress(len(queue), "train and evaluate", "case") as bar, _ending(running):
         while queue or running:
             while queue and len(running) < jobs:
                 key, targets = queue.pop(0)
