@@ -20,7 +20,8 @@ import torch
 from camelsight import cli, dataset, params, paths, store
 
 DVC = [sys.executable, "-m", "dvc"]
-CHAIN = ("cut", "tune", "train", "evaluate", "attribute")
+CHAIN = ("cut", "tune", "train", "evaluate")
+PARALLEL = (*CHAIN, "attribute")
 PROCESS_BYTES = 1.5e9  # of one process without its maps
 START_SECONDS = 3  # of a stage, before and after its own work
 
@@ -127,11 +128,11 @@ def forecast(loaded, pending, jobs):
     """Seconds that ``pending`` will roughly take: as long as last time here, otherwise as the profile says."""
     serial = parallel = 0
     for stage in pending:
-        name, _, item = stage.partition("@")
-        timing = paths.TIMINGS / f"{name}-{item}.json" if item else paths.TIMINGS / f"{name}.json"
+        name = stage.partition("@")[0]
+        timing = paths.TIMINGS / f"{stage.replace('@', '-')}.json"
         last = store.read_json(timing) if timing.exists() else {}
         seconds = last["seconds"] if last.get("profile") == loaded.profile else getattr(loaded.seconds, name)
-        if name in CHAIN:
+        if name in PARALLEL:
             parallel += seconds + START_SECONDS
         else:
             serial += seconds + START_SECONDS
@@ -201,7 +202,7 @@ def _reason(log):
     """The line in which a stage said what went wrong, or the last one."""
     lines = Path(log).read_text(errors="replace").splitlines()
     lines = [line for line in lines if line.strip() and not re.search(r"\d+%\|", line)]  # without progress bars
-    said = [line for line in lines if line.startswith(CHAIN) or re.match(r"[\w.]*(Error|Exception)\b", line)]
+    said = [line for line in lines if line.startswith(PARALLEL) or re.match(r"[\w.]*(Error|Exception)\b", line)]
     return (said or lines or ["no output"])[-1]
 
 
