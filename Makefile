@@ -10,7 +10,7 @@ export PYTHON TORCH
 BIN := .venv/bin
 CAMELSIGHT := $(BIN)/python -m camelsight
 
-.PHONY: help setup paper test lint lock clean
+.PHONY: help setup paper evaluate test bench lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ setup: ## virtual environment, system packages and LaTeX; under 2 s when already
 
 paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name)
 	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(JOBS),--jobs $(JOBS))
+
+evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt SUITE=name [CASE=id] [PROFILE=name]
+	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE))
+
+bench: setup ## how fast, against a plain way of doing the same; ONLY=row for one of them
+	@$(BIN)/python benchmarks/run.py $(ONLY)
 
 test: setup ## lint, unit tests and the smoke profile from end to end
 	@$(BIN)/ruff check code tests

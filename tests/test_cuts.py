@@ -164,3 +164,52 @@ def test_a_wrong_fill_or_a_missing_generator_is_refused():
         cuts.density(lognormal_maps(), 1e11, side="max", fill="noise")
     with pytest.raises(ValueError, match="needs log10_range and generator"):
         cuts.density(lognormal_maps(), 1e11, side="max", fill="random")
+
+
+@pytest.mark.parametrize("size", [32, 33])
+@pytest.mark.parametrize("pixels", [0, 1, 2.5])
+def test_smoothing_damps_a_plane_wave_by_its_gaussian_and_keeps_the_mean(size, pixels):
+    maps, k = wave(size, 3, box=size)
+    expected = 1 + (maps - 1) * np.exp(-((k * pixels) ** 2) / 2)
+    np.testing.assert_allclose(cuts.smooth(maps, pixels), expected, atol=1e-6)
+
+
+def test_smoothing_is_a_convolution_with_a_gaussian_of_that_many_pixels():
+    point = np.zeros((1, 64, 64), np.float32)
+    point[0, 32, 32] = 1
+    distance = np.hypot(*np.mgrid[-32:32, -32:32])
+    gaussian = np.exp(-(distance**2) / (2 * 3**2)) / (2 * np.pi * 3**2)
+    np.testing.assert_allclose(cuts.smooth(point, 3)[0], gaussian, atol=1e-7)
+    with pytest.raises(ValueError, match="got -1"):
+        cuts.smooth(point, -1)
+
+
+def test_smoothing_is_a_case_too():
+    maps = lognormal_maps()
+    case = cases.parse("smooth_2")
+    smoothed = cuts.apply(maps, case.cuts, log10_range=RANGE, generator=None)
+    assert np.array_equal(smoothed, cuts.smooth(maps, 2))
+    kept = np.exp(-((2 * 2 * np.pi * np.fft.fftfreq(64)) ** 2)).mean() ** 2
+    assert cuts.fraction_cut(maps, case.cuts) == [pytest.approx(1 - kept)]
+
+
+def test_a_torch_generator_seeds_the_fill_too_and_keeps_its_state():
+    maps = lognormal_maps()
+    generator = torch.Generator().manual_seed(4)
+    state = generator.get_state()
+    fills = [
+        cuts.density(maps[part], 1e11, side="min", fill="random", log10_range=RANGE, generator=generator)
+        for part in (slice(None), slice(2))
+    ]
+    assert torch.equal(generator.get_state(), state) and np.array_equal(fills[0][:2], fills[1])
+    other = torch.Generator().manual_seed(5)
+    assert not np.array_equal(
+        fills[0], cuts.density(maps, 1e11, side="min", fill="random", log10_range=RANGE, generator=other)
+    )
+
+
+def test_a_random_fill_is_log_uniform_over_the_range():
+    maps = np.full((4, 64, 64), 1.0, np.float32)
+    filled = cuts.density(maps, 2.0, side="min", fill="random", log10_range=RANGE, generator=np.random.default_rng(1))
+    share, _ = np.histogram(np.log10(filled), bins=5, range=RANGE)
+    np.testing.assert_allclose(share / filled.size, 0.2, atol=0.015)  # four standard deviations of 16384 draws

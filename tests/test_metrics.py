@@ -78,3 +78,38 @@ def test_a_vanishing_sigma_covers_nothing():
     truth, mean, _, simulation = draw(10)
     values = summary(truth, mean, np.zeros_like(truth), simulation)
     assert (values["coverage_95"][0] == 0).all() and np.isinf(values["chi2"][0]).all()
+
+
+def test_without_a_generator_the_interval_is_always_the_same():
+    arguments = draw(20)
+    one, two, seeded = metrics.summary(*arguments), metrics.summary(*arguments), summary(*arguments)
+    assert all(np.array_equal(one[name], two[name]) and np.array_equal(one[name], seeded[name]) for name in one)
+
+
+def test_relative_errors_by_hand():
+    truth, mean = np.array([[1.0], [2.0], [4.0]]), np.array([[1.5], [2.0], [3.0]])
+    values = summary(truth, mean, np.ones_like(truth), np.arange(3))
+    assert values["relative_error"][0] == pytest.approx((0.5 + 0 + 0.25) / 3)
+    assert values["rms_relative_error"][0] == pytest.approx(np.sqrt((0.25 + 0 + 0.0625) / 3))
+
+
+def test_arrays_that_do_not_belong_together_are_refused():
+    truth, mean, sigma, simulation = draw(3)
+    with pytest.raises(ValueError, match="of one shape"):
+        metrics.summary(truth, mean[:, :1], sigma, simulation)
+    with pytest.raises(ValueError, match="of one shape"):
+        metrics.summary(truth, mean, sigma, simulation[:-1])
+
+
+@pytest.mark.parametrize(("views", "words"), [(1, "15 maps each"), (8, "15 maps × 8 views each")])
+def test_rows_are_mapped_to_simulations_by_their_true_values_in_any_order(views, words):
+    truth = np.tile(draw(4)[0], (views, 1))  # the released order: all maps in one view after the other
+    simulation, mapping = metrics.group_by_truth(truth)
+    assert mapping == f"{60 * views} rows, 4 simulations by their true values, {words}"
+    assert all(len(np.unique(truth[simulation == s], axis=0)) == 1 for s in range(4))
+    assert "2 to 15 rows each" in metrics.group_by_truth(truth[:17])[1]
+
+
+def test_a_single_simulation_has_no_r2_but_the_other_metrics():
+    values = summary(*draw(1))
+    assert np.isnan(values["r2"][0]).all() and np.isfinite(values["rmse"]).all()

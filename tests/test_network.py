@@ -16,7 +16,7 @@ def generator(seed=0):
 @pytest.mark.parametrize(("hidden", "count"), PUBLISHED_COUNTS.items())
 def test_parameter_counts_are_the_published_ones(hidden, count):
     with torch.device("meta"):
-        assert network.count_parameters(network.Network(hidden, 0.1)) == count
+        assert network.count_parameters(network.O3(hidden, 0.1, size=256, parameters=6, channels=1)) == count
 
 
 def reference(net, x):
@@ -97,12 +97,116 @@ def test_module_names_are_those_of_released_checkpoints():
 
 
 def test_the_description_follows_the_network():
-    layers = network.describe(network.build(4, 0.1, size=64))
+    layers = network.build(4, 0.1, size=64).describe()
     assert layers[0] == ("input", 1, 64, "input") and layers[1] == ("block 1", 8, 32, "conv")
     assert layers[4] == ("block 4", 64, 4, "conv") and layers[-1] == ("output", 12, 1, "output")
 
 
-@pytest.mark.parametrize("size", [8, 100, 0])
+@pytest.mark.parametrize("size", [8, 100, 0, 1024])
 def test_a_size_that_does_not_halve_is_refused(size):
     with pytest.raises(ValueError, match=f"got {size}"):
         network.build(2, 0.1, size=size)
+
+
+@pytest.mark.parametrize("architecture", network.ARCHITECTURES)
+@pytest.mark.parametrize("size", network.SIZES)
+def test_every_size_gives_means_and_standard_deviations(architecture, size):
+    net = network.build(1, 0.0, size=size, parameters=2, architecture=architecture, channels=3, generator=generator())
+    out = net.eval()(torch.randn(2, 3, size, size, generator=generator(1)))
+    assert out.shape == (2, 4) and out.dtype == torch.float32 and (out[:, 2:] >= 0).all()
+
+
+def test_the_strided_network_is_the_released_one_on_64_pixels():
+    """Five convolutions k4 s2 p1 with zeros beyond the edge, all but the first normalised, and one dense layer."""
+    net = network.build(2, 0.0, size=64, parameters=1, architecture="strided", generator=generator()).eval()
+    x = first = torch.randn(3, 1, 64, 64, generator=generator(1))
+    for block in range(1, 6):
+        x = functional.conv2d(x, *net.get_submodule(f"C0{block}").parameters(), stride=2, padding=1)
+        x = functional.leaky_relu(x if block == 1 else net.get_submodule(f"B0{block}")(x), 0.2)
+    assert x.shape == (3, 64, 2, 2)
+    x = net.FC1(x.flatten(1))
+    torch.testing.assert_close(net(first), torch.cat([x[:, :1], x[:, 1:] ** 2], dim=1))
+    names = {name.split(".")[0] for name in net.state_dict()}
+    assert names == {*(f"C0{n}" for n in range(1, 6)), *(f"B0{n}" for n in range(2, 6)), "FC1"}
+
+
+class Released(torch.nn.Module):
+    """The released network as its checkpoints name it, in plain torch modules, for any number of blocks."""
+
+    def __init__(self, hidden, blocks=6):
+        super().__init__()
+        self.blocks, width = blocks, 1
+        for block in range(blocks):
+            following = 2 ** (block + 1) * hidden
+            self.add(f"{block}1", width, following, kernel_size=3, padding=1)
+            self.add(f"{block}2", following, following, kernel_size=3, padding=1)
+            self.add(f"{block}3", following, following, kernel_size=2, stride=2)
+            width = following
+        self.add(f"{blocks}1", width, 2 * width, kernel_size=4)
+        self.FC1, self.FC2 = torch.nn.Linear(2 * width, width), torch.nn.Linear(width, 12)
+
+    def add(self, name, previous, width, **options):
+        self.add_module(f"C{name}", torch.nn.Conv2d(previous, width, padding_mode="circular", **options))
+        self.add_module(f"B{name}", torch.nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        for name in [f"{block}{n}" for block in range(self.blocks) for n in (1, 2, 3)] + [f"{self.blocks}1"]:
+            x = getattr(self, f"C{name}")(x)
+            x = functional.leaky_relu(x if name == "01" else getattr(self, f"B{name}")(x), 0.2)
+        x = self.FC2(functional.leaky_relu(self.FC1(x.flatten(1)), 0.2))
+        return torch.cat([x[:, :6], x[:, 6:] ** 2], dim=1)
+
+
+@pytest.fixture
+def released():
+    """A small released network whose BatchNorm has seen data."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        net = Released(3, blocks=2)
+        net(torch.randn(16, 1, 16, 16) + 1)
+        return net.eval()
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_released_checkpoint_loads_and_gives_the_same_outputs(released, parallel, tmp_path):
+    saved = torch.nn.DataParallel(released) if parallel else released
+    torch.save(saved.state_dict(), tmp_path / "weights_10.pt")
+    net = network.load_published(tmp_path / "weights_10.pt")
+    assert (net.hidden, net.size, net.n_parameters, net.channels, net.training) == (3, 16, 6, 1, False)
+    x = torch.randn(5, 1, 16, 16, generator=generator(1))
+    torch.testing.assert_close(net(x), released(x), rtol=1e-5, atol=1e-5)
+    assert net(x).std() > 0.01
+
+
+@pytest.mark.parametrize("architecture", network.ARCHITECTURES)
+def test_architecture_and_shape_follow_from_the_tensors(architecture, tmp_path):
+    net = network.build(
+        2, 0.3, size=64, parameters=2, architecture=architecture, channels=2, generator=generator()
+    ).eval()
+    torch.save(net.state_dict(), tmp_path / "weights.pt")
+    loaded = network.load_published(tmp_path / "weights.pt")
+    x = torch.randn(2, 2, 64, 64, generator=generator(1))
+    assert type(loaded) is type(net) and torch.equal(loaded(x), net(x))
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x80\x04not a checkpoint", {"epoch": 3}, [torch.zeros(2)], {"C01.weight": torch.zeros(2)}, Evil(), "cut"],
+    ids=["empty", "bytes", "numbers", "list", "one tensor", "code", "tensor missing"],
+)
+def test_a_file_that_is_no_checkpoint_gets_one_line_and_runs_nothing(content, released, tmp_path, capsys):
+    path = tmp_path / "weights.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(
+            {k: v for k, v in released.state_dict().items() if k != "C12.bias"} if content == "cut" else content, path
+        )
+    with pytest.raises(ValueError, match=r"expected a .* in .*weights\.pt, got") as caught:
+        network.load_published(path)
+    assert "\n" not in str(caught.value) and "executed" not in capsys.readouterr().out

@@ -57,7 +57,7 @@ def test_params_are_frozen():
         ({"maps__mesh": 32}, "maps.mesh: expected at least maps.particles = 64, got 32"),
         ({"tune__max_lr": [1e-2, 1e-3]}, "tune.max_lr: expected two positive numbers, the lower first"),
         ({"tune__max_lr": [1e-3]}, "tune.max_lr: expected 2 values"),
-        ({"tune__first__dropout": 1.5}, "hyperparameters.dropout: expected from 0 to below 1, got 1.5"),
+        ({"tune__start__original__dropout": 1.5}, "hyperparameters.dropout: expected from 0 to below 1, got 1.5"),
         ({"split__fractions": [0.9, 0.2, 0.1]}, "split.fractions: expected three positive numbers that add up to 1"),
         ({"train__precision": "float16"}, "train.precision: expected auto, float32 or bfloat16, got 'float16'"),
         ({"suites": ["TNG"]}, "expected a suite among"),
@@ -68,7 +68,11 @@ def test_params_are_frozen():
         ({"cases": ["original", "kmax_5", "kmax_5.0"]}, "cases: expected cases that differ"),
         ({"tune__dropout": [0.0, 1.5]}, "tune.dropout: expected numbers below 1"),
         ({"tune__dropout": [-0.1, 0.5]}, "tune.dropout: expected two positive numbers"),
-        ({"tune__first__hidden": 40}, "tune.first.hidden: expected a value within tune.hidden"),
+        ({"tune__start__original__hidden": 40}, "tune.start.original.hidden: expected a value within tune.hidden"),
+        ({"tune__start": {}}, "tune.start: expected an entry original"),
+        ({"tune__start__kmax": MINI["tune"]["start"]["original"]}, "got 'kmax'"),
+        ({"tune__start": [1]}, "tune.start: expected a mapping, got [1]"),
+        ({"tune__trials": -1}, "tune.trials: expected at least 0, got -1"),
         ({"split__seed": -1}, "split.seed: expected from 0 to 2^32 - 1, got -1"),
         ({"seconds__trian": 1}, "unknown key seconds.trian; did you mean seconds.train?"),
         ({"maps__simulations": float("nan")}, "maps.simulations: expected an integer, got nan"),
@@ -94,3 +98,29 @@ def test_a_file_that_is_no_mapping_gets_one_line(tmp_path, text):
     with pytest.raises(ValueError, match=r"params\.yaml") as caught:
         params.load(tmp_path / "params.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_case_starts_from_its_own_hyperparameters_or_those_of_the_uncut_maps(tmp_path):
+    own = MINI["tune"]["start"]["original"] | {"hidden": 5}
+    tune = load(tmp_path, tune__start__kmax_1=own).tune
+    assert tune.start_of("kmax_1").hidden == 5 and tune.start_of("kmax_3") == tune.start["original"]
+
+
+KMAX, MAX = (1, 5, 10, 20, 30, 40, 50), ("5e10", "1e11", "2e11", "5e11", "1e12")
+MIN = ("1e11", "2e11", "4e11", "6e11", "8e11", "1e12", "2e12")
+
+
+@pytest.mark.parametrize("name", ["camels", "mock"])
+def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
+    profile = params.load(PROFILES[0].parent / f"{name}.yaml")
+    published = {"original", *(f"kmax_{k}" for k in KMAX), *(f"max_{t}_random" for t in MAX)}
+    published |= {f"max_{t}_clamp" for t in MAX} | {f"min_{t}_{fill}" for t in MIN for fill in ("clamp", "random")}
+    assert set(profile.cases) == published and {"IllustrisTNG", "Nbody_IllustrisTNG"} <= set(profile.suites)
+    assert (profile.maps.simulations, profile.maps.pixels) == (1000, 256)
+    assert (profile.split.seed, profile.split.fractions) == (1, (0.9, 0.05, 0.05))
+    assert (profile.train.epochs, profile.train.batch, profile.train.schedule) == (200, 128, "cyclic")
+    assert profile.tune.trials == 0 and {f"kmax_{k}" for k in KMAX} < set(profile.tune.start)
+    assert profile.tune.start_of("kmax_30") == params.Hyperparameters(2.9060e-3, 1.4429e-2, 0.10639, 10)
+    assert profile.tune.start_of("min_1e12_clamp").hidden == 7
+    ranges = ((1e-5, 5e-3), (1e-8, 1e-1), (0.0, 0.9), (6, 12))
+    assert tuple(getattr(profile.tune, key) for key in ("max_lr", "weight_decay", "dropout", "hidden")) == ranges

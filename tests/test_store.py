@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from camelsight import store
+from camelsight import store, theta
 from camelsight.universe import cmd
 
 SUITE = "IllustrisTNG"
@@ -166,3 +166,28 @@ def test_files_are_readable_by_others(tmp_path):
     umask = os.umask(0)
     os.umask(umask)
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("parameters", [6, 2])
+def test_predictions_come_back_from_their_text(parameters, tmp_path):
+    arrays = np.random.default_rng(1).uniform(0.1, 4, (3, 30, parameters))
+    store.write_predictions(tmp_path / "case.txt", *arrays)
+    np.testing.assert_allclose(store.read_predictions(tmp_path / "case.txt"), arrays, rtol=1e-9)
+    assert np.loadtxt(tmp_path / "case.txt").shape == (30, 3 * parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("1 2 3\n", "got 1 rows of 3"), ("a b\n", "a table of numbers"), ("1 2 3 4 5 nan\n", "got 1 that are not")],
+)
+def test_a_file_that_holds_no_predictions_gets_one_line(text, message, tmp_path):
+    (tmp_path / "case.txt").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        store.read_predictions(tmp_path / "case.txt")
+    assert "\n" not in str(caught.value)
+
+
+def test_published_numbers_are_those_of_one_suite_and_case():
+    published = store.read_published("IllustrisTNG", "original")
+    assert published["r2"] == dict(zip(theta.NAMES, (0.994, 0.982, 0.607, -0.02, 0.713, 0.085), strict=True))
+    assert store.read_published("SIMBA", "original") == {}

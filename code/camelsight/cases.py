@@ -4,6 +4,7 @@ A case is declared once, by its id in ``params.yaml``; everything else follows f
 
     original              nothing is cut
     kmax_10               Fourier modes with k >= 10 h/Mpc are removed
+    smooth_2              convolved with a Gaussian of standard deviation 2 pixels
     max_1e12_clamp        pixels above 1e12 (Msun/h)/(Mpc/h)^2 are set to the threshold
     min_2e11_random       pixels below are filled with log-uniform noise
     kmax_10__max_1e12_clamp   several cuts, applied in this order
@@ -14,20 +15,22 @@ from dataclasses import dataclass
 
 MEAN_SURFACE_DENSITY = 1.3877e12  # (Msun/h)/(Mpc/h)^2 per unit omega_m, for a slab of 5 Mpc/h
 _NUMBER = r"\d+(?:\.\d+)?(?:e\d+)?"
-_KMAX = re.compile(rf"kmax_({_NUMBER})")
+_FILTER = re.compile(rf"(kmax|smooth)_({_NUMBER})")
 _DENSITY = re.compile(rf"(max|min)_({_NUMBER})_(clamp|random)")
 
 
 @dataclass(frozen=True)
 class Cut:
-    kind: str  # "kmax", "max" (pixels above are cut) or "min" (pixels below are cut)
-    threshold: float  # h/Mpc for kmax, (Msun/h)/(Mpc/h)^2 otherwise
-    fill: str = ""  # "clamp" or "random"; empty for kmax
+    kind: str  # "kmax", "smooth", "max" (pixels above are cut) or "min" (pixels below are cut)
+    threshold: float  # h/Mpc for kmax, pixels for smooth, (Msun/h)/(Mpc/h)^2 otherwise
+    fill: str = ""  # "clamp" or "random"; empty for kmax and smooth
 
     @property
     def label(self):
         if self.kind == "kmax":
             return rf"$k_{{\rm max}} = {self.threshold:g}$"
+        if self.kind == "smooth":
+            return f"smoothed by {self.threshold:g} pixels"
         mantissa, exponent = f"{self.threshold:e}".split("e")
         number = rf"10^{{{int(exponent)}}}"
         if float(mantissa) != 1:
@@ -36,7 +39,9 @@ class Cut:
         return rf"$\rho {sign} {number}$, {self.fill}"
 
     def overdensity(self, omega_m=0.3):
-        """The threshold in units of the mean surface density at ``omega_m``."""
+        """The threshold of a density cut in units of the mean surface density at ``omega_m``; None for other cuts."""
+        if self.kind not in ("max", "min"):
+            return None
         return self.threshold / (MEAN_SURFACE_DENSITY * omega_m)
 
 
@@ -63,8 +68,8 @@ def parse(case_id):
 
 
 def _parse_cut(part, case_id):
-    if match := _KMAX.fullmatch(part):
-        cut = Cut("kmax", float(match[1]))
+    if match := _FILTER.fullmatch(part):
+        cut = Cut(match[1], float(match[2]))
     elif match := _DENSITY.fullmatch(part):
         cut = Cut(match[1], float(match[2]), match[3])
     else:

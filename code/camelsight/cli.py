@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import json
 import os
 import signal
 import sys
@@ -16,16 +17,49 @@ from camelsight import params, paths, store
 INTERRUPTED = 130
 
 
-def run_stage(main):
-    """Call ``main(params, **arguments)``; its parameters after the first become options, such as ``--suite``."""
-    names = list(inspect.signature(main).parameters)[1:]
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    for name in names:
-        parser.add_argument(f"--{name}", required=True)
+def run_stage(main, *commands):
+    """Call ``main(params, **arguments)``; its parameters after the first become options, such as ``--suite``.
+
+    A function among ``commands`` is called in its place where the option named like its first parameter is given. All
+    of its parameters become options, those with a default optional ones and those with the default False flags; it
+    gets no params, so that it works without params.yaml.
+    """
+    chosen, parser = _choose(main, commands)
+    options = list(inspect.signature(chosen).parameters.values())[chosen is main :]
+    for option in options:
+        name = f"--{option.name.rstrip('_')}"
+        if option.default is False:
+            parser.add_argument(name, dest=option.name, action="store_true")
+        else:
+            required = option.default is inspect.Parameter.empty
+            parser.add_argument(name, dest=option.name, required=required, default=None if required else option.default)
     arguments = vars(parser.parse_args())
     stage = main.__module__ if main.__module__ != "__main__" else inspect.getmodule(main).__spec__.name
     name = stage.rpartition(".")[2]
-    guard(lambda: _timed(main, name, arguments), prefix=" ".join([name, *arguments.values()]))
+    if chosen is main:
+        guard(lambda: _timed(main, name, arguments), prefix=" ".join([name, *arguments.values()]))
+    else:
+        guard(lambda: chosen(**arguments), prefix=name)
+
+
+def _choose(main, commands):
+    switches = {f"--{next(iter(inspect.signature(command).parameters)).rstrip('_')}": command for command in commands}
+    given = {argument.partition("=")[0] for argument in sys.argv[1:]}
+    chosen = next((command for switch, command in switches.items() if switch in given), main)
+    also = "".join(f"\n  {switch}: {command.__doc__.splitlines()[0]}" for switch, command in switches.items())
+    parser = argparse.ArgumentParser(
+        description=chosen.__doc__ or inspect.getmodule(main).__doc__,
+        epilog=f"Instead, with --help for more:{also}" if also and chosen is main else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return chosen, parser
+
+
+def print_json(value):
+    """``value`` on standard output, for a program; NaN and infinities become null."""
+    value = json.loads(json.dumps(value, default=store.plain), parse_constant=lambda name: None)  # NaN is not JSON
+    print(json.dumps(value, indent=1))
 
 
 def guard(action, prefix):

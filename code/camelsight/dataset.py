@@ -31,8 +31,10 @@ def splits(params):
 def cut_simulation(params, suite, case, maps, simulation, log10_range):
     """The 15 maps of one simulation, cut. Always this many at a time, so that the same bits come out everywhere."""
     index = split.map_indices([simulation])
+    uncut = np.array(maps[index[0] : index[-1] + 1])
+    store.release(maps)
     return cuts.apply(
-        np.array(maps[index[0] : index[-1] + 1]),
+        uncut,
         cases.parse(case).cuts,
         log10_range=log10_range,
         generator=seeding.numpy_generator(params.seed, suite, case, "fill"),
@@ -63,14 +65,56 @@ def map_digest(maps):
     return hashlib.sha256(np.ascontiguousarray(maps).tobytes()).hexdigest()[:16]
 
 
-def load(params, suite, case, names):
+def survey(params, suite, case, *, folder=paths.MAPS, keep=(), on_simulation=lambda: None):
+    """Cut every map of ``suite`` once. Returns what training needs to know of them, and the cut maps of ``keep``.
+
+    The record has fraction_cut, uncut (statistics), log10_range, statistics_train and statistics_all (mean and standard
+    deviation of the signed log), digest and digests (of each simulation). ``keep`` are simulations; the second value
+    maps each to its first cut map.
+    """
+    n = params.maps.simulations
+    maps = store.open_maps(suite, n, params.maps.pixels, folder)
+    raw = cmd.statistics(maps)
+    cmd.check_values(raw, cmd.maps_file_name(suite))
+    log10_range = [float(np.log10(raw["min"])), float(np.log10(raw["max"]))]
+    case_cuts = cases.parse(case).cuts
+    sums, digests, removed, kept = np.zeros((n, 3)), [], np.zeros((n, len(case_cuts))), {}
+    for simulation, uncut in enumerate(maps.reshape(n, PER_SIMULATION, *maps.shape[1:])):
+        cut = cut_simulation(params, suite, case, maps, simulation, log10_range)
+        sums[simulation] = scaling.sums(scaling.signed_log10(cut))
+        removed[simulation] = cuts.fraction_cut(uncut, case_cuts)
+        digests.append(map_digest(cut))
+        if simulation in keep:
+            kept[simulation] = cut[0]
+        on_simulation()
+    mean, std = scaling.statistics(sums[splits(params)["train"]].sum(0))
+    if not std > 0:
+        raise ValueError(
+            f"expected maps with some structure, got {mean:g} in every pixel after the cut {case}: loosen it"
+        )
+    record = {
+        "suite": suite,
+        "case": case,
+        "fraction_cut": removed.mean(0),
+        "uncut": raw,
+        "log10_range": log10_range,
+        "statistics_train": [mean, std],
+        "statistics_all": scaling.statistics(sums.sum(0)),
+        "digest": store.digest(digests),
+        "digests": digests,
+    }
+    return record, kept
+
+
+def load(params, suite, case, names, *, record=None, folder=paths.MAPS):
     """``{name: Part}`` for the ``names`` among train, valid, test; only these maps are read.
 
-    The cut is applied anew and compared, simulation by simulation, with the digests that the cut stage recorded.
+    The cut is applied anew and compared, simulation by simulation, with the digests in the ``record`` of a survey, by
+    default the one that the cut stage made.
     """
-    maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
-    parameters = store.read_parameters(suite, params.maps.simulations)
-    record = store.read_json(paths.cut(suite, case))
+    maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels, folder)
+    parameters = store.read_parameters(suite, params.maps.simulations, folder)
+    record = store.read_json(paths.cut(suite, case)) if record is None else record
     return {
         name: _part(params, suite, case, simulations, maps, parameters, record)
         for name, simulations in splits(params).items()

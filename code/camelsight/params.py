@@ -61,9 +61,9 @@ class Hyperparameters:
 
 @dataclass(frozen=True)
 class Tune:
-    trials: int
+    trials: int  # 0: no search, `start` is what the networks are trained with
     epochs: int
-    first: Hyperparameters  # the first trial; the others are drawn by TPE from the ranges
+    start: dict[str, Hyperparameters]  # by case; the first trial, the others are drawn by TPE from the ranges
     max_lr: tuple[float, float]
     weight_decay: tuple[float, float]
     dropout: tuple[float, float]
@@ -71,14 +71,21 @@ class Tune:
 
     def __post_init__(self):
         _check(self.dropout[1] < 1, "tune.dropout", "numbers below 1", list(self.dropout))
-        _check(self.trials >= 1, "tune.trials", "at least 1", self.trials)
+        _check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
+        _check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
         _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
         for name in ("max_lr", "weight_decay", "dropout", "hidden"):
             low, high = getattr(self, name)
             positive = low > 0 or (name == "dropout" and low == 0)
             _check(positive and low <= high, f"tune.{name}", "two positive numbers, the lower first", [low, high])
-            first = getattr(self.first, name)
-            _check(low <= first <= high, f"tune.first.{name}", f"a value within tune.{name} = {[low, high]}", first)
+            for case, values in self.start.items():
+                cases.parse(case)
+                value, within = getattr(values, name), f"a value within tune.{name} = {[low, high]}"
+                _check(low <= value <= high, f"tune.start.{case}.{name}", within, value)
+
+    def start_of(self, case):
+        """The starting ``Hyperparameters`` of ``case``: its own, or those of the uncut maps."""
+        return self.start.get(case, self.start["original"])
 
 
 @dataclass(frozen=True)
@@ -202,6 +209,9 @@ def _cast(value, kind, key):
             inner = inner[:1] * len(value)
         _check(len(value) == len(inner), key, f"{len(inner)} values", value)
         return tuple(_cast(item, item_kind, key) for item, item_kind in zip(value, inner, strict=True))
+    if origin is dict:
+        _check(isinstance(value, dict), key, "a mapping", value)
+        return {str(name): _cast(item, inner[1], f"{key}.{name}") for name, item in value.items()}
     if kind is str:
         _check(isinstance(value, str | int) and not isinstance(value, bool), key, "a word", value)
         return str(value)

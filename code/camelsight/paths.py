@@ -18,6 +18,11 @@ TABLES = Path("results/tables")
 NUMBERS = Path("results/numbers.tex")
 FIGURES = Path("figures")
 PDF = Path("paper/ms.pdf")
+EXPECTED = Path("paper/expected.yaml")  # published numbers
+
+
+def profile(name):
+    return PROFILES / f"{name}.yaml"
 
 
 def maps(suite):
@@ -54,6 +59,10 @@ def history(suite, case):
 
 def predictions(suite, case):
     return EVALUATIONS / suite / f"{case}.npz"
+
+
+def predictions_text(suite, case):
+    return EVALUATIONS / suite / f"{case}.txt"
 
 
 def metrics(suite, case):

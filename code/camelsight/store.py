@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
+import yaml
 
 from camelsight import paths
 from camelsight.universe import cmd
@@ -135,6 +137,12 @@ def open_maps(suite, simulations, pixels, folder=paths.MAPS):
     return maps
 
 
+def release(maps):
+    """Let go of the pages that reading from a memory map brought in; they would count as this process's memory."""
+    if isinstance(maps.base, mmap.mmap):
+        maps.base.madvise(mmap.MADV_DONTNEED)
+
+
 def read_parameters(suite, simulations, folder=paths.MAPS):
     """The ``(simulations, 6)`` physical parameters of ``suite``; ValueError if the file holds anything else."""
     path = Path(folder) / cmd.params_file_name(suite)
@@ -146,6 +154,42 @@ def read_parameters(suite, simulations, folder=paths.MAPS):
         raise ValueError(f"expected a table of numbers in {path}, got: {' '.join(str(error).split())}") from None
     cmd.check_params(values, simulations, suite, path.name)
     return values
+
+
+PREDICTIONS_FORMAT = "%.9e"
+
+
+def write_predictions(path, truth, mean, sigma):
+    """``(N, P)`` arrays in physical units, as the text of CMD's benchmark: true values, means, sigmas in a row."""
+    text = io.StringIO()
+    np.savetxt(text, np.hstack([truth, mean, sigma]), fmt=PREDICTIONS_FORMAT)
+    write_text(path, text.getvalue())
+
+
+def read_predictions(path):
+    """``(truth, mean, sigma)``, ``(N, P)`` each with P = 6 or 2; ValueError if the file holds anything else."""
+    try:
+        values = np.loadtxt(path, ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"expected a table of numbers in {path}, got: {' '.join(str(error).split())}") from None
+    if values.shape[1] not in (18, 6) or not len(values):
+        raise ValueError(
+            f"expected 18 columns (six true values, six means, six sigmas) or 6 (two of each) in {path}, "
+            f"got {len(values)} rows of {values.shape[1]}"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"expected finite numbers in {path}, got {np.sum(~np.isfinite(values))} that are not")
+    return np.split(values, 3, axis=1)
+
+
+def read_published(suite, case):
+    """``{metric: {parameter: value}}`` of ``suite`` and ``case``: what is published of them, perhaps nothing."""
+    published = {}
+    for row in yaml.safe_load(paths.EXPECTED.read_text()):
+        metric, *place, parameter = row["id"].split(".")
+        if place == [suite, case]:
+            published.setdefault(metric, {})[parameter] = row["value"]
+    return published
 
 
 class PartialSet:

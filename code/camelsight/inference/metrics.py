@@ -3,8 +3,12 @@
 Maps of one simulation are not independent, so whole simulations are drawn, with replacement.
 """
 
+import warnings
+
 import numpy as np
 from scipy import special
+
+from camelsight.universe.cmd import MAPS_PER_SIMULATION
 
 RESAMPLES = 2000
 ROUNDING = 1e-9  # a resample of one simulation has no scatter, hence no R²; sums of squares leave some rounding
@@ -13,24 +17,43 @@ COVERAGE = {"coverage_68": 0.68, "coverage_95": 0.95}
 
 def r2(truth, mean):
     """Coefficient of determination of each column of ``(N, P)`` arrays, ``(P,)``."""
+    truth, mean = np.asarray(truth, dtype=np.float64), np.asarray(mean, dtype=np.float64)
     return 1 - np.square(truth - mean).sum(0) / np.square(truth - truth.mean(0)).sum(0)
 
 
-def summary(truth, mean, sigma, simulation, *, generator, resamples=RESAMPLES):
+def summary(truth, mean, sigma, simulation, *, generator=None, resamples=RESAMPLES):
     """``{metric: (value, low, high)}``, each ``(P,)``; low and high bound the central 95% of the bootstrap.
 
     ``truth``, ``mean`` and ``sigma`` are ``(N, P)`` in physical units, ``simulation`` ``(N,)``. Metrics: r2, rmse,
-    relative_error (mean of |truth - mean| / truth), mean_sigma, chi2 (mean of (truth - mean)^2 / sigma^2), coverage_68
-    and coverage_95 (share of maps within the Gaussian interval).
+    relative_error (mean of |truth - mean| / truth), rms_relative_error, mean_sigma, chi2 (mean of
+    (truth - mean)^2 / sigma^2), coverage_68 and coverage_95 (share of maps within the Gaussian interval). Without a
+    NumPy ``generator`` the resamples are those of seed 1.
     """
+    generator = np.random.default_rng(1) if generator is None else generator
+    truth, mean, sigma = (np.asarray(values, dtype=np.float64) for values in (truth, mean, sigma))
+    if not truth.shape == mean.shape == sigma.shape or truth.shape[:1] != np.shape(simulation) or truth.ndim != 2:
+        raise ValueError(
+            f"expected truth, mean and sigma of one shape (N, P) and N simulations, got {truth.shape}, {mean.shape}, "
+            f"{sigma.shape} and {np.shape(simulation)}"
+        )
     _, group = np.unique(simulation, return_inverse=True)
     sums = _sums_per_simulation(truth, mean, sigma, group)
     n = group.max() + 1
     counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)  # (R, S)
     value = _from_sums({name: column.sum(0) for name, column in sums.items()})
-    with np.errstate(invalid="ignore"):  # a sigma of 0 makes chi2 infinite
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():  # a sigma of 0 makes chi2 infinite
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # R² of a single simulation
         resampled = _from_sums({name: np.tensordot(counts, column, 1) for name, column in sums.items()})
         return {name: (value[name], *np.nanpercentile(resampled[name], [2.5, 97.5], axis=0)) for name in value}
+
+
+def group_by_truth(truth):
+    """Which rows of ``(N, P)`` true values share a simulation: its number ``(N,)``, and in words how rows map to it."""
+    _, simulation, rows = np.unique(truth, axis=0, return_inverse=True, return_counts=True)
+    n, sizes = len(rows), sorted(set(rows.tolist()))
+    kinds = {MAPS_PER_SIMULATION: "15 maps each", 8 * MAPS_PER_SIMULATION: "15 maps × 8 views each"}
+    each = kinds.get(sizes[0], f"{sizes[0]} rows each") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} rows each"
+    return simulation.reshape(-1), f"{len(truth)} rows, {n} simulations by their true values, {each}"
 
 
 def _sums_per_simulation(truth, mean, sigma, group):
@@ -44,6 +67,7 @@ def _sums_per_simulation(truth, mean, sigma, group):
         "truth_squared": np.square(centred),
         "residual_squared": np.square(residual),
         "relative": np.abs(residual) / np.abs(truth),
+        "relative_squared": np.square(residual / truth),
         "sigma": sigma,
         "chi2": np.square(pull),
         **{name: (pull < np.sqrt(2) * special.erfinv(level)).astype(float) for name, level in COVERAGE.items()},
@@ -64,6 +88,7 @@ def _from_sums(sums):
             "r2": np.where(scatter > ROUNDING * sums["truth_squared"], 1 - sums["residual_squared"] / scatter, np.nan),
             "rmse": np.sqrt(sums["residual_squared"] / n),
             "relative_error": sums["relative"] / n,
+            "rms_relative_error": np.sqrt(sums["relative_squared"] / n),
             "mean_sigma": sums["sigma"] / n,
             "chi2": sums["chi2"] / n,
             **{name: sums[name] / n for name in COVERAGE},

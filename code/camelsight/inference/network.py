@@ -1,6 +1,6 @@
-"""The network "o3" of arXiv:2109.10360: convolutions down to one pixel, then two dense layers.
+"""The networks: "o3" of arXiv:2109.10360, and the "strided" one with which the authors warmed up on Gaussian fields.
 
-Module names (C01 ... C61, B02 ... B61, FC1, FC2) are those of the released checkpoints.
+Module names (C01 ... C61, B01 ... B61, FC1, FC2) are those of the released checkpoints.
 """
 
 import math
@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 ACTIVATION_SLOPE = 0.2
+SIZES = (16, 32, 64, 128, 256, 512)
 
 
 class _CircularPad(torch.autograd.Function):
@@ -45,23 +46,41 @@ class Network(nn.Module):
     """``(B, channels, size, size)`` scaled maps -> ``(B, 2 * parameters)``: means, then standard deviations >= 0.
 
     Both refer to normalised parameters. ``hidden`` sets all widths: the blocks have 2, 4, 8, ... times ``hidden``
-    channels, one block for each halving of ``size`` down to 4 pixels.
+    channels, one block for each halving of ``size`` down to ``last_size`` pixels.
     """
 
-    def __init__(self, hidden, dropout, *, size=256, parameters=6, channels=1):
+    def __init__(self, hidden, dropout, *, size, parameters, channels):
         super().__init__()
         self.size, self.hidden, self.n_parameters, self.channels = size, hidden, parameters, channels
-        self.n_blocks = int(math.log2(size)) - 2
-        width = channels
-        for block in range(self.n_blocks):
-            previous, width = width, 2 ** (block + 1) * hidden
-            self._add_convolution(f"{block}1", previous, width, 3, 1)
-            self._add_convolution(f"{block}2", width, width, 3, 1)
-            self._add_convolution(f"{block}3", width, width, 2, 2)
+        self.n_blocks = int(math.log2(size // self.last_size))
+        self._add_layers()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, maps):
+        x = self._output(maps.contiguous(memory_format=torch.channels_last)).float()
+        return torch.cat([x[:, : self.n_parameters], x[:, self.n_parameters :].square()], dim=1)
+
+    @property
+    def widths(self):
+        """Channels after each block."""
+        return [2 ** (block + 1) * self.hidden for block in range(self.n_blocks)]
+
+
+class O3(Network):
+    """Blocks of two 3x3 convolutions and a 2x2 one with stride 2, then 4x4 to one pixel and two dense layers."""
+
+    last_size = 4
+
+    def _add_layers(self):
+        width = self.channels
+        for block, following in enumerate(self.widths):
+            self._add_convolution(f"{block}1", width, following, 3, 1)
+            self._add_convolution(f"{block}2", following, following, 3, 1)
+            self._add_convolution(f"{block}3", following, following, 2, 2)
+            width = following
         self._add_convolution(f"{self.n_blocks}1", width, 2 * width, 4, 1)
         self.FC1 = nn.Linear(2 * width, width)
-        self.FC2 = nn.Linear(width, 2 * parameters)
-        self.dropout = nn.Dropout(dropout)
+        self.FC2 = nn.Linear(width, 2 * self.n_parameters)
 
     def _add_convolution(self, name, previous, width, kernel, stride):
         self.add_module(f"C{name}", nn.Conv2d(previous, width, kernel, stride))
@@ -73,8 +92,7 @@ class Network(nn.Module):
             x = getattr(self, f"B{name}")(x)
         return functional.leaky_relu(x, ACTIVATION_SLOPE)
 
-    def forward(self, maps):
-        x = maps.contiguous(memory_format=torch.channels_last)
+    def _output(self, x):
         for block in range(self.n_blocks):
             if block == 0:
                 # nothing is normalised between the first two convolutions, so one padding serves both
@@ -84,43 +102,125 @@ class Network(nn.Module):
                 x = self._convolve(f"{block}2", _CircularPad.apply(x, 1))
             x = self._convolve(f"{block}3", x)
         x = self.dropout(self._convolve(f"{self.n_blocks}1", x).flatten(1))
-        x = self.dropout(functional.leaky_relu(self.FC1(x), ACTIVATION_SLOPE))
-        x = self.FC2(x).float()
-        return torch.cat([x[:, : self.n_parameters], x[:, self.n_parameters :].square()], dim=1)
+        return self.FC2(self.dropout(functional.leaky_relu(self.FC1(x), ACTIVATION_SLOPE)))
+
+    def describe(self):
+        """``[(name, channels, size, kind), ...]`` from input to output; kind is input, conv, dense or output."""
+        features = 2 * self.widths[-1]
+        dense = [("4×4 conv", features, 1, "conv"), ("FC1", features // 2, 1, "dense")]
+        return _describe_blocks(self) + dense + [("output", 2 * self.n_parameters, 1, "output")]
+
+
+class Strided(Network):
+    """4x4 convolutions with stride 2 and zeros beyond the edge down to two pixels, then one dense layer."""
+
+    last_size = 2
+
+    def _add_layers(self):
+        width = self.channels
+        for block, following in enumerate(self.widths, start=1):
+            self.add_module(f"C{block:02}", nn.Conv2d(width, following, 4, 2, 1))
+            if block > 1:
+                self.add_module(f"B{block:02}", nn.BatchNorm2d(following))
+            width = following
+        self.FC1 = nn.Linear(width * self.last_size**2, 2 * self.n_parameters)
+
+    def _output(self, x):
+        for block in range(1, self.n_blocks + 1):
+            x = getattr(self, f"C{block:02}")(x)
+            if block > 1:
+                x = getattr(self, f"B{block:02}")(x)
+            x = functional.leaky_relu(x, ACTIVATION_SLOPE)
+        return self.FC1(self.dropout(x.flatten(1)))
+
+    def describe(self):
+        """As ``O3.describe``."""
+        return [*_describe_blocks(self), ("output", 2 * self.n_parameters, 1, "output")]
+
+
+ARCHITECTURES = {"o3": O3, "strided": Strided}
+
+
+def _describe_blocks(network):
+    blocks = [(f"block {n + 1}", width, network.size >> (n + 1), "conv") for n, width in enumerate(network.widths)]
+    return [("input", network.channels, network.size, "input"), *blocks]
 
 
 def build(hidden, dropout, *, size=256, parameters=6, architecture="o3", channels=1, generator=None):
     """A freshly initialised ``Network``: Kaiming-normal convolutions and dense layers, BatchNorm 1 and 0.
 
-    ``generator`` seeds the weights; without one they are drawn from torch's current state, which is left as it was.
+    ``size`` is a power of two from 16 to 512. ``generator`` seeds the weights; without one they are drawn from torch's
+    current state, which is left as it was.
     """
-    if architecture != "o3":
-        raise ValueError(f"expected architecture 'o3', got {architecture!r}")
-    if size < 16 or size & (size - 1):
-        raise ValueError(f"expected maps of 16, 32, 64, 128, 256 or 512 pixels a side, got {size}")
+    if architecture not in ARCHITECTURES:
+        raise ValueError(f"expected an architecture among {', '.join(ARCHITECTURES)}, got {architecture!r}")
+    if size not in SIZES:
+        raise ValueError(f"expected maps of {', '.join(map(str, SIZES))} pixels a side, got {size}")
+    if hidden < 1 or parameters < 1 or channels < 1 or not 0 <= dropout < 1:
+        raise ValueError(
+            f"expected hidden, parameters and channels of at least 1 and a dropout from 0 to below 1, "
+            f"got {hidden}, {parameters}, {channels} and {dropout}"
+        )
     with torch.random.fork_rng(devices=[]):
         if generator is not None:
             torch.manual_seed(generator.initial_seed())
-        network = Network(hidden, dropout, size=size, parameters=parameters, channels=channels)
+        network = ARCHITECTURES[architecture](hidden, dropout, size=size, parameters=parameters, channels=channels)
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight)
     return network.to(memory_format=torch.channels_last)
 
 
+def load_published(path):
+    """The network of a released checkpoint, in evaluation mode: a state dict, with or without DataParallel's prefix.
+
+    Architecture, hidden, size, parameters and channels follow from the tensors. Nothing in the file is executed. A
+    file that is no such checkpoint is a ValueError.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch raises whatever the bytes make it raise
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"expected a checkpoint of torch.save in {path}, got a file that it cannot read: {reason}"
+        ) from None
+    return from_tensors(state, path)
+
+
+def from_tensors(state, name="the checkpoint"):
+    """``load_published`` for a state dict that has been read already."""
+    what = "a state dict of the released network (C01.weight, B02.weight, ... FC1.weight)"
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        keys = f" with the keys {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else ""
+        raise ValueError(f"expected {what} in {name}, got a {type(state).__name__}{keys}")
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
+    try:
+        network = build(dropout=0.0, **_infer(state))
+        network.load_state_dict(state)
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"expected {what} in {name}, got {len(state)} tensors that do not fit one: {reason}") from None
+    return network.eval()
+
+
+def _infer(state):
+    first = state["C01.weight"]
+    architecture = "strided" if first.shape[-1] == 4 else "o3"
+    last_dense = state["FC1.weight" if architecture == "strided" else "FC2.weight"]
+    if architecture == "strided":
+        n_blocks = sum(key.startswith("C") and key.endswith(".weight") for key in state)
+    else:
+        n_blocks = sum(key.startswith("C") and key.endswith("3.weight") for key in state)
+    return {
+        "hidden": first.shape[0] // 2,
+        "size": ARCHITECTURES[architecture].last_size << n_blocks,
+        "parameters": last_dense.shape[0] // 2,
+        "architecture": architecture,
+        "channels": first.shape[1],
+    }
+
+
 def count_parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def describe(network):
-    """``[(name, channels, size, kind), ...]`` from input to output; kind is input, conv, dense or output."""
-    layers = [("input", network.channels, network.size, "input")]
-    for block in range(network.n_blocks):
-        layers.append((f"block {block + 1}", 2 ** (block + 1) * network.hidden, network.size >> (block + 1), "conv"))
-    features = 2 ** (network.n_blocks + 1) * network.hidden
-    return [
-        *layers,
-        ("4×4 conv", features, 1, "conv"),
-        ("FC1", features // 2, 1, "dense"),
-        ("output", 2 * network.n_parameters, 1, "output"),
-    ]

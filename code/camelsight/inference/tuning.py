@@ -1,4 +1,6 @@
-"""Hyperparameter search with Optuna's TPE, in the ranges of a profile."""
+"""Hyperparameter search with Optuna's TPE, in the ranges of a profile; and the studies that others published."""
+
+import math
 
 import optuna
 from optuna.trial import TrialState
@@ -8,6 +10,8 @@ from camelsight.inference import training
 
 STARTUP_TRIALS = 10  # random trials before TPE models the rest, as published
 LOG_SCALE = ("max_lr", "weight_decay")
+RELEASED_NAMES = {"wd": "weight_decay", "dr": "dropout", "lr": "max_lr"}  # of the released code and CMD's benchmark
+HYPERPARAMETERS = ("max_lr", "weight_decay", "dropout", "hidden")
 
 
 def search(objective, *, trials, ranges, first, storage, seed):
@@ -43,6 +47,75 @@ def best(study):
         "complete": len(complete),
         "trials": [{"number": number, "value": trial.value, **trial.params} for number, trial in complete.items()],
     }
+
+
+def choose(studies, name=None):
+    """The study called ``name``, or else the one with the most completed trials; of equals the one with the best value.
+
+    ``studies`` as ``studies.read`` returns them. Returns (record, reason): the record has study, value, trial, complete
+    and hyperparameters, and the reason says in a line why it was this one. ValueError if there is none to take.
+    """
+    found = ", ".join(
+        f"{study['name']} ({len(_complete(study))} completed of {len(study['trials'])})" for study in studies
+    )
+    found = found or "none"
+    candidates = [study for study in studies if _complete(study) and study["direction"] == "MINIMIZE"]
+    if name is not None:
+        candidates = [study for study in candidates if study["name"] == name]
+    if not candidates:
+        wanted = "a study that minimises" if name is None else f"a study {name!r} that minimises"
+        raise ValueError(f"expected {wanted} one loss, with a completed trial, got {found}")
+    study = min(candidates, key=lambda study: (-len(_complete(study)), _winner(study)["value"]))
+    winner, complete = _winner(study), _complete(study)
+    distinct = {(trial["value"], *sorted(trial["params"].items())) for trial in complete}
+    record = {
+        "study": study["name"],
+        "value": winner["value"],
+        "trial": winner["number"],
+        "complete": len(complete),
+        "hyperparameters": _ours(winner["params"], study["name"]),
+    }
+    why = (
+        "by name" if name is not None else "the only one" if len(studies) == 1 else f"most completed trials of: {found}"
+    )
+    why += f"; {len(study['trials']) - len(complete)} trials without a finite loss left out"
+    return record, why + (f"; {len(complete) - len(distinct)} are repeats" if len(distinct) < len(complete) else "")
+
+
+def _complete(study):
+    return [
+        trial
+        for trial in study["trials"]
+        if trial["state"] == "COMPLETE" and trial["value"] is not None and math.isfinite(trial["value"])
+    ]
+
+
+def _winner(study):
+    return min(_complete(study), key=lambda trial: (trial["value"], trial["number"]))
+
+
+def _ours(params, name):
+    renamed = {RELEASED_NAMES.get(key, key): value for key, value in params.items()}
+    if missing := [key for key in HYPERPARAMETERS if key not in renamed]:
+        raise ValueError(
+            f"expected {', '.join(HYPERPARAMETERS)} (or {', '.join(RELEASED_NAMES)}) in the study {name}, "
+            f"got {', '.join(params) or 'nothing'}: {', '.join(missing)} missing"
+        )
+    return {key: renamed[key] for key in HYPERPARAMETERS}
+
+
+def released(study, name):
+    """``study`` in memory under ``name``, its trials with the released names of the hyperparameters."""
+    names = {ours: theirs for theirs, ours in RELEASED_NAMES.items() if theirs != "lr"}
+    copy = optuna.create_study(study_name=name, direction="minimize")
+    for trial in study.get_trials():
+        if trial.state.is_finished():
+            trial.params, trial.distributions = (
+                {names.get(key, key): value for key, value in values.items()}
+                for values in (trial.params, trial.distributions)
+            )
+            copy.add_trial(trial)
+    return copy
 
 
 def _counted(study):

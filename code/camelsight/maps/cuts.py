@@ -1,4 +1,4 @@
-"""Cuts in Fourier space and in density.
+"""Cuts in Fourier space and in density, and smoothing.
 
 Maps are ``(N, n, n)`` float32 arrays or tensors of surface density, (Msun/h)/(Mpc/h)^2; what comes back is of the same
 type, on the same device, and new.
@@ -18,13 +18,30 @@ def kmax(maps, k_max, *, box=BOX):
     Equal to Pylians' ``Top-Hat-k`` filter, which the paper used. Pixels can become negative (ringing).
     """
     x = torch.as_tensor(maps)
-    n = x.shape[-1]
-    fundamental = 2 * math.pi / box
-    ky = torch.fft.fftfreq(n, 1 / n, device=x.device) * fundamental
-    kx = torch.fft.rfftfreq(n, 1 / n, device=x.device) * fundamental
-    keep = ky[:, None] ** 2 + kx[None, :] ** 2 < k_max**2
+    k2 = _k_squared(x.shape[-1], box, x.device)
+    keep = k2 < k_max**2
     keep[0, 0] = True
-    return _like(torch.fft.irfft2(torch.fft.rfft2(x) * keep, s=(n, n)), maps)
+    return _like(_filter(x, keep), maps)
+
+
+def smooth(maps, pixels):
+    """Convolve with a periodic Gaussian whose standard deviation is ``pixels`` (the smoothing test of 2109.10360)."""
+    if not pixels >= 0:
+        raise ValueError(f"expected a width of at least 0 pixels, got {pixels}")
+    x = torch.as_tensor(maps)
+    n = x.shape[-1]
+    return _like(_filter(x, torch.exp(-_k_squared(n, n, x.device) * pixels**2 / 2).to(x.dtype)), maps)
+
+
+def _k_squared(n, box, device="cpu"):
+    """k^2 on the grid of ``rfft2``, float64, in the inverse unit of ``box``."""
+    ky = torch.fft.fftfreq(n, box / n, dtype=torch.float64, device=device)
+    kx = torch.fft.rfftfreq(n, box / n, dtype=torch.float64, device=device)
+    return (2 * math.pi) ** 2 * (ky[:, None] ** 2 + kx[None, :] ** 2)
+
+
+def _filter(x, window):
+    return torch.fft.irfft2(torch.fft.rfft2(x) * window, s=x.shape[-2:])
 
 
 def density(maps, threshold, *, side, fill, log10_range=None, generator=None, indices=None):
@@ -32,8 +49,8 @@ def density(maps, threshold, *, side, fill, log10_range=None, generator=None, in
 
     ``fill="clamp"`` sets cut pixels to the threshold. ``fill="random"`` draws them log-uniformly from ``log10_range``,
     the (low, high) log10 density of the whole uncut set, so a filled pixel can land on either side of the threshold.
-    The noise of map ``indices[i]`` (default ``i``) depends on its index and on the seed of ``generator`` alone: any
-    subset in any order gets the same pixels, and the generator's state is neither used nor changed.
+    The noise of map ``indices[i]`` (default ``i``) depends on its index and on the seed of ``generator``, NumPy's or
+    torch's, alone: any subset in any order gets the same pixels, and the generator's state is neither used nor changed.
     """
     if side not in ("max", "min") or fill not in ("clamp", "random"):
         raise ValueError(f"expected side max or min and fill clamp or random, got {side!r} and {fill!r}")
@@ -56,6 +73,8 @@ def apply(maps, cuts, *, log10_range, generator, indices=None, box=BOX):
     for position, cut in enumerate(cuts):
         if cut.kind == "kmax":
             maps = kmax(maps, cut.threshold, box=box)
+        elif cut.kind == "smooth":
+            maps = smooth(maps, cut.threshold)
         else:
             maps = density(
                 maps,
@@ -70,11 +89,16 @@ def apply(maps, cuts, *, log10_range, generator, indices=None, box=BOX):
 
 
 def fraction_cut(maps, cuts, *, box=BOX):
-    """For each cut the fraction of pixels (density) or of Fourier modes (k_max) of the uncut maps that it removes."""
+    """For each cut the fraction that it removes of the uncut maps: of pixels (density) or of Fourier modes (k_max).
+
+    Smoothing removes nothing wholly; its fraction is that of white noise's power.
+    """
     n = maps.shape[-1]
-    k = np.hypot(*np.meshgrid(np.fft.fftfreq(n, 1 / n), np.fft.fftfreq(n, 1 / n))) * 2 * math.pi / box
+    frequency = np.square(2 * np.pi * np.fft.fftfreq(n))
+    k2 = frequency[:, None] + frequency  # in units of the pixel
     removed = {
-        "kmax": lambda threshold: np.mean(k >= threshold),
+        "kmax": lambda threshold: np.mean(k2 * (n / box) ** 2 >= threshold**2),
+        "smooth": lambda pixels: 1 - np.mean(np.exp(-k2 * pixels**2)),
         "max": lambda threshold: np.mean(maps > threshold),
         "min": lambda threshold: np.mean(maps < threshold),
     }
@@ -88,6 +112,8 @@ def _noise(generator, index, shape, log10_range):
 
 def _child(generator, number):
     """A seed that follows from the one of ``generator``, whatever has been drawn from it."""
+    if isinstance(generator, torch.Generator):
+        generator = np.random.default_rng(generator.initial_seed())
     seed = generator.bit_generator.seed_seq
     return np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, number))
 

@@ -7,14 +7,15 @@ import torch
 def signed_log10(maps):
     """sign(x) log10|x|, and 0 where x is 0: k_max cuts leave negative pixels, so the log keeps the sign."""
     x = torch.as_tensor(maps)
-    out = torch.sign(x) * torch.log10(torch.where(x == 0, torch.ones_like(x), x.abs()))
+    magnitude = x.abs().clamp_min(torch.finfo(x.dtype).tiny)  # of a zero, which its sign removes
+    out = torch.log10(magnitude) * torch.sign(x)
     return out if isinstance(maps, torch.Tensor) else out.numpy()
 
 
 def sums(maps):
     """``(3,)`` float64: number of pixels, their sum and their sum of squares. These add up over chunks of a set."""
-    x = np.asarray(maps, dtype=np.float64)
-    return np.array([x.size, x.sum(), np.square(x).sum()])
+    x = torch.as_tensor(maps).double().reshape(-1)
+    return np.array([len(x), x.sum(), torch.dot(x, x)])
 
 
 def statistics(sums):

@@ -1,60 +1,136 @@
 """Predictions of a trained network for the test maps, and how good they are."""
 
+import dataclasses
+import sys
+
 import numpy as np
 import torch
+from tabulate import tabulate
 
 from camelsight import cli, dataset, paths, seeding, store, theta
+from camelsight import params as parameters_file
 from camelsight.inference import metrics, network, training
 from camelsight.maps import scaling
+
+VIEWS = 8
 
 
 def main(params, suite, case):
     hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
     net = network.build(hyperparameters["hidden"], hyperparameters["dropout"], size=params.maps.pixels)
-    store.read_weights(paths.weights(suite, case), net).to(cli.device())
+    store.read_weights(paths.weights(suite, case), net)
     part = dataset.load(params, suite, case, ("test",))["test"]
-
-    mean, sigma = _views(net, part.maps.to(cli.device()), params)
-    truth, simulation, index = part.parameters, part.simulation, part.index
-    if params.evaluate.views == "8":
-        truth, simulation, index = (np.repeat(array, 8, axis=0) for array in (truth, simulation, index))
-    mean, sigma = theta.denormalise(mean, suite), theta.denormalise_sigma(sigma, suite)
-    generator = seeding.numpy_generator(params.seed, suite, case, "bootstrap")
-    summary = metrics.summary(truth, mean, sigma, simulation, generator=generator, resamples=params.evaluate.resamples)
-    store.write_arrays(
-        paths.predictions(suite, case), index=index, simulation=simulation, truth=truth, mean=mean, sigma=sigma
+    predictions = predict(net, part, suite, params.evaluate.views)
+    store.write_arrays(paths.predictions(suite, case), **predictions)
+    store.write_predictions(
+        paths.predictions_text(suite, case), *(predictions[key] for key in ("truth", "mean", "sigma"))
     )
     record = {
         "suite": suite,
         "case": case,
         "n_maps": len(part.index),
-        "n_simulations": len(np.unique(simulation)),
+        "n_simulations": len(np.unique(part.simulation)),
         "weights": store.tensor_digest(net.state_dict()),
         "hyperparameters": hyperparameters,
         "n_parameters": network.count_parameters(net),
-        "layers": network.describe(net),
-        "metrics": {
-            metric: {name: values for name, *values in zip(theta.NAMES, *triple, strict=True)}
-            for metric, triple in summary.items()
-        },
+        "layers": net.describe(),
+        "metrics": measure(predictions, seeding.numpy_generator(params.seed, suite, case, "bootstrap"), params),
     }
     store.write_json(paths.metrics(suite, case), record)
 
 
-def _views(net, maps, params):
-    """Normalised means and sigmas, float64: of each map, of its eight symmetries as rows, or their average."""
-    if params.evaluate.views == "1":
-        return (x.double().cpu().numpy() for x in training.predict(net, maps))
+def predict(net, part, suite, views):
+    """index, simulation, truth, mean and sigma of the maps of ``part``, in physical units, as a dict of arrays."""
+    net, maps = net.to(cli.device()), part.maps.to(cli.device())
+    groups = range(1 if views == "1" else VIEWS)
     table = scaling.symmetry_table(maps.shape[-1], maps.device)
-    views = [
+    seen = [
         training.predict(net, scaling.transform(maps, torch.full((len(maps),), g, device=maps.device), table))
-        for g in range(8)
+        for g in groups
     ]
-    mean, sigma = (torch.stack(parts, dim=1).double().cpu().numpy() for parts in zip(*views, strict=True))  # (N, 8, P)
-    if params.evaluate.views == "mean8":
-        return mean.mean(1), sigma.mean(1)
-    return mean.reshape(-1, mean.shape[-1]), sigma.reshape(-1, sigma.shape[-1])
+    mean, sigma = (torch.stack(view, dim=1).double().cpu().numpy() for view in zip(*seen, strict=True))  # (N, views, P)
+    rows = {"index": part.index, "simulation": part.simulation, "truth": part.parameters}
+    if views == "8":  # a view is a row
+        rows = {name: np.repeat(array, VIEWS, axis=0) for name, array in rows.items()}
+        mean, sigma = (array.reshape(-1, array.shape[-1]) for array in (mean, sigma))
+    else:
+        mean, sigma = mean.mean(1), sigma.mean(1)
+    return rows | {"mean": theta.denormalise(mean, suite), "sigma": theta.denormalise_sigma(sigma, suite)}
+
+
+def measure(predictions, generator=None, params=None):
+    """``{metric: {parameter: [value, low, high]}}`` of what ``predict`` returns."""
+    truth, mean, sigma = (predictions[key] for key in ("truth", "mean", "sigma"))
+    resamples = params.evaluate.resamples if params else metrics.RESAMPLES
+    summary = metrics.summary(truth, mean, sigma, predictions["simulation"], generator=generator, resamples=resamples)
+    names = theta.NAMES[: truth.shape[1]]
+    return {
+        metric: {name: values for name, *values in zip(names, *triple, strict=True)}
+        for metric, triple in summary.items()
+    }
+
+
+def evaluate_file(predictions, *, json=False):
+    """Evaluate a file of predictions in the text format of CMD's benchmark, six parameters or two, from anywhere."""
+    truth, mean, sigma = store.read_predictions(predictions)
+    simulation, mapping = metrics.group_by_truth(truth)
+    measured = measure({"truth": truth, "mean": mean, "sigma": sigma, "simulation": simulation})
+    _report({"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}, {}, json)
+
+
+def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=False):
+    """Evaluate a released checkpoint on the test maps, with the released normalisation, split and eight views."""
+    params = parameters_file.load(paths.profile(profile) if profile else paths.PARAMS)
+    params = dataclasses.replace(params, train=dataclasses.replace(params.train, normalisation="all"))
+    net = network.load_published(weights)
+    if net.size != params.maps.pixels or net.n_parameters != len(theta.NAMES) or net.channels != 1:
+        raise ValueError(
+            f"expected a network for maps of {params.maps.pixels} pixels, 1 channel and {len(theta.NAMES)} parameters, "
+            f"got one for {net.size}, {net.channels} and {net.n_parameters} in {weights}; "
+            "PROFILE=name takes another profile"
+        )
+    folder = paths.MAPS if params.maps.source == "mock" else params.maps.folder
+    with cli.progress(params.maps.simulations, f"read {suite} {case}", "sim") as bar:
+        record, _ = dataset.survey(params, suite, case, folder=folder, on_simulation=bar.update)
+    part = dataset.load(params, suite, case, ("test",), record=record, folder=folder)["test"]
+    predictions = predict(net, part, suite, "8")
+    published = store.read_published(suite, case) if params.maps.source == "camels" else {}
+    report = {
+        "file": weights,
+        "rows": len(predictions["truth"]),
+        "mapping": metrics.group_by_truth(predictions["truth"])[1],
+        "suite": suite,
+        "case": case,
+        "maps": params.maps.source,
+        "hidden": net.hidden,
+        "weights": store.tensor_digest(net.state_dict()),
+        "metrics": measure(predictions),
+    }
+    _report(report, published, json)
+
+
+def _report(report, published, as_json):
+    if as_json:
+        cli.print_json(report)
+        return
+    print(f"{report['file']}: {report['mapping']}", file=sys.stderr)
+    if "maps" in report:
+        print(f"hidden {report['hidden']}, normalisation and split as released, {report['maps']} maps", file=sys.stderr)
+    if report.get("maps") == "mock":
+        print("simulated maps: these are not results on CAMELS, and are not compared with the paper's", file=sys.stderr)
+    print(_table(report["metrics"], published))
+
+
+def _table(metrics, published):
+    """Every metric with its 95% interval, one column per parameter, and below it the published value, if any."""
+    names = list(metrics["r2"])
+    body = []
+    for metric, measured in metrics.items():
+        body.append([metric, *("{:.3f} [{:.3f}, {:.3f}]".format(*measured[name]) for name in names)])
+        if metric in published:
+            body.append(["  published", *(f"{published[metric][name]:.3f}" for name in names)])
+    return tabulate(body, ("metric", *names), disable_numparse=True)
 
 
 if __name__ == "__main__":
-    cli.run_stage(main)
+    cli.run_stage(main, evaluate_file, evaluate_checkpoint)

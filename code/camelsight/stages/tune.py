@@ -1,14 +1,24 @@
 """Search the hyperparameters of a case: Optuna's TPE on the validation loss."""
 
+import sys
+from pathlib import Path
+
 import optuna
 
-from camelsight import cli, dataset, paths, seeding, store
+from camelsight import cli, dataset, paths, seeding, store, studies
 from camelsight.inference import network, training, tuning
 
 RANGES = ("max_lr", "weight_decay", "dropout", "hidden")
 
 
 def main(params, suite, case):
+    start = params.tune.start_of(case)
+    if params.tune.trials == 0:
+        store.write_json(
+            paths.tuning(suite, case), {"hyperparameters": start, "value": None, "trial": None, "complete": 0}
+        )
+        store.write_text(paths.study(suite, case), "")
+        return
     spec, device = params.tune, cli.device()
     precision = training.resolve_precision(params.train.precision, device)
     parts = dataset.load(params, suite, case, ("train", "valid"))
@@ -47,7 +57,7 @@ def main(params, suite, case):
             objective,
             trials=spec.trials,
             ranges={name: getattr(spec, name) for name in RANGES},
-            first=store.plain(spec.first),
+            first=store.plain(start),
             storage=storage,
             seed=seeding.entropy(params.seed, suite, case, "tune"),
         )
@@ -56,5 +66,34 @@ def main(params, suite, case):
     journal.unlink()
 
 
+def import_study(import_, *, study=None, suite=None, case=None, json=False):
+    """Take the best trial of a published Optuna SQLite file.
+
+    Writes it as the tuning.json of --suite and --case, or else into the current folder; --study names one of several.
+    """
+    record, why = tuning.choose(studies.read(import_), study)
+    target = paths.tuning(suite, case) if suite and case else Path(paths.tuning("", "").name)
+    store.write_json(target, record)
+    print(f"{record['study']}: {why}", file=sys.stderr)
+    if json:
+        cli.print_json(record)
+        return
+    values = ", ".join(f"{key}: {value}" for key, value in record["hyperparameters"].items())
+    print(f"best of {record['complete']} completed trials: number {record['trial']}, loss {record['value']:.4f}")
+    print(f"wrote {target}; to train with it, put this under tune.start in params.yaml, with tune.trials: 0")
+    print(f"  {case or 'original'}: {{{values}}}")
+
+
+def export_study(export, *, suite, case):
+    """Write the study of --suite and --case as an Optuna SQLite file, with the released names."""
+    journal = paths.study(suite, case)
+    if not journal.exists() or not journal.stat().st_size:
+        raise ValueError(f"expected the study {journal}, got none: run make paper with tune.trials above 0")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    study = optuna.load_study(study_name=None, storage=storage)
+    studies.write(export, tuning.released(study, f"{suite}_{case}"))
+
+
 if __name__ == "__main__":
-    cli.run_stage(main)
+    cli.run_stage(main, import_study, export_study)
