@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
-from camelsight import dataset, params, store, theta
-from camelsight.stages import paper, train
+from camelsight import dataset, params, paths, store, theta
+from camelsight.inference import metrics, network, training
+from camelsight.stages import paper, train, tune
 from camelsight.universe import cmd
 
 ROOT = Path(__file__).parent.parent
@@ -224,6 +226,99 @@ def test_unfinished_work_of_another_split_is_never_picked_up(project, monkeypatc
     assert dataset.resume_key(other, "IllustrisTNG", "original", device) != key
 
 
+def stage(project, name, *arguments, code=0):
+    """Run a stage's module by hand; its standard output, or its standard error where it is to fail."""
+    run = subprocess.run(
+        [".venv/bin/python", "-m", f"camelsight.stages.{name}", *map(str, arguments)],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(project / "code")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == code, run.stderr
+    return run.stderr if code else run.stdout
+
+
+def test_predictions_in_cmd_format_are_written_and_evaluated_to_the_same_numbers(project, tmp_path):
+    folder, _ = project
+    path = folder / "results/evaluate/IllustrisTNG/original.txt"
+    ours = json.loads((folder / "results/evaluate/IllustrisTNG/original.json").read_text())["metrics"]
+    report = json.loads(stage(folder, "evaluate", "--predictions", path, "--json"))
+    assert report["mapping"] == "30 rows, 2 simulations by their true values, 15 maps each"
+    for metric, by_parameter in report["metrics"].items():
+        np.testing.assert_allclose(
+            [by_parameter[name][0] for name in theta.NAMES], [ours[metric][name][0] for name in theta.NAMES], rtol=1e-5
+        )
+    columns = [column for start in (0, 6, 12) for column in (start, start + 1)]  # another code's: omega_m and sigma_8
+    np.savetxt(tmp_path / "two.txt", np.loadtxt(path)[:, columns])
+    two = json.loads(stage(folder, "evaluate", "--predictions", tmp_path / "two.txt", "--json"))
+    assert two["metrics"]["r2"] == {name: report["metrics"]["r2"][name] for name in theta.COSMOLOGICAL}
+    assert "rms_relative_error" in stage(folder, "evaluate", "--predictions", path)
+    failed = stage(folder, "evaluate", "--predictions", folder / "params.yaml", code=1)
+    assert failed.startswith("evaluate: expected a table of numbers") and failed.count("\n") == 1
+
+
+def test_a_released_checkpoint_is_evaluated_with_the_released_normalisation_and_views(project, tmp_path, monkeypatch):
+    folder, _ = project
+    tensors = safetensors.torch.load_file(folder / "runs/IllustrisTNG/kmax_1/weights.safetensors")
+    torch.save({f"module.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "weights_10.pt")
+    where = ("--weights", tmp_path / "weights_10.pt", "--suite", "IllustrisTNG", "--case", "kmax_1")
+    report = json.loads(stage(folder, "evaluate", *where, "--json"))
+    assert report["mapping"].endswith("2 simulations by their true values, 15 maps × 8 views each")
+
+    monkeypatch.chdir(folder)
+    loaded = params.load()
+    loaded = dataclasses.replace(loaded, train=dataclasses.replace(loaded.train, normalisation="all"))
+    part = dataset.load(loaded, "IllustrisTNG", "kmax_1", ("test",))["test"]
+    net = network.load_published(tmp_path / "weights_10.pt")
+    mean, _ = training.predict(
+        net, torch.cat([torch.rot90(m, k, (1, 2)) for k in range(4) for m in (part.maps, part.maps.mT)])
+    )
+    mean = theta.denormalise(mean.double().numpy(), "IllustrisTNG")
+    expected = metrics.r2(np.tile(part.parameters, (8, 1)), mean)
+    np.testing.assert_allclose([report["metrics"]["r2"][name][0] for name in theta.NAMES], expected, rtol=1e-4)
+
+    text = stage(folder, "evaluate", *where)
+    assert "r2" in text and "published" not in text, "simulated maps are not compared with the paper's"
+    (tmp_path / "weights_10.pt").write_bytes(b"not weights")
+    assert stage(folder, "evaluate", *where, code=1).count("\n") == 1
+
+
+def test_studies_travel_both_ways(project, tmp_path):
+    folder, _ = project
+    stage(folder, "tune", "--export", tmp_path / "study.db", "--suite", "IllustrisTNG", "--case", "original")
+    before = json.loads((folder / "runs/IllustrisTNG/original/tuning.json").read_text())
+    where = ("--import", tmp_path / "study.db", "--suite", "SIMBA", "--case", "original")
+    record = json.loads(stage(folder, "tune", *where, "--json"))
+    assert list(record) == ["study", "value", "trial", "complete", "hyperparameters"]
+    assert {key: record[key] for key in ("value", "trial", "complete", "hyperparameters")} == {
+        key: before[key] for key in ("value", "trial", "complete", "hyperparameters")
+    }
+    assert json.loads((folder / "runs/SIMBA/original/tuning.json").read_text()) == record
+    assert "tune.start" in stage(folder, "tune", *where)
+    shutil.rmtree(folder / "runs/SIMBA")
+    (tmp_path / "empty.db").touch()
+    failed = stage(folder, "tune", "--import", tmp_path / "empty.db", "--json", code=1)
+    assert failed.startswith("tune: expected an Optuna study") and failed.count("\n") == 1
+
+
+def test_without_trials_a_case_takes_its_own_starting_point(project, monkeypatch, tmp_path):
+    folder, _ = project
+    monkeypatch.chdir(folder)
+    loaded = params.load()
+    own = dataclasses.replace(loaded.tune.start["original"], hidden=3)
+    start = loaded.tune.start | {"kmax_1": own}
+    loaded = dataclasses.replace(loaded, tune=dataclasses.replace(loaded.tune, trials=0, start=start))
+    monkeypatch.chdir(tmp_path)
+    tune.main(loaded, "IllustrisTNG", "kmax_1")
+    tune.main(loaded, "IllustrisTNG", "original")
+    hidden = [
+        store.read_json(paths.tuning("IllustrisTNG", case))["hyperparameters"]["hidden"] for case in loaded.cases[:2]
+    ]
+    assert loaded.cases[:2] == ("original", "kmax_1") and hidden == [loaded.tune.start["original"].hidden, 3]
+
+
 def test_what_an_interrupted_latex_left_is_no_obstacle(project, monkeypatch):
     folder, _ = project
     monkeypatch.chdir(folder)
@@ -307,4 +402,4 @@ def test_another_profile_keeps_own_changes_beside_it(project):
     assert path.read_bytes() == (folder / "profiles/smoke.yaml").read_bytes()
     assert {path.stem for path in (folder / "results/evaluate/IllustrisTNG").glob("*")} == set(params.load(path).cases)
     unknown = finish(camelsight(folder, "paper", "--profile", "paper"), code=1)
-    assert unknown == "paper: expected a profile among mini, smoke, got 'paper'\n"
+    assert unknown == "paper: expected a profile among camels, mini, mock, smoke, got 'paper'\n"
