@@ -210,3 +210,23 @@ def test_a_file_that_is_no_checkpoint_gets_one_line_and_runs_nothing(content, re
     with pytest.raises(ValueError, match=r"expected a .* in .*weights\.pt, got") as caught:
         network.load_published(path)
     assert "\n" not in str(caught.value) and "executed" not in capsys.readouterr().out
+
+
+def test_weights_start_kaiming_normal_and_batchnorm_at_one_and_zero():
+    net = network.build(8, 0.1, size=64, generator=generator())
+    for name, module in net.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert (module.weight == 1).all() and (module.bias == 0).all()
+        elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear) and module.weight.numel() > 5000:
+            weight, fan_in = module.weight.detach(), module.weight[0].numel()
+            assert weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05), name
+            assert weight.abs().max() > 3 * weight.std(), f"{name} is not normal"
+
+
+def test_dropout_acts_before_each_dense_layer():
+    net = network.build(2, 0.5, size=16, generator=generator()).train()
+    seen = {}
+    for name in ("FC1", "FC2"):
+        net.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
+    net(torch.randn(64, 1, 16, 16, generator=generator(1)))
+    assert all((x == 0).float().mean() == pytest.approx(0.5, abs=0.1) for x in seen.values())

@@ -1,6 +1,7 @@
 """The pipeline's shape: DVC knows every file that a stage runs, and the rooms keep to their rules."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,14 @@ def test_nothing_imports_a_stage():
 def test_the_import_walk_sees_what_it_must():
     train = {file.name for file in reached(PACKAGE / "stages" / "train.py")}
     assert {"train.py", "network.py", "loss.py", "cuts.py", "cases.py", "theta.py"} <= train
+
+
+def test_every_test_that_the_table_of_released_behaviour_names_exists():
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## What the released code does")[2]
+    rows = [line.split("|")[-2] for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 20
+    for cell in rows:
+        for file, names in re.findall(r"`(\w+): (test_[^|]*?)(?=, `\w+:|$)", cell.strip()):
+            source = (ROOT / "tests" / f"test_{file}.py").read_text()
+            for name in re.findall(r"(test_\w+)…?", names):
+                assert f"def {name}" in source, f"{file}: {name}"

@@ -133,3 +133,26 @@ def test_precision_auto_is_settled_by_the_hardware_and_a_named_one_stays():
 def test_precision_auto_on_other_hardware(monkeypatch, flag, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True})
     assert training.resolve_precision("auto", torch.device("cpu")) == expected
+
+
+def test_the_optimiser_is_the_published_one():
+    states = []
+    fit(build(), epochs=1, weight_decay=3e-3, on_epoch=lambda state: states.append(copy.deepcopy(state)))
+    group = states[0]["optimiser"]["param_groups"][0]
+    assert (tuple(group["betas"]), group["weight_decay"], group["eps"]) == ((0.5, 0.999), 3e-3, 1e-8)
+
+
+def test_training_sees_every_symmetry_and_validation_none(monkeypatch):
+    seen = {True: [], False: []}
+    forward = training._forward
+
+    def spy(net, maps, precision):
+        seen[net.training].append(maps.detach().clone())
+        return forward(net, maps, precision)
+
+    monkeypatch.setattr(training, "_forward", spy)
+    maps, theta = toy(1)
+    maps = torch.randn_like(maps).expand(64, SIZE, SIZE).contiguous()
+    fit(build(), train=(maps, theta.expand(64, 2).contiguous()), valid=(maps, theta.expand(64, 2)), epochs=2)
+    assert len(torch.unique(torch.cat(seen[True]), dim=0)) == 8
+    assert torch.equal(torch.unique(torch.cat(seen[False]), dim=0), maps[:1])
