@@ -29,8 +29,8 @@ bench: setup ## how fast, against a plain way of doing the same; ONLY=row for on
 	@$(BIN)/python benchmarks/run.py $(ONLY)
 
 test: setup ## lint, unit tests and the smoke profile from end to end
-	@$(BIN)/ruff check code tests
-	@$(BIN)/ruff format --check code tests
+	@$(BIN)/ruff check code tests benchmarks
+	@$(BIN)/ruff format --check code tests benchmarks
 	@$(BIN)/python -m pytest
 
 lock: setup ## mend requirements.lock after a change in pyproject.toml; torch and CUDA stay outside

@@ -213,3 +213,12 @@ def test_a_random_fill_is_log_uniform_over_the_range():
     filled = cuts.density(maps, 2.0, side="min", fill="random", log10_range=RANGE, generator=np.random.default_rng(1))
     share, _ = np.histogram(np.log10(filled), bins=5, range=RANGE)
     np.testing.assert_allclose(share / filled.size, 0.2, atol=0.015)  # four standard deviations of 16384 draws
+
+
+def test_read_only_maps_are_cut_too():
+    """A memory map is read-only, of which torch warns."""
+    maps = lognormal_maps()
+    expected = cuts.kmax(maps, 5), cuts.smooth(maps, 1), cuts.density(maps, 2e11, side="max", fill="clamp")
+    maps.flags.writeable = False
+    results = cuts.kmax(maps, 5), cuts.smooth(maps, 1), cuts.density(maps, 2e11, side="max", fill="clamp")
+    assert all(np.array_equal(*pair) for pair in zip(expected, results, strict=True))

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import torch
 
+from camelsight.maps.scaling import as_tensor
 from camelsight.universe.cmd import BOX
 
 
@@ -17,7 +18,7 @@ def kmax(maps, k_max, *, box=BOX):
 
     Equal to Pylians' ``Top-Hat-k`` filter, which the paper used. Pixels can become negative (ringing).
     """
-    x = torch.as_tensor(maps)
+    x = as_tensor(maps)
     k2 = _k_squared(x.shape[-1], box, x.device)
     keep = k2 < k_max**2
     keep[0, 0] = True
@@ -28,7 +29,7 @@ def smooth(maps, pixels):
     """Convolve with a periodic Gaussian whose standard deviation is ``pixels`` (the smoothing test of 2109.10360)."""
     if not pixels >= 0:
         raise ValueError(f"expected a width of at least 0 pixels, got {pixels}")
-    x = torch.as_tensor(maps)
+    x = as_tensor(maps)
     n = x.shape[-1]
     return _like(_filter(x, torch.exp(-_k_squared(n, n, x.device) * pixels**2 / 2).to(x.dtype)), maps)
 
@@ -54,7 +55,7 @@ def density(maps, threshold, *, side, fill, log10_range=None, generator=None, in
     """
     if side not in ("max", "min") or fill not in ("clamp", "random"):
         raise ValueError(f"expected side max or min and fill clamp or random, got {side!r} and {fill!r}")
-    x = torch.as_tensor(maps)
+    x = as_tensor(maps)
     cut = x > threshold if side == "max" else x < threshold
     if fill == "clamp":
         return _like(torch.where(cut, torch.as_tensor(threshold, dtype=x.dtype, device=x.device), x), maps)

@@ -4,9 +4,16 @@ import numpy as np
 import torch
 
 
+def as_tensor(maps):
+    """``maps`` as a tensor that shares their memory, unless this is read-only, which torch does not know."""
+    if isinstance(maps, np.ndarray) and not maps.flags.writeable:
+        maps = maps.copy()
+    return torch.as_tensor(maps)
+
+
 def signed_log10(maps):
     """sign(x) log10|x|, and 0 where x is 0: k_max cuts leave negative pixels, so the log keeps the sign."""
-    x = torch.as_tensor(maps)
+    x = as_tensor(maps)
     magnitude = x.abs().clamp_min(torch.finfo(x.dtype).tiny)  # of a zero, which its sign removes
     out = torch.log10(magnitude) * torch.sign(x)
     return out if isinstance(maps, torch.Tensor) else out.numpy()
@@ -14,7 +21,7 @@ def signed_log10(maps):
 
 def sums(maps):
     """``(3,)`` float64: number of pixels, their sum and their sum of squares. These add up over chunks of a set."""
-    x = torch.as_tensor(maps).double().reshape(-1)
+    x = as_tensor(maps).double().reshape(-1)
     return np.array([len(x), x.sum(), torch.dot(x, x)])
 
 
