@@ -58,11 +58,8 @@ def make_paper(profile=None, jobs=None):
 
 def activate(profile):
     """Make ``profiles/<profile>.yaml`` the active ``params.yaml``; own changes to the latter are kept beside it."""
-    names = sorted(path.stem for path in paths.PROFILES.glob("*.yaml"))
-    if profile not in names:
-        raise ValueError(f"expected a profile among {', '.join(names)}, got {profile!r}")
-    wanted = (paths.PROFILES / f"{profile}.yaml").read_bytes()
-    known = [(paths.PROFILES / f"{name}.yaml").read_bytes() for name in names]
+    wanted = paths.profile(profile).read_bytes()
+    known = [path.read_bytes() for path in paths.PROFILES.glob("*.yaml")]
     if paths.PARAMS.exists() and paths.PARAMS.read_bytes() not in known:
         backup = paths.PARAMS.with_suffix(".yaml.bak")
         while backup.exists():

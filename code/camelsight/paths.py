@@ -22,6 +22,10 @@ EXPECTED = Path("paper/expected.yaml")  # published numbers
 
 
 def profile(name):
+    """The file of a profile; ValueError with the known ones if there is none."""
+    known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"expected a profile among {', '.join(known)}, got {name!r}")
     return PROFILES / f"{name}.yaml"
 
 

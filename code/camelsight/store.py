@@ -168,6 +168,8 @@ def write_predictions(path, truth, mean, sigma):
 
 def read_predictions(path):
     """``(truth, mean, sigma)``, ``(N, P)`` each with P = 6 or 2; ValueError if the file holds anything else."""
+    if not Path(path).is_file():
+        raise ValueError(f"expected a file of predictions, got {path}, which is none")
     try:
         values = np.loadtxt(path, ndmin=2)
     except ValueError as error:

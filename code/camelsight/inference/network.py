@@ -181,10 +181,10 @@ def load_published(path):
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # torch raises whatever the bytes make it raise
-        reason = str(error).partition("\n")[0]
+    except Exception:  # torch raises whatever the bytes make it raise, and advises to run what is in the file
         raise ValueError(
-            f"expected a checkpoint of torch.save in {path}, got a file that it cannot read: {reason}"
+            f"expected a checkpoint of torch.save in {path}, got a file that is damaged, of another kind, or holds more "
+            "than tensors; nothing in it was run"
         ) from None
     return from_tensors(state, path)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -80,6 +81,8 @@ def evaluate_file(predictions, *, json=False):
 
 def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=False):
     """Evaluate a released checkpoint on the test maps, with the released normalisation, split and eight views."""
+    if not Path(weights).is_file():
+        raise ValueError(f"expected the file of a released checkpoint (make evaluate WEIGHTS=file.pt), got {weights!r}")
     params = parameters_file.load(paths.profile(profile) if profile else paths.PARAMS)
     params = dataclasses.replace(params, train=dataclasses.replace(params.train, normalisation="all"))
     net = network.load_published(weights)
