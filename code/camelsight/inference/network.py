@@ -183,7 +183,7 @@ def load_published(path):
         raise
     except Exception:  # torch raises whatever the bytes make it raise, and advises to run what is in the file
         raise ValueError(
-            f"expected a checkpoint of torch.save in {path}, got a file that is damaged, of another kind, or holds more "
+            f"expected a checkpoint of torch.save in {path}, got a file that is damaged, another kind, or holds more "
             "than tensors; nothing in it was run"
         ) from None
     return from_tensors(state, path)
