@@ -307,4 +307,4 @@ def test_another_profile_keeps_own_changes_beside_it(project):
     assert path.read_bytes() == (folder / "profiles/smoke.yaml").read_bytes()
     assert {path.stem for path in (folder / "results/evaluate/IllustrisTNG").glob("*")} == set(params.load(path).cases)
     unknown = finish(camelsight(folder, "paper", "--profile", "paper"), code=1)
-    assert unknown == "paper: expected a profile among mini, smoke, got 'paper'\n"
+    assert unknown == "paper: expected a profile among camels, mini, smoke, got 'paper'\n"

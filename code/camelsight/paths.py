@@ -20,6 +20,11 @@ FIGURES = Path("figures")
 PDF = Path("paper/ms.pdf")
 
 
+def digests(profile):
+    """The lock file that pins the files of CMD: sha256, size, name and source, a line a file."""
+    return PROFILES / f"{profile}.sha256"
+
+
 def maps(suite):
     return MAPS / cmd.maps_file_name(suite)
 

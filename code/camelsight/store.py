@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,11 @@ def tensor_digest(tensors):
     return digest.hexdigest()
 
 
+def file_digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(*values):
     """sha256 of values, as JSON."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=plain).encode()).hexdigest()
@@ -123,7 +129,7 @@ def open_maps(suite, simulations, pixels, folder=paths.MAPS):
     """
     path = Path(folder) / cmd.maps_file_name(suite)
     if not path.exists():
-        raise ValueError(f"expected {path}, got no such file; run make paper, or put the file there")
+        raise ValueError(f"expected {path}, got no such file; run make maps")
     try:
         maps = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -139,13 +145,19 @@ def read_parameters(suite, simulations, folder=paths.MAPS):
     """The ``(simulations, 6)`` physical parameters of ``suite``; ValueError if the file holds anything else."""
     path = Path(folder) / cmd.params_file_name(suite)
     if not path.exists():
-        raise ValueError(f"expected {path}, got no such file; run make paper, or put the file there")
-    try:
-        values = np.loadtxt(path, ndmin=2)
-    except ValueError as error:
-        raise ValueError(f"expected a table of numbers in {path}, got: {' '.join(str(error).split())}") from None
+        raise ValueError(f"expected {path}, got no such file; run make maps")
+    values = read_table(path)
     cmd.check_params(values, simulations, suite, path.name)
     return values
+
+
+def read_table(path):
+    """The numbers of a text file, ``(rows, columns)`` float64; ValueError if it holds anything else, or nothing."""
+    try:
+        with warnings.catch_warnings(category=UserWarning, action="error"):  # numpy warns where there is nothing
+            return np.loadtxt(path, ndmin=2)
+    except (UserWarning, ValueError) as error:
+        raise ValueError(f"expected a table of numbers in {path}, got: {one_line(error)}") from None
 
 
 class PartialSet:

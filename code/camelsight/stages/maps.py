@@ -1,15 +1,17 @@
 """Maps and parameters of every suite, in CMD's own format: simulated here, or checked and taken from a folder."""
 
+import argparse
 import io
+import json
 import multiprocessing
 import signal
+import sys
 from concurrent import futures
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from camelsight import cli, paths, seeding, store, theta
+from camelsight import cli, params, paths, release, seeding, store, theta
 from camelsight.universe import cmd, linear, mock
 
 FORMAT = "%.5f"  # of the params files
@@ -20,19 +22,7 @@ def main(params):
     if params.maps.source == "mock":
         simulate(params)
     else:
-        adopt(params)
-
-
-def adopt(params):
-    """Check the files of ``maps.folder`` and link them into place; a folder on another disk is linked by name."""
-    folder = Path(params.maps.folder)
-    for suite in params.suites:
-        maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels, folder)
-        cmd.check_values(cmd.statistics(maps), cmd.maps_file_name(suite))
-        store.read_parameters(suite, params.maps.simulations, folder)
-    for suite in params.suites:
-        for name in (cmd.maps_file_name(suite), cmd.params_file_name(suite)):
-            store.link(folder / name, paths.MAPS / name)
+        release.adopt(params)
 
 
 def simulate(params):
@@ -128,5 +118,23 @@ def _simulate(job):
     return i, maps
 
 
+def check():
+    """Say everything about the files of the active params.yaml: 0 if they are as they should be, 1 if one is not."""
+    parser = argparse.ArgumentParser(prog="python -m camelsight.stages.maps", description=check.__doc__)
+    parser.add_argument("--check", action="store_true", required=True)
+    parser.add_argument("--json", action="store_true", help="as JSON on standard output")
+    parser.add_argument("--folder", help="look at the files of this folder")
+    arguments = parser.parse_args()
+    records = release.check(params.load(paths.PARAMS), arguments.folder)
+    good = not any(record["wrong"] for record in records)
+    if arguments.json:
+        print(json.dumps({"good": good, "files": records}, indent=1))
+    else:
+        print(*map(release.describe, records), sep="\n")
+    sys.exit(0 if good else 1)
+
+
 if __name__ == "__main__":
+    if "--check" in sys.argv:
+        cli.guard(check, prefix="check")
     cli.run_stage(main)
