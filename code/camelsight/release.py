@@ -44,7 +44,7 @@ def adopt(params):
 
 
 def find(folder, suite):
-    """The params and the maps file of ``suite`` in ``folder`` or in CMD's own sub-folder; None for what is not there."""
+    """The params and the maps file of ``suite`` in ``folder`` or in CMD's sub-folder; None for what is not there."""
     folders = (Path(folder), Path(folder, cmd.folder_name(suite)))
     return [
         next((place / name for name in names for place in folders if (place / name).exists()), None)
@@ -60,7 +60,8 @@ def unlink_replaced(params):
     if params.maps.source != "camels":
         return
     for suite in params.suites:
-        for source, link in zip(find(params.maps.folder, suite), (paths.parameters(suite), paths.maps(suite))):
+        links = paths.parameters(suite), paths.maps(suite)
+        for source, link in zip(find(params.maps.folder, suite), links, strict=True):
             if link.exists() and (source is None or source.samefile(link)):
                 continue
             if link.is_symlink() or link.exists():
@@ -82,10 +83,10 @@ def write_pins(path, pins):
 
 
 def examine(path, suite, spec, parameters_path=None, pins=None):
-    """What there is to say about a file of ``suite``, as a dict for JSON; ``wrong`` lists, in one line each, what is off.
+    """What there is to say about a file of ``suite``, as a dict for JSON; ``wrong`` lists in one line each what is off.
 
-    ``spec`` is the block ``maps`` of the profile. Maps are compared with the omega_m in ``parameters_path``. A file that
-    ``pins`` know must have their sha256, and may then be of a release whose statistics are not known here.
+    ``spec`` is the block ``maps`` of the profile. Maps are compared with the omega_m in ``parameters_path``. A file
+    that ``pins`` know must have their sha256, and may then be of a release whose statistics are not known here.
     """
     record = {"file": str(path), "suite": suite, "bytes": path.stat().st_size}
     pinned = (pins or {}).get(path.name, (None,))[0]
@@ -271,8 +272,8 @@ def _fetch(params, suite, kind, pins):
         except ValueError as error:
             bar.leave = False
             raise ValueError(
-                f"{name} could not be fetched: {error}; run make maps to go on, or copy it into {spec.folder} yourself, "
-                f"by Globus from the endpoint {cmd.GLOBUS}"
+                f"{name} could not be fetched: {error}; run make maps to go on, or copy it into {spec.folder} by hand "
+                f"or by Globus from the endpoint {cmd.GLOBUS}"
             ) from None
     return path, source
 

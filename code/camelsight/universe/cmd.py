@@ -100,7 +100,7 @@ class Statistics:
 
 
 def statistics(maps, chunk=1):
-    """``Statistics`` of ``(n, pixels, pixels)``; reads ``chunk`` maps at a time, so a memory map never comes in whole."""
+    """``Statistics`` of ``(n, pixels, pixels)``; reads ``chunk`` maps at a time: a memory map never comes in whole."""
     total = Statistics()
     for start in range(0, len(maps), chunk):
         total.add(np.asarray(maps[start : start + chunk]))
@@ -124,14 +124,14 @@ def check_statistics(statistics, suite, name):
     if known is None:
         raise ValueError(
             f"expected pixels from {published['min']:g} to {published['max']:g}, got {statistics['min']:g} to "
-            f"{statistics['max']:g} in {name}: it is damaged, or of a release whose statistics are not known here; fetch "
-            "it again, or put its line into the profile's lock file to use it all the same"
+            f"{statistics['max']:g} in {name}: it is damaged, or of a release whose statistics are not known here; "
+            "fetch it again, or put its line into the profile's lock file to use it all the same"
         )
     for key in ("mean", "std"):
         if known == "May 2024" and not math.isclose(statistics[key], published[key], rel_tol=MOMENTS_TOLERANCE):
             raise ValueError(
-                f"expected {key} {published[key]:g} of the release of May 2024, got {statistics[key]:g} in {name}: it is "
-                "damaged; fetch it again"
+                f"expected {key} {published[key]:g} of the release of May 2024, got {statistics[key]:g} in {name}: "
+                "it is damaged; fetch it again"
             )
 
 
