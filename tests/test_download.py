@@ -7,6 +7,8 @@ import json
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -68,14 +70,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         unchanged = self.headers.get("If-Range") in (None, server.etag, server.modified) or act.get("deaf")
         if asked and server.ranges and unchanged:
-            first, status = int(asked[1]), 206
+            first, status = int(asked[1]) + act.get("shift", 0), 206
             if first >= len(body):
                 self.send_error(416)
                 return
         self.send_response(status)
         if status == 206:
-            start = first + act.get("shift", 0)
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
         if server.length:
             self.send_header("Content-Length", str(len(body) - first + act.get("lie", 0)))
         if server.etag:
@@ -84,6 +85,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Last-Modified", server.modified)
         self.end_headers()
         rest = body[first : act.get("cut", len(body))]
+        if "reset" in act:  # what is on its way is lost
+            self.wfile.write(body[first : act["reset"]])
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            return
         if server.rate is None:
             self.wfile.write(rest)
             return
@@ -144,6 +150,15 @@ def test_one_download_survives_fifty_cuts(server, tmp_path):
     waited = []
     assert fetch(server, tmp_path, waited=waited)[0] == DIGEST
     assert is_whole(tmp_path) and len(waited) == 50 and max(seconds for seconds, _ in waited) == 2
+
+
+def test_a_connection_that_is_reset_is_resumed(server, tmp_path):
+    for number, position in enumerate(np.random.default_rng(3).integers(1, SIZE, 20)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        server.script[:] = [{"reset": int(position)}]
+        waited = []
+        assert fetch(server, folder, waited=waited)[0] == DIGEST and is_whole(folder) and len(waited) == 1
 
 
 def test_what_an_earlier_run_left_is_continued(server, tmp_path):

@@ -133,7 +133,7 @@ def _text(value):
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     if isinstance(value, list):
-        return " to ".join(map(_text, value))
+        return ("×" if isinstance(value[0], int) else " to ").join(map(_text, value))
     return f"{value:.5g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -165,7 +165,7 @@ def _examine_maps(path, suite, spec, parameters_path, pinned):
     try:
         with open(path, "rb") as file:
             shape, dtype = cmd.read_header(file.read(cmd.HEADER_BYTES), path.name)
-        record |= {"shape": "×".join(map(str, shape)), "dtype": str(dtype)}
+        record |= {"shape": list(shape), "dtype": str(dtype)}
         cmd.check_maps(shape, dtype, spec.simulations, spec.pixels, path.name)
         expected = cmd.maps_bytes(spec.simulations, spec.pixels)
         if size != expected:
