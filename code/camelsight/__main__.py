@@ -43,10 +43,11 @@ def main():
 
 def make_maps(profile=None):
     loaded = begin(profile)
-    pending = [stage for stage in out_of_date() if stage == "maps"]
-    announce(loaded, pending, 1)
-    if pending:
+    if "maps" in out_of_date():
+        announce(loaded, ["maps"], 1)
         _dvc("repro", "--quiet", "--single-item", "maps")
+    else:
+        print(f"Profile {loaded.profile}: the maps are up to date.")
     print(f"  maps     {paths.MAPS}/ ({', '.join(loaded.suites)})")
 
 

@@ -35,7 +35,7 @@ def adopt(params):
                 path, source = _fetch(params, suite, kind, pins)
             record = examine(path, suite, params.maps, linked.get(paths.parameters(suite)), pins)
             if record["wrong"]:
-                raise ValueError("; ".join(record["wrong"]))
+                raise ValueError(record["wrong"][0])
             if path.name not in pins:
                 write_pins(lock, pins | {path.name: (record["sha256"], record["bytes"], source)})
             linked[(paths.parameters, paths.maps)[kind](suite)] = path
@@ -95,10 +95,11 @@ def examine(path, suite, spec, parameters_path=None, pins=None):
     else:
         record |= _examine_parameters(path, suite, spec)
     if pinned and record["sha256"] and record["sha256"] != pinned:
-        record["wrong"].append(
-            f"expected the {path.name} used before, sha256 {pinned}, got {record['sha256']}: fetch it again, or remove "
-            "its line from the profile's lock file to accept it"
+        message = (
+            f"expected the {path.name} used before, sha256 {pinned}, got {record['sha256']} in {path.parent}: remove "
+            "it and run make maps to fetch it again, or remove its line from the profile's lock file to accept it"
         )
+        record["wrong"].insert(0, message)
     return record | {"pinned": pinned}
 
 
@@ -169,7 +170,7 @@ def _examine_maps(path, suite, spec, parameters_path, pinned):
         cmd.check_maps(shape, dtype, spec.simulations, spec.pixels, path.name)
         expected = cmd.maps_bytes(spec.simulations, spec.pixels)
         if size != expected:
-            advice = "the copy is incomplete; remove it, and make maps fetches it again"
+            advice = "the copy is not whole; remove it and run make maps to fetch it again"
             raise ValueError(f"expected {expected:,} bytes, got {size:,} in {path.name}: {advice}")
     except ValueError as error:
         wrong.append(str(error))

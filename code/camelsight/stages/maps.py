@@ -131,6 +131,7 @@ def check():
         print(json.dumps({"good": good, "files": records}, indent=1))
     else:
         print(*map(release.describe, records), sep="\n")
+        print("Everything is as it should be." if good else "Something is WRONG; see above.")
     sys.exit(0 if good else 1)
 
 
