@@ -97,7 +97,7 @@ def examine(path, suite, spec, parameters_path=None, pins=None):
     if pinned and record["sha256"] and record["sha256"] != pinned:
         message = (
             f"expected the {path.name} used before, sha256 {pinned}, got {record['sha256']} in {path.parent}: remove "
-            "it and run make maps to fetch it again, or remove its line from the profile's lock file to accept it"
+            "it and run make maps to fetch it again, or remove its line from the profile's .sha256 file to accept it"
         )
         record["wrong"].insert(0, message)
     return record | {"pinned": pinned}
@@ -195,7 +195,8 @@ def _examine_maps(path, suite, spec, parameters_path, pinned):
         try:
             cmd.check_statistics(statistics, suite, path.name)
         except ValueError as error:
-            wrong.append(str(error))
+            line = f"{record['sha256']} {size} {path.name} {BY_HAND}"
+            wrong.append(f"{error}, or put the line '{line}' into the profile's .sha256 file to use it all the same")
     return record
 
 

@@ -125,7 +125,7 @@ def check_statistics(statistics, suite, name):
         raise ValueError(
             f"expected pixels from {published['min']:g} to {published['max']:g}, got {statistics['min']:g} to "
             f"{statistics['max']:g} in {name}: it is damaged, or of a release whose statistics are not known here; "
-            "fetch it again, or put its line into the profile's lock file to use it all the same"
+            "fetch it again"
         )
     for key in ("mean", "std"):
         if known == "May 2024" and not math.isclose(statistics[key], published[key], rel_tol=MOMENTS_TOLERANCE):
