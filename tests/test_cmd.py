@@ -55,7 +55,7 @@ def test_the_size_of_a_maps_file_is_the_published_one():
 def test_min_and_max_tell_the_release():
     new = cmd.PUBLISHED_STATISTICS["IllustrisTNG"] | {"n_nan": 0, "n_nonpositive": 0}
     old = new | cmd.STATISTICS_BEFORE_MAY_2024["IllustrisTNG"]
-    assert cmd.release(new, "IllustrisTNG") == "May 2024"
+    assert cmd.release(new, "IllustrisTNG") == "since May 2024"
     assert cmd.release(old, "IllustrisTNG") == "before May 2024"
     assert cmd.release(new, "SIMBA") is None and cmd.release(new, "Nbody_IllustrisTNG") is None
     for statistics in (new, old):

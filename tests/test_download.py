@@ -50,6 +50,7 @@ class Server:
     script: list = field(default_factory=list)
     requests: list = field(default_factory=list)
     url: str = ""
+    release: threading.Event = field(default_factory=threading.Event)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -85,6 +86,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Last-Modified", server.modified)
         self.end_headers()
         rest = body[first : act.get("cut", len(body))]
+        if "silent" in act:
+            self.wfile.write(body[first : act["silent"]])
+            server.release.wait(60)
+            return
         if "reset" in act:  # what is on its way is lost
             self.wfile.write(body[first : act["reset"]])
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -307,6 +312,15 @@ def test_a_server_that_is_not_there_ends_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"no connection \(.*refused.*\), 6 times in a row, from http"):
         fetch(None, tmp_path, ["http://127.0.0.1:9/x"])
     assert os.listdir(tmp_path) == []
+
+
+def test_a_server_that_falls_silent_is_asked_again(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.1)
+    server.script[:] = [{"silent": 100_000}]
+    waited = []
+    assert fetch(server, tmp_path, waited=waited)[0] == DIGEST and is_whole(tmp_path)
+    assert waited == [(2, "the connection was lost (timed out)")]
+    server.release.set()
 
 
 def test_a_second_source_goes_on_where_the_first_stopped_if_it_has_the_same_file(server, tmp_path):

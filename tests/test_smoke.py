@@ -312,7 +312,7 @@ def test_real_maps_are_adopted_once_and_one_that_was_replaced_is_noticed(project
     (real / name).unlink()
     np.save(real / name, maps)
     output = finish(camelsight(other, "maps"), code=1)
-    assert f"data/maps/{name} is not the file of {real} any more" in output
+    assert f"data/maps/{name} is not the one in {real};" in output
     assert f"maps: expected the {name} used before, sha256" in output and "Traceback" not in output
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from camelsight import cases, theta
+from camelsight import cases, paths, theta
 
 BASELINES = ("mean", "noise")
 
@@ -28,8 +28,8 @@ class Maps:
 
     def __post_init__(self):
         _check(self.source in ("mock", "camels"), "maps.source", "mock or camels", self.source)
-        inside = Path(self.folder).resolve().is_relative_to(Path("data/maps").resolve())
-        _check(not inside, "maps.folder", "a folder outside data/maps, which a run empties", self.folder)
+        inside = Path(self.folder).resolve().is_relative_to(paths.MAPS.resolve())
+        _check(not inside, "maps.folder", f"a folder outside {paths.MAPS}, which a run empties", self.folder)
         for base in self.bases:
             _check(base.startswith(("https://", "http://")), "maps.bases", "URLs", base)
         _check(self.simulations >= 3, "maps.simulations", "at least 3", self.simulations)

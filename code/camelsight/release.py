@@ -65,7 +65,7 @@ def unlink_replaced(params):
             if link.exists() and (source is None or source.samefile(link)):
                 continue
             if link.is_symlink() or link.exists():
-                print(f"{link} is not the file of {params.maps.folder} any more; the stage maps adopts it anew")
+                print(f"{link} is not the one in {params.maps.folder}; the stage maps checks and links it anew")
                 link.unlink()
 
 
@@ -190,7 +190,8 @@ def _examine_maps(path, suite, spec, parameters_path, pinned):
         record["release"] = "not a CMD release"
         return record
     record["published"] = cmd.PUBLISHED_STATISTICS.get(suite)
-    record["release"] = cmd.release(statistics, suite) or "unknown"
+    unknown = "unknown" if record["published"] else "unknown: CMD publishes no statistics of this suite"
+    record["release"] = cmd.release(statistics, suite) or unknown
     if record["published"] and record["sha256"] != pinned:
         try:
             cmd.check_statistics(statistics, suite, path.name)

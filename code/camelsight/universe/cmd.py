@@ -109,7 +109,7 @@ def statistics(maps, chunk=1):
 
 def release(statistics, suite):
     """Which release of ``suite`` has these ``statistics``: a name, or None where it is none whose numbers are known."""
-    for name, table in (("May 2024", PUBLISHED_STATISTICS), ("before May 2024", STATISTICS_BEFORE_MAY_2024)):
+    for name, table in (("since May 2024", PUBLISHED_STATISTICS), ("before May 2024", STATISTICS_BEFORE_MAY_2024)):
         published = table.get(suite)
         if published and all(
             math.isclose(statistics[key], published[key], rel_tol=EXTREMES_TOLERANCE) for key in ("min", "max")
@@ -128,9 +128,9 @@ def check_statistics(statistics, suite, name):
             "fetch it again"
         )
     for key in ("mean", "std"):
-        if known == "May 2024" and not math.isclose(statistics[key], published[key], rel_tol=MOMENTS_TOLERANCE):
+        if known == "since May 2024" and not math.isclose(statistics[key], published[key], rel_tol=MOMENTS_TOLERANCE):
             raise ValueError(
-                f"expected {key} {published[key]:g} of the release of May 2024, got {statistics[key]:g} in {name}: "
+                f"expected {key} {published[key]:g} of the release since May 2024, got {statistics[key]:g} in {name}: "
                 "it is damaged; fetch it again"
             )
 
