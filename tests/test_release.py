@@ -319,13 +319,15 @@ SCAN = """
 import json, pathlib, re, sys
 from camelsight import release
 statistics, _, _ = release._scan(pathlib.Path(sys.argv[1]), (3000, 256, 256))
-peak = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())  # rusage counts the parent's, too
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(json.dumps([statistics, int(peak[1]) / 1024]))
 """
 
 
 def test_a_file_of_the_true_size_passes_through_little_memory_and_its_zeros_are_told(tmp_path):
-    """3.9 GB of holes take no disk; a fifth is read, 786 MB, which is more than may be kept."""
+    """3.9 GB of holes take no disk; a fifth is read, 786 MB, which is more than may be kept. VmHWM, since a child's
+    maxrss is at least its parent's.
+    """
     path = tmp_path / cmd.maps_file_name(SUITES[0])
     np.save(path, np.zeros((0, cmd.PIXELS, cmd.PIXELS), np.float32))
     path.write_bytes(path.read_bytes().replace(b"(0, 256, 256), }    ", b"(15000, 256, 256), }"))
