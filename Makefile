@@ -10,7 +10,7 @@ export PYTHON TORCH
 BIN := .venv/bin
 CAMELSIGHT := $(BIN)/python -m camelsight
 
-.PHONY: help setup paper evaluate test bench lint lock clean
+.PHONY: help setup maps paper evaluate test bench lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ help: ## this list
 
 setup: ## virtual environment, system packages and LaTeX; under 2 s when already done
 	@bash code/setup.sh
+
+maps: setup ## the maps alone: simulated, or fetched and checked where the profile names the real ones
+	@$(CAMELSIGHT) maps $(if $(PROFILE),--profile $(PROFILE))
 
 paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name)
 	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(JOBS),--jobs $(JOBS))

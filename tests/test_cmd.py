@@ -44,6 +44,58 @@ def test_statistics_of_nothing_finite_are_nan():
     assert np.isnan(cmd.statistics(np.full((1, 2, 2), np.nan))["mean"])
 
 
+def lognormal(n=3):
+    return np.random.default_rng(0).lognormal(27, 1, (n, 8, 8)).astype(np.float32)
+
+
+def test_the_size_of_a_maps_file_is_the_published_one():
+    assert cmd.maps_bytes(cmd.SIMULATIONS, cmd.PIXELS) == 3_932_160_128
+
+
+def test_min_and_max_tell_the_release():
+    new = cmd.PUBLISHED_STATISTICS["IllustrisTNG"] | {"n_nan": 0, "n_nonpositive": 0}
+    old = new | cmd.STATISTICS_BEFORE_MAY_2024["IllustrisTNG"]
+    assert cmd.release(new, "IllustrisTNG") == "since May 2024"
+    assert cmd.release(old, "IllustrisTNG") == "before May 2024"
+    assert cmd.release(new, "SIMBA") is None and cmd.release(new, "Nbody_IllustrisTNG") is None
+    for statistics in (new, old):
+        cmd.check_statistics(statistics, "IllustrisTNG", "m.npy")
+    with pytest.raises(
+        ValueError, match=r"expected pixels from 5.2276e\+09 to 4.2038e\+15, got 4.665e\+09 to .* in m.npy"
+    ):
+        cmd.check_statistics(new, "SIMBA", "m.npy")
+    with pytest.raises(ValueError, match=r"expected std 3.6415e\+12 .* got 3e\+12 in m.npy"):
+        cmd.check_statistics(new | {"std": 3e12}, "IllustrisTNG", "m.npy")
+
+
+@pytest.mark.parametrize("array", [lognormal(), np.asfortranarray(lognormal()), lognormal().astype(">f4")])
+def test_a_header_is_read_from_the_first_bytes(tmp_path, array):
+    np.save(tmp_path / "m.npy", array)
+    head = (tmp_path / "m.npy").read_bytes()[:4096]
+    if array.flags.f_contiguous:
+        with pytest.raises(ValueError, match="expected rows first"):
+            cmd.read_header(head, "m.npy")
+    else:
+        assert cmd.read_header(head, "m.npy") == (array.shape, array.dtype)
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"<html>", b"\x93NUMPY", b"\x93NUMPY\x01\x00v\x00{'descr'", b"\x93NUMPY\x07\x00" + bytes(99)]
+)
+def test_what_is_no_header_is_one_line(head):
+    with pytest.raises(ValueError, match=r"expected an NPY file, got one that begins with b['\"].* in m.npy") as caught:
+        cmd.read_header(head, "m.npy")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_first_row_of_a_table_is_six_numbers_or_a_comment():
+    for good in (b"0.3 0.8 1 1 1 1\n0.1", b"# Omega_m sigma_8\n", b"\n 3e-1 8e-1 1.0 1 1 1"):
+        cmd.check_first_row(good, "p.txt")
+    for bad in (b"", b"<html>", b"0.3 0.8\n", b"a b c d e f\n", b"\x00\xff\x00"):
+        with pytest.raises(ValueError, match="expected a table of numbers, got a file that begins with b"):
+            cmd.check_first_row(bad, "p.txt")
+
+
 def test_published_means_agree_with_the_mean_density_of_the_hypercube():
     for published in cmd.PUBLISHED_STATISTICS.values():
         assert published["mean"] == pytest.approx(1.3877e12 * 0.3, rel=1e-3)  # the mean omega_m is 0.3

@@ -54,6 +54,8 @@ def test_params_are_frozen():
         ({"train__epochs": None}, "train.epochs: expected an integer, got None"),
         ({"train": 3}, "train: expected a mapping of keys to values, got 3"),
         ({"maps__pixels": 100}, "maps.pixels: expected a power of two from 16 to 512, got 100"),
+        ({"maps__folder": "data/maps/CMD"}, "maps.folder: expected a folder outside data/maps, which a run empties"),
+        ({"maps__bases": ["users.example.org"]}, "maps.bases: expected URLs, got 'users.example.org'"),
         ({"maps__mesh": 32}, "maps.mesh: expected at least maps.particles = 64, got 32"),
         ({"tune__max_lr": [1e-2, 1e-3]}, "tune.max_lr: expected two positive numbers, the lower first"),
         ({"tune__max_lr": [1e-3]}, "tune.max_lr: expected 2 values"),

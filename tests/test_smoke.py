@@ -55,10 +55,7 @@ def stages_run(output):
     return {item.split(" × ")[-1]: int(item.split(" × ")[0]) if " × " in item else 1 for item in announced}
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A checkout in which the smoke profile was interrupted while it simulated, and then ran to its end."""
-    folder = tmp_path_factory.mktemp("smoke")
+def check_out(folder):
     for name in COPIED:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +64,13 @@ def project(tmp_path_factory):
         else:
             shutil.copy(source, target)
     (folder / ".venv").symlink_to(sys.prefix)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A checkout in which the smoke profile was interrupted while it simulated, and then ran to its end."""
+    folder = tmp_path_factory.mktemp("smoke")
+    check_out(folder)
 
     first = camelsight(folder, "paper", "--profile", "smoke", "--jobs", "2")
     deadline = time.monotonic() + 300
@@ -381,6 +385,30 @@ def test_files_of_a_release_are_adopted_and_bad_ones_refused(project, tmp_path):
     np.save(path, maps)
     assert run().returncode == 0
     np.testing.assert_array_equal(np.load(other / "data/maps" / path.name), maps)
+
+
+def test_real_maps_are_adopted_once_and_one_that_was_replaced_is_noticed(project, tmp_path):
+    """data/maps links to the files; a link that is hard keeps the old one, which DVC alone would go on with."""
+    folder, other, real = project[0], tmp_path / "other", tmp_path / "CMD"
+    check_out(other)
+    shutil.copytree(folder / "data/maps", real)
+    text = (ROOT / "profiles/smoke.yaml").read_text()
+    text = text.replace("profile: smoke", "profile: real").replace("source: mock", "source: camels")
+    (other / "profiles/real.yaml").write_text(text.replace("data/CMD", str(real)))
+    name = cmd.maps_file_name("IllustrisTNG")
+
+    finish(camelsight(other, "maps", "--profile", "real"))
+    assert (other / "data/maps" / name).samefile(real / name)
+    assert name in (other / "profiles/real.sha256").read_text()
+    assert "the maps are up to date" in finish(camelsight(other, "maps"))
+
+    maps = np.load(real / name)
+    maps[0, 0, 0] *= 1.01
+    (real / name).unlink()
+    np.save(real / name, maps)
+    output = finish(camelsight(other, "maps"), code=1)
+    assert f"data/maps/{name} is not the one in {real};" in output
+    assert f"maps: expected the {name} used before, sha256" in output and "Traceback" not in output
 
 
 def test_another_threshold_runs_its_own_chain_and_what_shows_it_and_nothing_else(project):

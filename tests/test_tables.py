@@ -87,10 +87,22 @@ def test_csv_misses_no_column():
 
 
 def test_parameters_have_the_ranges_of_the_suite():
-    lines = [cells(line) for line in tables.parameters_latex().splitlines() if line.endswith(r"\\")]
+    lines = [
+        cells(line)
+        for line in tables.parameters_latex("IllustrisTNG", "Nbody_IllustrisTNG").splitlines()
+        if line.endswith(r"\\")
+    ]
     assert lines[1] == [r"$\Omega_{\rm m}$", "0.1--0.5", "uniform", "matter density"]
     assert lines[6][:3] == [r"$A_{\rm AGN2}$", "0.5--2", "log-uniform"]
     assert "0.25--4" in tables.parameters_latex("Astrid").splitlines()[-3]
+
+
+def test_a_range_of_its_own_is_named_and_what_has_no_meaning_is_a_dash():
+    both = tables.parameters_latex("Nbody_IllustrisTNG", "IllustrisTNG", "SIMBA", "Astrid").splitlines()
+    assert cells(both[-3])[:3] == [r"$A_{\rm AGN2}$", "0.5--2 (Astrid: 0.25--4)", "log-uniform"]
+    assert cells(both[-4])[1] == "0.5--2"
+    gravity = tables.parameters_latex("Nbody_IllustrisTNG").splitlines()
+    assert [cells(line)[1:3] for line in gravity[-7:-2]] == [["0.6--1", "uniform"], *[["--", "--"]] * 4]
 
 
 @pytest.mark.parametrize(

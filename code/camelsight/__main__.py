@@ -1,4 +1,4 @@
-"""``python -m camelsight paper``: what will run and for how long, the run itself, and where its results are.
+"""``python -m camelsight paper`` (or ``maps``): what will run and for how long, the run itself, and its results.
 
 The work is done by ``dvc repro``. Before that, the chains cut -> tune -> train -> evaluate of all cases, and attribute
 for the uncut ones, which do not depend on one another, are run by several DVC processes at a time.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from camelsight import cli, dataset, params, paths, store
+from camelsight import cli, dataset, params, paths, release, store
 
 DVC = [sys.executable, "-m", "dvc"]
 CHAIN = ("cut", "tune", "train", "evaluate")
@@ -30,20 +30,32 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m camelsight", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     paper = commands.add_parser("paper", help="run what is out of date, up to the PDF")
-    paper.add_argument("--profile", help=f"copy {paths.PROFILES}/PROFILE.yaml to {paths.PARAMS} first")
+    maps = commands.add_parser("maps", help="simulate the maps, or fetch and check the real ones")
+    for command in (paper, maps):
+        command.add_argument("--profile", help=f"copy {paths.PROFILES}/PROFILE.yaml to {paths.PARAMS} first")
     paper.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
     arguments = parser.parse_args()
-    cli.guard(lambda: make_paper(arguments.profile, arguments.jobs), prefix="paper")
+    if arguments.command == "maps":
+        cli.guard(lambda: make_maps(arguments.profile), prefix="maps")
+    else:
+        cli.guard(lambda: make_paper(arguments.profile, arguments.jobs), prefix="paper")
+
+
+def make_maps(profile=None):
+    loaded = begin(profile)
+    if "maps" in out_of_date():
+        announce(loaded, ["maps"], 1)
+        _dvc("repro", "--quiet", "--single-item", "maps")
+    else:
+        print(f"Profile {loaded.profile}: the maps are up to date.")
+    print(f"  maps     {paths.MAPS}/ ({', '.join(loaded.suites)})")
 
 
 def make_paper(profile=None, jobs=None):
-    if profile:
-        activate(profile)
-    loaded = params.load(paths.PARAMS)
+    loaded = begin(profile)
     jobs = default_jobs(loaded) if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"expected --jobs of at least 1, got {jobs}")
-    prune(loaded)
     pending = out_of_date()
     announce(loaded, pending, jobs)
     start = time.monotonic()
@@ -54,6 +66,16 @@ def make_paper(profile=None, jobs=None):
     if pending:
         _dvc("repro", "--quiet")
     report(loaded, pending, time.monotonic() - start)
+
+
+def begin(profile):
+    """The params of ``profile``, or of the active one, with what they have no use for out of the way."""
+    if profile:
+        activate(profile)
+    loaded = params.load(paths.PARAMS)
+    prune(loaded)
+    release.unlink_replaced(loaded)
+    return loaded
 
 
 def activate(profile):

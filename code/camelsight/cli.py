@@ -110,6 +110,7 @@ def progress(total, what, unit, initial=0):
         total=total,
         desc=what,
         unit=unit,
+        unit_scale=unit == "B",
         initial=initial,
         dynamic_ncols=True,
         mininterval=0.5 if sys.stderr.isatty() else 30,

@@ -28,17 +28,22 @@ def splits(params):
     return split.by_simulation(params.maps.simulations, seed=params.split.seed, fractions=params.split.fractions)
 
 
-def cut_simulation(params, suite, case, maps, simulation, log10_range):
-    """The 15 maps of one simulation, cut. Always this many at a time, so that the same bits come out everywhere."""
+def read_simulation(maps, simulation):
+    """A copy of the 15 maps of one simulation, of which the memory map keeps nothing in memory."""
     index = split.map_indices([simulation])
-    uncut = np.array(maps[index[0] : index[-1] + 1])
+    original = np.array(maps[index[0] : index[-1] + 1])
     store.release(maps)
+    return original
+
+
+def cut_simulation(params, suite, case, original, simulation, log10_range):
+    """The 15 maps of one simulation, cut. Always this many at a time, so that the same bits come out everywhere."""
     return cuts.apply(
-        uncut,
+        original,
         cases.parse(case).cuts,
         log10_range=log10_range,
         generator=seeding.numpy_generator(params.seed, suite, case, "fill"),
-        indices=index,
+        indices=split.map_indices([simulation]),
     )
 
 
@@ -74,19 +79,23 @@ def survey(params, suite, case, *, folder=paths.MAPS, keep=(), on_simulation=lam
     """
     n = params.maps.simulations
     maps = store.open_maps(suite, n, params.maps.pixels, folder)
-    raw = cmd.statistics(maps)
-    cmd.check_values(raw, cmd.maps_file_name(suite))
-    log10_range = [float(np.log10(raw["min"])), float(np.log10(raw["max"]))]
-    case_cuts = cases.parse(case).cuts
+    case_cuts, uncut = cases.parse(case).cuts, cmd.Statistics()
+    log10_range = None
+    if any(cut.fill == "random" for cut in case_cuts):  # drawn from the range of the whole set
+        log10_range = _log10_range(cmd.statistics(maps), suite)
     sums, digests, removed, kept = np.zeros((n, 3)), [], np.zeros((n, len(case_cuts))), {}
-    for simulation, uncut in enumerate(maps.reshape(n, PER_SIMULATION, *maps.shape[1:])):
-        cut = cut_simulation(params, suite, case, maps, simulation, log10_range)
+    for simulation in range(n):
+        original = read_simulation(maps, simulation)
+        for image in original:
+            uncut.add(image)
+        cut = cut_simulation(params, suite, case, original, simulation, log10_range)
         sums[simulation] = scaling.sums(scaling.signed_log10(cut))
-        removed[simulation] = cuts.fraction_cut(uncut, case_cuts)
+        removed[simulation] = cuts.fraction_cut(original, case_cuts)
         digests.append(map_digest(cut))
         if simulation in keep:
             kept[simulation] = cut[0]
         on_simulation()
+    log10_range = _log10_range(uncut.result(), suite)
     mean, std = scaling.statistics(sums[splits(params)["train"]].sum(0))
     if not std > 0:
         raise ValueError(
@@ -96,7 +105,7 @@ def survey(params, suite, case, *, folder=paths.MAPS, keep=(), on_simulation=lam
         "suite": suite,
         "case": case,
         "fraction_cut": removed.mean(0),
-        "uncut": raw,
+        "uncut": uncut.result(),
         "log10_range": log10_range,
         "statistics_train": [mean, std],
         "statistics_all": scaling.statistics(sums.sum(0)),
@@ -104,6 +113,11 @@ def survey(params, suite, case, *, folder=paths.MAPS, keep=(), on_simulation=lam
         "digests": digests,
     }
     return record, kept
+
+
+def _log10_range(statistics, suite):
+    cmd.check_values(statistics, cmd.maps_file_name(suite))
+    return [float(np.log10(statistics["min"])), float(np.log10(statistics["max"]))]
 
 
 def load(params, suite, case, names, *, record=None, folder=paths.MAPS):
@@ -126,7 +140,7 @@ def _part(params, suite, case, simulations, maps, parameters, record):
     index = split.map_indices(simulations)
     scaled = np.empty((len(index), *maps.shape[1:]), dtype=np.float32)
     for position, simulation in enumerate(simulations):
-        cut = cut_simulation(params, suite, case, maps, simulation, record["log10_range"])
+        cut = cut_simulation(params, suite, case, read_simulation(maps, simulation), simulation, record["log10_range"])
         if map_digest(cut) != record["digests"][simulation]:
             raise ValueError(
                 f"expected the maps of simulation {simulation} that the cut stage saw for {suite} {case}, got others: "

@@ -6,10 +6,11 @@ PyYAML reads ``1e-3`` as a string, ruamel as a float; numbers are cast here, so 
 import difflib
 import typing
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 
 import yaml
 
-from camelsight import cases, theta
+from camelsight import cases, paths, theta
 
 BASELINES = ("mean", "noise")
 
@@ -18,6 +19,7 @@ BASELINES = ("mean", "noise")
 class Maps:
     source: str  # "mock": simulated here; "camels": files of the CMD release in `folder`
     folder: str
+    bases: tuple[str, ...]  # URLs of CMD's folder 2D_maps/data, from which missing files are fetched
     simulations: int
     pixels: int
     particles: int  # per side, mock only, as are mesh and steps
@@ -26,6 +28,10 @@ class Maps:
 
     def __post_init__(self):
         _check(self.source in ("mock", "camels"), "maps.source", "mock or camels", self.source)
+        inside = Path(self.folder).resolve().is_relative_to(paths.MAPS.resolve())
+        _check(not inside, "maps.folder", f"a folder outside {paths.MAPS}, which a run empties", self.folder)
+        for base in self.bases:
+            _check(base.startswith(("https://", "http://")), "maps.bases", "URLs", base)
         _check(self.simulations >= 3, "maps.simulations", "at least 3", self.simulations)
         power_of_two = self.pixels >= 16 and self.pixels & (self.pixels - 1) == 0
         _check(power_of_two and self.pixels <= 512, "maps.pixels", "a power of two from 16 to 512", self.pixels)

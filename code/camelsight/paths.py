@@ -29,6 +29,11 @@ def profile(name):
     return PROFILES / f"{name}.yaml"
 
 
+def digests(profile):
+    """The lock file that pins the files of CMD: sha256, size, name and source, a line a file."""
+    return PROFILES / f"{profile}.sha256"
+
+
 def maps(suite):
     return MAPS / cmd.maps_file_name(suite)
 

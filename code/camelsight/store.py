@@ -10,6 +10,7 @@ import mmap
 import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,11 @@ def tensor_digest(tensors):
     return digest.hexdigest()
 
 
+def file_digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def digest(*values):
     """sha256 of values, as JSON."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=plain).encode()).hexdigest()
@@ -125,7 +131,7 @@ def open_maps(suite, simulations, pixels, folder=paths.MAPS):
     """
     path = Path(folder) / cmd.maps_file_name(suite)
     if not path.exists():
-        raise ValueError(f"expected {path}, got no such file; run make paper, or put the file there")
+        raise ValueError(f"expected {path}, got no such file; run make maps")
     try:
         maps = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -147,13 +153,19 @@ def read_parameters(suite, simulations, folder=paths.MAPS):
     """The ``(simulations, 6)`` physical parameters of ``suite``; ValueError if the file holds anything else."""
     path = Path(folder) / cmd.params_file_name(suite)
     if not path.exists():
-        raise ValueError(f"expected {path}, got no such file; run make paper, or put the file there")
-    try:
-        values = np.loadtxt(path, ndmin=2)
-    except ValueError as error:
-        raise ValueError(f"expected a table of numbers in {path}, got: {' '.join(str(error).split())}") from None
+        raise ValueError(f"expected {path}, got no such file; run make maps")
+    values = read_table(path)
     cmd.check_params(values, simulations, suite, path.name)
     return values
+
+
+def read_table(path):
+    """The numbers of a text file, ``(rows, columns)`` float64; ValueError if it holds anything else, or nothing."""
+    try:
+        with warnings.catch_warnings(category=UserWarning, action="error"):  # numpy warns where there is nothing
+            return np.loadtxt(path, ndmin=2)
+    except (UserWarning, ValueError) as error:
+        raise ValueError(f"expected a table of numbers in {path}, got: {one_line(error)}") from None
 
 
 PREDICTIONS_FORMAT = "%.9e"
@@ -170,11 +182,8 @@ def read_predictions(path):
     """``(truth, mean, sigma)``, ``(N, P)`` each with P = 6 or 2; ValueError if the file holds anything else."""
     if not Path(path).is_file():
         raise ValueError(f"expected a file of predictions, got {path}, which is none")
-    try:
-        values = np.loadtxt(path, ndmin=2)
-    except ValueError as error:
-        raise ValueError(f"expected a table of numbers in {path}, got: {' '.join(str(error).split())}") from None
-    if values.shape[1] not in (18, 6) or not len(values):
+    values = read_table(path)
+    if values.shape[1] not in (18, 6):
         raise ValueError(
             f"expected 18 columns (six true values, six means, six sigmas) or 6 (two of each) in {path}, "
             f"got {len(values)} rows of {values.shape[1]}"

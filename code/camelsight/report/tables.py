@@ -115,13 +115,23 @@ def r2_latex(rows):
     return _booktabs(body, ("suite", "case", *theta.LABELS.values()))
 
 
-def parameters_latex(suite="IllustrisTNG"):
-    """The six parameters of ``suite``: symbol, range, prior, meaning, as a ``booktabs`` tabular."""
-    low, high = theta.ranges(suite)
-    body = [
-        (theta.LABELS[name], f"{a:g}--{b:g}", "log-uniform" if logarithmic else "uniform", _MEANINGS[name])
-        for name, a, b, logarithmic in zip(theta.NAMES, low, high, theta.LOG_UNIFORM, strict=True)
-    ]
+def parameters_latex(*suites):
+    """The six parameters of ``suites``: symbol, range, prior, meaning, as a ``booktabs`` tabular.
+
+    A suite whose range is not that of the first is named with its own; a parameter that means nothing in any of them
+    gets a dash.
+    """
+    body = []
+    for column, name in enumerate(theta.NAMES):
+        ranges = {}
+        for suite in suites:
+            if theta.meaningful(suite)[column]:
+                low, high = (limits[column] for limits in theta.ranges(suite))
+                ranges.setdefault(f"{low:g}--{high:g}", theta.hydro_suite(suite))
+        first, *others = ranges.items() or [("--", None)]
+        prior = "log-uniform" if theta.LOG_UNIFORM[column] else "uniform"
+        text = first[0] + "".join(f" ({suite}: {limits})" for limits, suite in others)
+        body.append((theta.LABELS[name], text, prior if ranges else "--", _MEANINGS[name]))
     return _booktabs(body, ("parameter", "range", "prior", "meaning"))
 
 

@@ -3,13 +3,13 @@
 import io
 import multiprocessing
 import signal
+import sys
 from concurrent import futures
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from camelsight import cli, paths, seeding, store, theta
+from camelsight import cli, params, paths, release, seeding, store, theta
 from camelsight.universe import cmd, linear, mock
 
 FORMAT = "%.5f"  # of the params files
@@ -20,19 +20,7 @@ def main(params):
     if params.maps.source == "mock":
         simulate(params)
     else:
-        adopt(params)
-
-
-def adopt(params):
-    """Check the files of ``maps.folder`` and link them into place; a folder on another disk is linked by name."""
-    folder = Path(params.maps.folder)
-    for suite in params.suites:
-        maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels, folder)
-        cmd.check_values(cmd.statistics(maps), cmd.maps_file_name(suite))
-        store.read_parameters(suite, params.maps.simulations, folder)
-    for suite in params.suites:
-        for name in (cmd.maps_file_name(suite), cmd.params_file_name(suite)):
-            store.link(folder / name, paths.MAPS / name)
+        release.adopt(params)
 
 
 def simulate(params):
@@ -128,5 +116,17 @@ def _simulate(job):
     return i, maps
 
 
+def examine(check=False, *, folder=None, json=False):
+    """Say all about the files of params.yaml, or of a folder: exit code 0 if they are as they should be, 1 if not."""
+    records = release.check(params.load(paths.PARAMS), folder)
+    good = not any(record["wrong"] for record in records)
+    if json:
+        cli.print_json({"good": good, "files": records})
+    else:
+        print(*map(release.describe, records), sep="\n")
+        print("Everything is as it should be." if good else "Something is WRONG; see above.")
+    sys.exit(0 if good else 1)
+
+
 if __name__ == "__main__":
-    cli.run_stage(main)
+    cli.run_stage(main, examine)

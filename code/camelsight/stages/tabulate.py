@@ -34,7 +34,7 @@ def main(params):
     store.write_text(paths.TABLES / "r2.csv", tables.csv_text(rows, R2_COLUMNS))
     store.write_text(paths.TABLES / "r2.md", tables.r2_markdown(rows))
     store.write_text(paths.TABLES / "r2.tex", tables.r2_latex(rows))
-    store.write_text(paths.TABLES / "parameters.tex", tables.parameters_latex(params.suites[0]))
+    store.write_text(paths.TABLES / "parameters.tex", tables.parameters_latex(*params.suites))
     numbers = _provenance(params) | _settings(params, metrics) | _results(params, metrics) | _attribution(params)
     store.write_text(paths.NUMBERS, tables.macros(numbers))
 
