@@ -129,7 +129,7 @@ def statistics_latex(rows):
     """Statistics of pixels as a ``booktabs`` tabular; ``rows`` are (label, dict), a missing statistic gets a dash."""
 
     def scientific(value):
-        mantissa, exponent = f"{value:.2e}".split("e")
+        mantissa, exponent = f"{value:.3e}".split("e")
         return rf"${mantissa}\times10^{{{int(exponent)}}}$"
 
     columns = {

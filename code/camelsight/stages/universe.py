@@ -11,6 +11,7 @@ FINER_MESH, MORE_STEPS = 2, 4  # of the run for convergence
 
 
 def main(params):
+    cli.keep_memory()
     maps = {suite: store.open_maps(suite, params.maps.simulations, params.maps.pixels) for suite in params.suites}
     record = {"statistics": {suite: validation.pixel_statistics(maps[suite]) for suite in params.suites}}
     if params.maps.source == "mock":
