@@ -47,12 +47,12 @@ def lattice(particles, box=BOX, device="cpu"):
 
 def linear_contrast(omega_m, sigma_8, seed, particles, device="cpu", linear_table=None, box=BOX):
     """``rfftn`` of the linear density contrast at z=0, complex64 ``(n, n, n // 2 + 1)``; without Nyquist modes."""
-    k = grids.wavenumbers(particles, box)
-    modes = torch.sqrt(sum(component**2 for component in k)).numpy().astype(np.float64)
-    distinct, where = np.unique(modes, return_inverse=True)
-    amplitude = np.sqrt(linear.power(distinct, omega_m, sigma_8, linear_table) / box**3) * particles**3
-    amplitude = torch.from_numpy(amplitude.astype(np.float32)[where.reshape(modes.shape)]).to(device)
-    return amplitude * white_noise(seed, particles, device)
+    index = torch.fft.fftfreq(particles, 1 / particles, device=device).int()
+    squared = index[:, None, None] ** 2 + index[None, :, None] ** 2 + index[: particles // 2 + 1] ** 2
+    k = 2 * np.pi / box * np.sqrt(np.arange(3 * (particles // 2) ** 2 + 1))  # of every sum of three squares
+    amplitude = np.sqrt(linear.power(k, omega_m, sigma_8, linear_table) / box**3) * particles**3
+    amplitude = torch.from_numpy(amplitude.astype(np.float32)).to(device)
+    return amplitude[squared] * white_noise(seed, particles, device)
 
 
 def white_noise(seed, particles, device="cpu"):
