@@ -104,13 +104,16 @@ def _growth_slope(log_a, y, omega_m):
 def nonlinear_power(k, omega_m, sigma_8):
     """Nonlinear P(k) at z=0 in (Mpc/h)^3 of an infinite universe, by HMCode2020 without feedback (Mead et al. 2021)."""
     parameters = _parameters(omega_m)
-    parameters.set_matter_power(redshifts=[0.0], kmax=2 * np.max(k) * HUBBLE, silent=True)
+    parameters.set_matter_power(redshifts=[0.0], kmax=1.1 * np.max(k) * HUBBLE, silent=True)
     parameters.NonLinear = camb.model.NonLinear_none
-    amplitude = (sigma_8 / camb.get_results(parameters).get_sigma8_0()) ** 2
+    transfer = camb.get_transfer_functions(parameters)
+    transfer.calc_power_spectra()
+    amplitude = (sigma_8 / transfer.get_sigma8_0()) ** 2
     parameters.InitPower.set_params(As=parameters.InitPower.As * amplitude, ns=N_S)
     parameters.NonLinear = camb.model.NonLinear_both
     parameters.NonLinearModel.set_params(halofit_version="mead2020")
-    grid, _, (power,) = camb.get_results(parameters).get_nonlinear_matter_power_spectrum()
+    transfer.calc_power_spectra(parameters)
+    grid, _, (power,) = transfer.get_nonlinear_matter_power_spectrum()
     return np.exp(CubicSpline(np.log(grid), np.log(power))(np.log(k)))
 
 
