@@ -67,3 +67,15 @@ def test_growth_is_the_integral_of_heath():
 def test_outside_the_table_is_refused(k, omega_m):
     with pytest.raises(ValueError, match=r"^expected (omega_m|k) in \[.*got"):
         linear.power(k, omega_m, 0.8)
+
+
+def test_nonlinear_power_leaves_large_scales_alone_and_raises_small_ones():
+    k = np.array([0.005, 0.01, 1.0, 10.0])
+    ratio = linear.nonlinear_power(k, 0.3, 0.8) / linear.power(k, 0.3, 0.8)
+    np.testing.assert_allclose(ratio[:2], 1, atol=0.02)
+    assert 3 < ratio[2] < ratio[3] < 100
+
+
+def test_nonlinear_power_is_that_of_hmcode_2020():
+    """Values from CAMB 2.0.5 called by hand at these parameters."""
+    np.testing.assert_allclose(linear.nonlinear_power(np.array([0.49, 1.43]), 0.3, 0.8), [727, 249], rtol=0.01)

@@ -97,7 +97,7 @@ def simulated(folder):
 
 def test_it_says_what_will_run_for_how_long_and_where_the_results_are(project):
     _, output = project
-    once = dict.fromkeys(("maps", "tabulate", "figures", "paper"), 1)
+    once = dict.fromkeys(("maps", "universe", "tabulate", "figures", "paper"), 1)
     assert stages_run(output) == once | dict.fromkeys(CHAIN, 6) | {"attribute": 2}
     assert re.search(r"Roughly \d+ min", output) and "paper/ms.pdf" in output and "not results on CAMELS" in output
 

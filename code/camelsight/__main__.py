@@ -1,7 +1,7 @@
 """``python -m camelsight paper`` (or ``maps``): what will run and for how long, the run itself, and its results.
 
-The work is done by ``dvc repro``. Before that, the chains cut -> tune -> train -> evaluate of all cases, and attribute
-for the uncut ones, which do not depend on one another, are run by several DVC processes at a time.
+The work is done by ``dvc repro``. Before that, the chains cut -> tune -> train -> evaluate of all cases, attribute
+for the uncut ones, and universe, which do not depend on one another, are run by several DVC processes at a time.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from camelsight import cli, dataset, params, paths, release, store
 
 DVC = [sys.executable, "-m", "dvc"]
 CHAIN = ("cut", "tune", "train", "evaluate")
-PARALLEL = (*CHAIN, "attribute")
+PARALLEL = (*CHAIN, "attribute", "universe")
 PROCESS_BYTES = 1.5e9  # of one process without its maps
 START_SECONDS = 3  # of a stage, before and after its own work
 
@@ -131,8 +131,8 @@ def out_of_date():
 
 
 def chains(loaded, pending):
-    """(name, targets) of every suite and case with something to do."""
-    everything = {}
+    """(name, targets) of the universe, and of every suite and case, with something to do."""
+    everything = {"universe": ["universe"]}
     for case in loaded.cases:
         for suite in loaded.suites:
             key = f"{suite}-{case}"
@@ -226,6 +226,8 @@ def _reason(log):
 
 
 def _summary(key, loaded):
+    if key == "universe":
+        return f"  {key}: power spectra and pixel statistics are in {paths.UNIVERSE}"
     suite = next(suite for suite in loaded.suites if key.startswith(f"{suite}-"))
     r2 = store.read_json(paths.metrics(suite, key.removeprefix(f"{suite}-")))["metrics"]["r2"]
     return f"  {key}: R² {r2['omega_m'][0]:.3f} (omega_m), {r2['sigma_8'][0]:.3f} (sigma_8)"

@@ -1,6 +1,7 @@
 """How a stage runs: arguments, params, one line for a person's mistake, and how long it took."""
 
 import argparse
+import ctypes
 import inspect
 import json
 import os
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from camelsight import params, paths, store
 
 INTERRUPTED = 130
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def run_stage(main, *commands):
@@ -97,6 +99,17 @@ def processes(threads, bytes_each):
     if (limit := _cgroup("memory.max")).isdigit():
         memory = min(memory, int(limit))
     return max(1, int(min(cores / threads, memory / bytes_each)))
+
+
+def keep_memory():
+    """Let this process keep the memory that it frees, where its allocator is glibc's.
+
+    By default glibc gives a large array back to the system and faults the next one in page by page, which takes 15%
+    of a step of gravity with 112^3 cells and 45% with 224^3.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            mallopt(parameter, 1 << 30)
 
 
 def _cgroup(name):

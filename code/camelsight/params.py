@@ -139,6 +139,7 @@ class Seconds:
     """What one item of each stage took where the profile was measured; for the forecast alone."""
 
     maps: float
+    universe: float
     cut: float
     tune: float
     train: float

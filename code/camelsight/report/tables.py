@@ -135,6 +135,30 @@ def parameters_latex(*suites):
     return _booktabs(body, ("parameter", "range", "prior", "meaning"))
 
 
+def statistics_latex(rows):
+    """Statistics of pixels as a ``booktabs`` tabular; ``rows`` are (label, dict), a missing statistic gets a dash."""
+
+    def scientific(value):
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return rf"${mantissa}\times10^{{{int(exponent)}}}$"
+
+    columns = {
+        "min": scientific,
+        "max": scientific,
+        "mean": scientific,
+        "std": scientific,
+        "std/mean": "${:.2f}$".format,
+    }
+    columns |= {"log10_mean": "${:.3f}$".format, "log10_std": "${:.3f}$".format}
+    body = []
+    for label, values in rows:
+        values = {**values, "std/mean": values["std"] / values["mean"]}
+        body.append((label, *(show(values[name]) if name in values else "--" for name, show in columns.items())))
+    return _booktabs(
+        body, ("maps", "min", "max", "mean", "std", "std/mean", r"mean of $\log_{10}$", r"std of $\log_{10}$")
+    )
+
+
 def _pivot(rows, cell, missing):
     """``(suite, case, six cells)`` in the order of first appearance, a suite's cases together."""
     table = {}

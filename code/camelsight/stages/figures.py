@@ -43,10 +43,19 @@ def main(params):
             attributions["density"][0], {method: attributions[method][0] for method in attribution.METHODS}
         ),
         "attribution_density": plotting.attribution_against_density(_profiles(params)),
+        **_universe(),
     }
     for name, figure in figures.items():
         for ending in ("pdf", "png"):
             _save(figure, paths.figure(name, ending))
+
+
+def _universe():
+    record = store.read_json(paths.UNIVERSE)
+    if "gravity" not in record:
+        return {name: plotting.not_simulated() for name in ("power_spectrum", "baryons")}
+    gravity, suites = record["gravity"], record["baryons"]
+    return {"power_spectrum": plotting.power_spectrum(gravity), "baryons": plotting.baryons(gravity["k"], suites)}
 
 
 def _r2_rows():

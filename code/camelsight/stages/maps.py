@@ -95,6 +95,7 @@ _prepared = None
 
 def _prepare(params, suites, linear_table):
     global _prepared
+    cli.keep_memory()
     torch.set_num_threads(params.threads)
     _prepared = params, suites, linear_table
 

@@ -35,7 +35,10 @@ def main(params):
     store.write_text(paths.TABLES / "r2.md", tables.r2_markdown(rows))
     store.write_text(paths.TABLES / "r2.tex", tables.r2_latex(rows))
     store.write_text(paths.TABLES / "parameters.tex", tables.parameters_latex(*params.suites))
+    universe = store.read_json(paths.UNIVERSE)
+    store.write_text(paths.TABLES / "statistics.tex", tables.statistics_latex(_statistics(params, universe)))
     numbers = _provenance(params) | _settings(params, metrics) | _results(params, metrics) | _attribution(params)
+    numbers |= _universe(universe)
     store.write_text(paths.NUMBERS, tables.macros(numbers))
 
 
@@ -127,6 +130,48 @@ def _attribution(params):
         numbers[f"VoidShare{word}"] = f"{100 * statistics['underdense_share'][0]:.0f}"
         numbers["UnderdenseArea"] = f"{100 * statistics['underdense_area'][0]:.0f}"
     return numbers
+
+
+def _statistics(params, universe):
+    """(label, statistics) of the maps at hand, then of the published ones."""
+    mock = " (mock)" if params.maps.source == "mock" else ""
+    ours = [(tables.suite_label(suite) + mock, values) for suite, values in universe["statistics"].items()]
+    published = [
+        (f"{suite} (published)", values | cmd.LOG10_BEFORE_MAY_2024.get(suite, {}))
+        for suite, values in cmd.PUBLISHED_STATISTICS.items()
+    ]
+    return ours + published
+
+
+def _universe(universe):
+    """What the appendix on the mock quotes; not available where maps are not simulated."""
+    names = (
+        "NUniverseSeeds",
+        "ConvergenceWorst",
+        "KHalfNyquist",
+        "KResolved",
+        "MockOverHMCodeLow",
+        "MockOverHMCodeHigh",
+    )
+    names += ("SuppressionTNG", "SuppressionSIMBA")
+    if "gravity" not in universe:
+        return dict.fromkeys(names, MISSING)
+    gravity = {name: np.array(value) for name, value in universe["gravity"].items()}
+    k, half = gravity["k"], float(gravity["k_half_nyquist"])
+    off = np.abs(gravity["power"][0] / gravity["converged"] - 1)[k <= half]
+    share = gravity["power"].mean(axis=0) / gravity["hmcode"]
+    values = [
+        len(gravity["power"]),
+        f"{100 * off.max():.0f}",
+        f"{half:.1f}",
+        f"{float(gravity['k_resolved']):.1f}",
+        f"{share[(k > 0.5) & (k < 1.5)].mean():.2f}",
+        f"{np.interp(half, k, share):.2f}",
+    ]
+    for suite in ("IllustrisTNG", "SIMBA"):
+        ratio = np.mean(universe["baryons"][suite]["fiducial"], axis=0)
+        values.append(f"{100 * (1 - ratio[(k > 9) & (k < 11)].mean()):.0f}")
+    return dict(zip(names, values, strict=True))
 
 
 if __name__ == "__main__":

@@ -82,6 +82,6 @@ def gate(x):
 def surroundings(positions, density, box):
     """Smoothed density ``(n,)`` and the way out ``(n, 3)``: from zero at a halo's centre to unit length outside it."""
     rho = grids.smooth(density, SMOOTHING, box).clamp_min(1e-3)
-    value = grids.read(torch.cat([grids.gradient(rho.log(), box), rho[None]]), positions, box)
+    value = grids.read([*grids.gradient(rho.log(), box), rho], positions, box)
     slope = -SMOOTHING * value[:, :3]
     return value[:, 3], slope / (1 + slope.square().sum(dim=1, keepdim=True)).sqrt()

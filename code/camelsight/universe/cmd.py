@@ -27,6 +27,8 @@ PUBLISHED_STATISTICS = {
 }
 # Smallest and largest pixel of IllustrisTNG before the bug at the boundary pixels was mended, from the same place.
 STATISTICS_BEFORE_MAY_2024 = {"IllustrisTNG": {"min": 4.5981e9, "max": 3.1863e15}}
+# Of log10 of these older maps: what the released code standardises all of them with.
+LOG10_BEFORE_MAY_2024 = {"IllustrisTNG": {"log10_mean": 11.104, "log10_std": 0.4918}}
 # Five digits are published; the two releases of IllustrisTNG differ by 1e-2 in the minimum and 1e-1 in the maximum. How
 # CMD summed up a thousand million pixels is not known, hence more room for the moments.
 EXTREMES_TOLERANCE = 1e-4

@@ -101,8 +101,24 @@ def _growth_slope(log_a, y, omega_m):
     return [slope1, 1.5 * matter * d1 - friction * slope1, slope2, 1.5 * matter * (d2 - d1**2) - friction * slope2]
 
 
-def _log_shape(omega_m, log_k):
-    parameters = camb.set_params(
+def nonlinear_power(k, omega_m, sigma_8):
+    """Nonlinear P(k) at z=0 in (Mpc/h)^3 of an infinite universe, by HMCode2020 without feedback (Mead et al. 2021)."""
+    parameters = _parameters(omega_m)
+    parameters.set_matter_power(redshifts=[0.0], kmax=1.1 * np.max(k) * HUBBLE, silent=True)
+    parameters.NonLinear = camb.model.NonLinear_none
+    transfer = camb.get_transfer_functions(parameters)
+    transfer.calc_power_spectra()
+    amplitude = (sigma_8 / transfer.get_sigma8_0()) ** 2
+    parameters.InitPower.set_params(As=parameters.InitPower.As * amplitude, ns=N_S)
+    parameters.NonLinear = camb.model.NonLinear_both
+    parameters.NonLinearModel.set_params(halofit_version="mead2020")
+    transfer.calc_power_spectra(parameters)
+    grid, _, (power,) = transfer.get_nonlinear_matter_power_spectrum()
+    return np.exp(CubicSpline(np.log(grid), np.log(power))(np.log(k)))
+
+
+def _parameters(omega_m):
+    return camb.set_params(
         H0=100 * HUBBLE,
         ombh2=OMEGA_B * HUBBLE**2,
         omch2=(omega_m - OMEGA_B) * HUBBLE**2,
@@ -112,6 +128,10 @@ def _log_shape(omega_m, log_k):
         WantCls=False,
         WantDerivedParameters=False,
     )
+
+
+def _log_shape(omega_m, log_k):
+    parameters = _parameters(omega_m)
     parameters.set_matter_power(redshifts=[0.0], kmax=K_CAMB * HUBBLE, silent=True)
     parameters.NonLinear = camb.model.NonLinear_none
     parameters.Accuracy.TransferkBoost = parameters.Accuracy.IntkAccuracyBoost = 0.7  # of its wave numbers

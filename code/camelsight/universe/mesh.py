@@ -9,13 +9,20 @@ import torch
 import torch.nn.functional as functional
 
 
+def cells_of(positions, mesh, box):
+    """``positions`` ``(3, n)``, of any image of the box, in cells: from 0 to below ``mesh``."""
+    cells = positions * (mesh / box)
+    cells -= mesh * torch.floor(cells / mesh)
+    return torch.where(cells < mesh, cells, 0.0)  # what a tiny negative number becomes rounds to mesh itself
+
+
 def cloud(positions, mesh, box):
     """The eight cells around every particle: flat index ``(8, n)`` int32 and share of its mass ``(8, n)``."""
-    cells = (positions.T * (mesh / box)).contiguous()
+    cells = cells_of(positions.T, mesh, box)
     lower = cells.floor()
     upper_share = cells - lower
-    lower = lower.int().remainder_(mesh)
-    index = torch.stack([lower, (lower + 1).remainder_(mesh)])  # (2, 3, n): lower or upper, axis, particle
+    lower = lower.int()
+    index = torch.stack([lower, torch.where(lower + 1 < mesh, lower + 1, 0)])  # (2, 3, n): lower or upper, axis
     share = torch.stack([1 - upper_share, upper_share])
     index[:, 0] *= mesh**2
     index[:, 1] *= mesh
@@ -32,12 +39,14 @@ def deposit(cells, mesh):
 
 
 def interpolate(fields, cells):
-    """Fields ``(c, mesh, mesh, mesh)`` at the particles of a ``cloud``: ``(n, c)``."""
-    value = torch.zeros(len(fields), cells[0].shape[1], dtype=fields.dtype, device=fields.device)
-    for field, row in zip(fields.flatten(1), value, strict=True):
+    """``fields``, any iterable of c times ``(mesh, mesh, mesh)``, at the particles of a ``cloud``: ``(n, c)``."""
+    values = []
+    for field in fields:
+        value = torch.zeros_like(cells[1][0])
         for index, share in zip(*cells, strict=True):
-            row.addcmul_(field.index_select(0, index), share)
-    return value.T
+            value.addcmul_(field.flatten().index_select(0, index), share)
+        values.append(value)
+    return torch.stack(values).T
 
 
 def paint(positions, mesh, box, weights=None):
@@ -47,8 +56,8 @@ def paint(positions, mesh, box, weights=None):
 
 
 def read(fields, positions, box):
-    """Fields ``(c, mesh, mesh, mesh)`` at ``positions``: ``(n, c)``."""
-    return interpolate(fields, cloud(positions, fields.shape[-1], box))
+    """Fields, c times ``(mesh, mesh, mesh)``, at ``positions``: ``(n, c)``."""
+    return interpolate(fields, cloud(positions, fields[0].shape[-1], box))
 
 
 def wavenumbers(mesh, box, device="cpu"):
@@ -77,38 +86,44 @@ def spectral_gradient(field_k, k, mesh):
 
 
 def gradient(field, box):
-    """Fourth-order central differences ``(3, mesh, mesh, mesh)``; a third of the cost of three transforms."""
+    """Fourth-order central differences along each axis in turn; a third of the cost of three transforms."""
     mesh = field.shape[0]
     padded = functional.pad(field[None, None], (2,) * 6, mode="circular")[0, 0]
-    slope = torch.empty(3, *field.shape, dtype=field.dtype, device=field.device)
     for axis in range(3):
         others = padded
         for other in (other for other in range(3) if other != axis):
             others = others.narrow(other, 2, mesh)
-        torch.sub(others.narrow(axis, 3, mesh), others.narrow(axis, 1, mesh), out=slope[axis])
-        slope[axis].mul_(8).sub_(others.narrow(axis, 4, mesh)).add_(others.narrow(axis, 0, mesh))
-    return slope.mul_(mesh / (12 * box))
+        slope = others.narrow(axis, 3, mesh) - others.narrow(axis, 1, mesh)
+        slope.sub_(others.narrow(axis, 4, mesh), alpha=1 / 8).add_(others.narrow(axis, 0, mesh), alpha=1 / 8)
+        yield slope.mul_(2 * mesh / (3 * box))
 
 
-def power_spectrum(field, box, bins):
-    """``(k, P)`` of a field's contrast in shells of one fundamental mode, (bins,) each, h/Mpc and (Mpc/h)^3."""
+def power_spectrum(field, box, bins, clouds=0):
+    """``(k, P)`` of a field's contrast in the first ``bins`` shells of one fundamental mode, h/Mpc and (Mpc/h)^3.
+
+    ``clouds``: how many cloud-in-cell windows the field carries and P is freed of; one after ``paint``. Shells and
+    window are those of Pylians; k is the mean over a shell, which reaches from n to n + 1 fundamental modes.
+    """
     mesh = field.shape[0]
-    contrast_k = torch.fft.rfftn(field.double() / field.double().mean() - 1) / mesh**3
-    index = torch.fft.fftfreq(mesh, 1 / mesh, dtype=torch.float64)
-    last = torch.arange(mesh // 2 + 1, dtype=torch.float64)
-    radius = (index[:, None, None] ** 2 + index[None, :, None] ** 2 + last**2).sqrt().flatten()
-    twice = torch.where((last > 0) & (last < mesh / 2), 2.0, 1.0).expand(mesh, mesh, -1).flatten().double()
-    shell = radius.round().long()
-    count = torch.bincount(shell, twice)
-    k = torch.bincount(shell, twice * radius) / count * 2 * np.pi / box
-    power = torch.bincount(shell, twice * contrast_k.abs().square().flatten().cpu()) / count * box**3
-    return k[1 : bins + 1].numpy(), power[1 : bins + 1].numpy()
+    contrast_k = torch.fft.rfftn(field / field.mean(dtype=torch.float64) - 1) / mesh**3
+    index = torch.fft.fftfreq(mesh, 1 / mesh, dtype=torch.float64, device=field.device)
+    last = torch.arange(mesh // 2 + 1, dtype=torch.float64, device=field.device)
+    axes = index[:, None, None], index[None, :, None], last
+    power = contrast_k.abs().square()
+    for axis in axes:
+        power /= torch.sinc(axis / mesh) ** (4 * clouds)
+    radius = sum(axis**2 for axis in axes).sqrt().flatten()
+    twice = torch.where((last > 0) & (last < mesh / 2), 2.0, 1.0).double().expand(mesh, mesh, -1).flatten()
+    shell = radius.int()
+    count, k, power = (torch.bincount(shell, twice * values) for values in (1.0, radius, power.flatten()))
+    k, power = ((total / count)[1 : bins + 1].cpu().numpy() for total in (k, power))
+    return k * 2 * np.pi / box, power * box**3
 
 
 def nearest(field, positions, box):
     """The value of ``field`` ``(mesh, mesh, mesh)`` at the node next to each of ``positions`` ``(3, n)``: ``(n,)``."""
     mesh = field.shape[0]
-    x, y, z = (positions * (mesh / box)).round().int().remainder_(mesh)
+    x, y, z = cells_of(positions + box / (2 * mesh), mesh, box).int()
     return field.flatten().index_select(0, (x * mesh + y) * mesh + z)
 
 

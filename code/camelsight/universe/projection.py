@@ -68,8 +68,7 @@ def spread_level(density, particles, pixels):
 
 def _deposit(count, tracers, weights, level, pixels):
     """Adds tracers to ``count``, which is flat over (level, axis, slab, pixel, pixel)."""
-    cell = (tracers * (pixels / BOX)).floor().int().remainder_(pixels)
-    slab = (tracers * (SLABS / BOX)).floor().int().remainder_(SLABS)
+    cell, slab = (grids.cells_of(tracers, number, BOX).int() for number in (pixels, SLABS))
     for axis in range(3):
         i, j = (other for other in range(3) if other != axis)
         index = ((level * 3 + axis) * SLABS + slab[axis]) * pixels

@@ -1,0 +1,39 @@
+"""How good the mock is: power spectra of its particles, and statistics of the pixels of its maps."""
+
+import numpy as np
+
+from camelsight.universe import baryons, cmd
+from camelsight.universe import mesh as grids
+
+
+def spectrum(parts, particles):
+    """``(k, P)`` of matter given as pairs of positions ``(n, 3)`` and weights ``(n,)`` or None; h/Mpc, (Mpc/h)^3.
+
+    It reaches the Nyquist wave number of twice as many cells as ``particles`` a side, and 16 h/Mpc at least.
+    """
+    mesh = max(128, 2 * particles)
+    field = sum(grids.paint(positions, mesh, cmd.BOX, weights) for positions, weights in parts)
+    return grids.power_spectrum(field, cmd.BOX, mesh // 2 - 1, clouds=1)
+
+
+def hydro_spectrum(positions, theta, suite, particles):
+    """``spectrum`` of a hydrodynamic ``suite`` whose gravity-only run ended at ``positions``."""
+    density = grids.paint(positions, particles, cmd.BOX)
+    return spectrum(baryons.components(positions, density, theta, suite, cmd.BOX), particles)
+
+
+def resolved(k, power, converged, tolerance=0.1):
+    """The first ``k`` at which ``power`` is off from that of a ``converged`` run by ``tolerance``; else the last."""
+    off = np.flatnonzero(np.abs(power / converged - 1) > tolerance)
+    return float(k[off[0]] if len(off) else k[-1])
+
+
+def pixel_statistics(maps, chunk=64):
+    """``cmd.statistics`` of ``maps`` ``(n, pixels, pixels)``, read in chunks, with mean and std of log10 of pixels."""
+    total = squares = 0.0
+    for start in range(0, len(maps), chunk):
+        log10 = np.log10(np.asarray(maps[start : start + chunk], dtype=np.float64))
+        total, squares = total + log10.sum(), squares + (log10**2).sum()
+    mean = total / maps.size
+    spread = {"log10_mean": float(mean), "log10_std": float(np.sqrt(squares / maps.size - mean**2))}
+    return cmd.statistics(maps, chunk) | spread
