@@ -136,6 +136,12 @@ def load(params, suite, case, names, *, record=None, folder=paths.MAPS):
     }
 
 
+def load_tensors(params, suite, case, names, device):
+    """(maps, targets) of each part on ``device``, of which nothing else stays on the host."""
+    parts = load(params, suite, case, names)
+    return [((part := parts.pop(name)).maps.to(device), part.targets.to(device)) for name in names]
+
+
 def _part(params, suite, case, simulations, maps, parameters, record):
     index = split.map_indices(simulations)
     scaled = np.empty((len(index), *maps.shape[1:]), dtype=np.float32)

@@ -45,10 +45,7 @@ def predict(net, part, suite, views):
     net, maps = net.to(cli.device()), part.maps.to(cli.device())
     groups = range(1 if views == "1" else VIEWS)
     table = scaling.symmetry_table(maps.shape[-1], maps.device)
-    seen = [
-        training.predict(net, scaling.transform(maps, torch.full((len(maps),), g, device=maps.device), table))
-        for g in groups
-    ]
+    seen = [_view(net, maps, group, table) for group in groups]
     mean, sigma = (torch.stack(view, dim=1).double().cpu().numpy() for view in zip(*seen, strict=True))  # (N, views, P)
     rows = {"index": part.index, "simulation": part.simulation, "truth": part.parameters}
     if views == "8":  # a view is a row
@@ -57,6 +54,15 @@ def predict(net, part, suite, views):
     else:
         mean, sigma = mean.mean(1), sigma.mean(1)
     return rows | {"mean": theta.denormalise(mean, suite), "sigma": theta.denormalise_sigma(sigma, suite)}
+
+
+def _view(net, maps, group, table):
+    """Normalised means and sigmas of the maps under one symmetry, which is applied batch by batch."""
+    batches = maps.split(training.PREDICT_BATCH)
+    turned = (
+        scaling.transform(batch, torch.full((len(batch),), group, device=maps.device), table) for batch in batches
+    )
+    return [torch.cat(part) for part in zip(*(training.predict(net, batch) for batch in turned), strict=True)]
 
 
 def measure(predictions, generator=None, params=None):

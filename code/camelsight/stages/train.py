@@ -8,7 +8,7 @@ def main(params, suite, case):
     spec, device = params.train, cli.device()
     precision = training.resolve_precision(spec.precision, device)
     hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
-    parts = dataset.load(params, suite, case, ("train", "valid"))
+    train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
     net = network.build(
         hyperparameters["hidden"],
         hyperparameters["dropout"],
@@ -29,7 +29,8 @@ def main(params, suite, case):
 
         history = training.fit(
             net,
-            *((parts[name].maps.to(device), parts[name].targets.to(device)) for name in ("train", "valid")),
+            train,
+            valid,
             epochs=spec.epochs,
             batch=spec.batch,
             max_lr=hyperparameters["max_lr"],

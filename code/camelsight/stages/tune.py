@@ -21,8 +21,7 @@ def main(params, suite, case):
         return
     spec, device = params.tune, cli.device()
     precision = training.resolve_precision(params.train.precision, device)
-    parts = dataset.load(params, suite, case, ("train", "valid"))
-    train, valid = ((parts[name].maps.to(device), parts[name].targets.to(device)) for name in ("train", "valid"))
+    train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
 
     key = dataset.resume_key(params, suite, case, device, "tune", precision, params.tune)
     journal = paths.CHECKPOINTS / f"tune-{key}.log"
