@@ -16,7 +16,6 @@ from camelsight.universe import cmd, download
 PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
 MASS_TOLERANCE = 0.05  # of a simulation's mean density against its omega_m; rows of another simulation are off by more
 BY_HAND = "copied"  # the source of a file that was not fetched
-CHUNK = 1 << 20
 
 
 def adopt(params):
