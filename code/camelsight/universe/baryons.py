@@ -32,7 +32,7 @@ class Feedback:
     reach_agn: float
     reach_power: float
     saturating: bool  # F(A) = F0 A / (1 + F0 A), else 1 - exp(-F0 A)
-    density_sn: float = 3.0
+    density_sn: float = 1.5
     density_agn: float = 60.0
     density_condensed: float = 20.0
     condensed: float = 0.8
@@ -43,9 +43,9 @@ class Feedback:
 
 
 SUITES = {
-    "IllustrisTNG": Feedback(0.8, 0.06, 1.6, 0.1, 1.3, False),
-    "SIMBA": Feedback(1.2, 0.08, 2.2, 0.3, 0.8, True),
-    "Astrid": Feedback(0.7, 0.04, 1.2, 0.1, 1.0, False),
+    "IllustrisTNG": Feedback(0.8, 0.06, 2.2, 0.1, 1.6, False),
+    "SIMBA": Feedback(1.2, 0.08, 3.2, 0.3, 1.0, True),
+    "Astrid": Feedback(0.7, 0.04, 1.6, 0.1, 1.2, False),
 }
 
 

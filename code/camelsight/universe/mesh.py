@@ -18,17 +18,20 @@ def cells_of(positions, mesh, box):
 
 def cloud(positions, mesh, box):
     """The eight cells around every particle: flat index ``(8, n)`` int32 and share of its mass ``(8, n)``."""
-    cells = cells_of(positions.T, mesh, box)
-    lower = cells.floor()
-    upper_share = cells - lower
+    upper_share = cells_of(positions.T, mesh, box)
+    lower = upper_share.floor()
+    upper_share -= lower
     lower = lower.int()
     index = torch.stack([lower, torch.where(lower + 1 < mesh, lower + 1, 0)])  # (2, 3, n): lower or upper, axis
-    share = torch.stack([1 - upper_share, upper_share])
     index[:, 0] *= mesh**2
     index[:, 1] *= mesh
-    index = index[:, None, None, 0] + index[None, :, None, 1] + index[None, None, :, 2]
-    share = share[:, None, None, 0] * share[None, :, None, 1] * share[None, None, :, 2]
-    return index.view(8, -1), share.view(8, -1)
+    index = _corners(index, torch.add)
+    return index, _corners(torch.stack([1 - upper_share, upper_share]), torch.mul)
+
+
+def _corners(ends, combine):
+    x, y, z = ends[:, None, None, 0], ends[None, :, None, 1], ends[None, None, :, 2]
+    return combine(combine(x, y), z).view(8, -1)
 
 
 def deposit(cells, mesh):

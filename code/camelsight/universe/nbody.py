@@ -120,6 +120,7 @@ def evolve_contrast(contrast_k, omega_m, *, mesh=None, steps=None, box=BOX):
     d1, d2, slope = growth_nodes(omega_m, steps)
     positions = lattice(particles, box, device) + d1[0] * first + d2[0] * second
     velocities = first + slope[0] * second
+    del first, second  # at 256^3 particles 400 MB
     for n in range(steps):
         keep, kick, half = bullfrog(d1[n : n + 2], d2[n], slope[n : n + 2])
         positions.add_(velocities, alpha=half)
