@@ -47,6 +47,32 @@ def profile(bins=16):
     return {"centres": centres, "area": area, "per_pixel": tuple(spread * per_pixel), "total": tuple(spread * total)}
 
 
+def by_suite_parameter_method(table):
+    return {suite: {name: dict.fromkeys(plotting.METHODS, table) for name in theta.COSMOLOGICAL} for suite in SUITES}
+
+
+def fourier(shells=45):
+    k = 0.2513 * np.arange(1, shells)
+    return by_suite_parameter_method({"k": k, "correlation": tuple(np.exp(-k / 5) + np.array([[0], [-0.1], [0.1]]))})
+
+
+def around():
+    r = np.linspace(0, 6, 17)
+    table = {"r": r, "profile": tuple(1 + np.exp(-(r**2)) + np.array([[0], [-0.1], [0.1]]))}
+    return by_suite_parameter_method({"voids": table, "halos": table})
+
+
+def checks():
+    layers = ["FC2", "FC1", *(f"C{block}{n}" for block in range(4) for n in (1, 2, 3))]
+    fall = {layer: 0.8 / (1 + number) for number, layer in enumerate(layers)}
+    cascade = {
+        layer: {name: dict.fromkeys(plotting.METHODS, fall[layer]) for name in theta.COSMOLOGICAL} for layer in layers
+    }
+    r2 = {key: [0.9, 0.8, 0.5, 0, -1, -8, -1] for key in (*plotting.METHODS, "random")}
+    curves = {"fractions": [0, 0.002, 0.01, 0.05, 0.1, 0.5, 1], "deletion": r2, "insertion": r2}
+    return cascade, dict.fromkeys(theta.COSMOLOGICAL, curves)
+
+
 @cache
 def figures():
     """One of each figure, those that depend on the cases for few and for many."""
@@ -75,7 +101,13 @@ def figures():
         "truth_prediction": plotting.truth_prediction(truth, truth + 0.01, truth / 10, suite="IllustrisTNG", r2=r2),
         "attribution_maps": plotting.attribution_maps(maps[0], signed),
         "attribution_against_density": plotting.attribution_against_density(bins),
+        "attribution_scales": plotting.attribution_scales(fourier(), rows_of(LARGE), 32.17),
+        "attribution_profiles": plotting.attribution_profiles(around()),
+        "sanity": plotting.sanity(*checks()),
     }
+    for number, ids in (("two", SMALL[::2]), ("six", LARGE[:1] + LARGE[8:13])):
+        panels = [(cases.parse(case), maps[0], rng.normal(size=(2, 16, 16)) / 1000) for case in ids]
+        drawn[f"attribution_cuts, {number} cases"] = plotting.attribution_cuts(panels)
     for number, ids in (("few", SMALL), ("many", LARGE)):
         panels = [(cases.parse(case), maps[0] - 3e11 * (case == "kmax_1")) for case in ids]
         drawn[f"cuts, {number} cases"] = plotting.cuts(panels)
@@ -251,15 +283,55 @@ def test_gallery_compares_suites_on_one_scale():
     assert "0.12" in panels[0].get_title() and "0.99" in panels[0].get_title()
 
 
-def test_attribution_keeps_its_sign_on_a_scale_centred_on_zero():
-    signed = np.linspace(-3, 1, 64).reshape(1, 8, 8)
-    figure = plotting.attribution_maps(densities((8, 8)), {"saliency": signed}, parameters=["sigma_8"])
-    image = next(axes.images[0] for axes in figure.axes if axes.get_title() == "Saliency")
-    shown = image.get_array().data
-    np.testing.assert_array_equal(np.sign(shown), np.sign(signed[0]))
-    assert np.percentile(np.abs(shown), 99) == pytest.approx(1)
-    assert float(image.norm(0)) == pytest.approx(0.5)
-    assert float(image.norm(-0.1)) == pytest.approx(1 - float(image.norm(0.1)))
+def signed_images(figure):
+    return [image for axes in figure.axes for image in axes.images if image.get_cmap().name == plotting.SIGNED_MAP]
+
+
+def test_attributions_keep_their_sign_on_one_scale_centred_on_zero():
+    signed = np.linspace(-3, 1, 128).reshape(2, 8, 8)
+    figure = plotting.attribution_maps(densities((8, 8)), {"saliency": signed, "gradient_shap": signed / 50})
+    images = signed_images(figure)
+    assert len(images) == 4 and len({(image.norm.vmin, image.norm.vmax) for image in images}) == 1
+    np.testing.assert_array_equal(images[0].get_array().data, signed[0])
+    norm = images[0].norm
+    assert float(norm(0)) == pytest.approx(0.5) and float(norm(-0.1)) == pytest.approx(1 - float(norm(0.1)))
+    assert norm.vmax == -norm.vmin == pytest.approx(np.percentile(np.abs([signed, signed / 50]), 99.5))
+
+
+def test_the_attributions_of_cut_cases_are_shown_below_their_maps():
+    panels = [
+        (cases.parse(case), densities((8, 8), seed), np.full((2, 8, 8), seed + 1.0)) for seed, case in enumerate(SMALL)
+    ]
+    figure = plotting.attribution_cuts(panels)
+    columns = np.array(figure.axes[:9]).reshape(3, 3).T
+    for (case, density, stack), column in zip(panels, columns, strict=True):
+        assert column[0].get_title() == case.label
+        np.testing.assert_array_equal(column[0].images[0].get_array(), density)
+        assert [axes.images[0].get_array()[0, 0] for axes in column[1:]] == stack[:, 0, 0].tolist()
+
+
+def test_scales_of_attribution_and_of_cuts_share_their_axis():
+    above, _, below, _ = plotting.attribution_scales(fourier(), rows_of(LARGE), 32.17).axes
+    assert above.get_xlim() == below.get_xlim()
+    np.testing.assert_allclose(
+        above.lines[0].get_ydata(), np.exp(-fourier()["IllustrisTNG"]["omega_m"]["saliency"]["k"] / 5)
+    )
+    np.testing.assert_allclose(next(curves(below))[2], [1, 5, 10, 20, 30, 40, 50], rtol=0.02)
+
+
+def test_profiles_around_voids_and_haloes_are_drawn():
+    axes = plotting.attribution_profiles(around()).axes
+    table = around()["IllustrisTNG"]["omega_m"]["saliency"]
+    for panel, kind in zip(axes, ("voids", "voids", "halos", "halos"), strict=True):
+        np.testing.assert_array_equal(panel.lines[0].get_ydata(), table[kind]["profile"][0])
+
+
+def test_the_sanity_panel_starts_with_the_trained_network_and_shows_r2_however_small():
+    cascade, curve = checks()
+    drawn, deletion, _ = plotting.sanity(cascade, curve).axes[:3]
+    assert drawn.lines[0].get_ydata()[:2].tolist() == [1, 0.8] and len(drawn.lines[0].get_ydata()) == len(cascade) + 1
+    assert deletion.lines[0].get_ydata().tolist() == curve["omega_m"]["deletion"]["saliency"]
+    assert deletion.get_ylim()[0] < -8
 
 
 def test_attribution_against_density_shows_both_averages_and_the_area():

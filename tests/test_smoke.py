@@ -19,7 +19,8 @@ import torch
 
 from camelsight import dataset, params, paths, store, theta
 from camelsight.inference import metrics, network, training
-from camelsight.stages import paper, train, tune
+from camelsight.interpretation import attribution, sanity
+from camelsight.stages import attribute, paper, train, tune
 from camelsight.universe import cmd
 
 ROOT = Path(__file__).parent.parent
@@ -98,7 +99,7 @@ def simulated(folder):
 def test_it_says_what_will_run_for_how_long_and_where_the_results_are(project):
     _, output = project
     once = dict.fromkeys(("maps", "universe", "tabulate", "figures", "paper"), 1)
-    assert stages_run(output) == once | dict.fromkeys(CHAIN, 6) | {"attribute": 2}
+    assert stages_run(output) == once | dict.fromkeys(CHAIN, 6) | {"attribute": 4, "sanity": 2}
     assert re.search(r"Roughly \d+ min", output) and "paper/ms.pdf" in output and "not results on CAMELS" in output
 
 
@@ -140,7 +141,7 @@ def test_the_pdf_holds_every_figure_without_a_loose_end(project):
     assert (folder / "paper/ms.pdf").read_bytes().startswith(b"%PDF")
     source = (folder / "paper/ms.tex").read_text()
     figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
-    assert len(figures) == 10 and all(f"{{{name}}}" in source for name in figures)
+    assert len(figures) == 14 and all(f"{{{name}}}" in source for name in figures)
     log = (folder / "paper/build/ms.log").read_text(errors="replace")
     assert "undefined" not in log.lower() and "multiply" not in log and "Overfull" not in log
     assert r"\newcommand{\IsMock}{1}" in (folder / "results/numbers.tex").read_text()
@@ -162,10 +163,58 @@ def test_no_number_of_a_result_is_typed_by_hand(project):
 
 def test_attributions_come_with_their_completeness(project):
     folder, _ = project
-    record = json.loads((folder / "results/attribute/IllustrisTNG.json").read_text())
-    for name in theta.COSMOLOGICAL:
-        assert len(record["completeness_gap"][name]) == 4
-        assert set(record["statistics"][name]) == {"saliency", "integrated_gradients", "gradient_shap"}
+    for case in ("original", "max_1e12_random"):
+        record = json.loads((folder / f"results/attribute/IllustrisTNG/{case}.json").read_text())
+        for name in theta.COSMOLOGICAL:
+            gaps = record["completeness_gap"][name]
+            assert len(gaps["integrated_gradients"]) == len(gaps["gradient_shap"]) == 4
+            flagged = [
+                index for index, gap in zip(record["index"], gaps["integrated_gradients"], strict=True) if gap > 0.01
+            ]
+            assert record["flagged"][name] == flagged
+            assert set(record["statistics"][name]) == set(attribution.METHODS)
+
+
+def test_interpretation_for_programs_has_the_agreed_form(project):
+    folder, _ = project
+    record = json.loads((folder / "results/interpretation.json").read_text())
+    assert set(record) == {"schema", *SUITES}
+    for suite in SUITES:
+        assert list(record[suite]) == list(theta.COSMOLOGICAL)
+        for by_method in record[suite].values():
+            assert list(by_method) == list(attribution.METHODS)
+            for one in by_method.values():
+                assert set(one) == {"per_pixel_ratio", "void_share", "completeness_p95", "sanity"}
+                for key in ("per_pixel_ratio", "void_share"):
+                    value, low, high = one[key]
+                    assert low <= high and value >= 0
+                wanted = set(sanity.CHECKS)
+                if suite != SUITES[0]:
+                    wanted -= {"label_shuffled", "seeds", "seeds_top"}
+                assert set(one["sanity"]) == wanted and all(isinstance(v, float) for v in one["sanity"].values())
+    assert set(record["schema"]["sanity"]) == set(sanity.CHECKS)
+
+
+def test_an_attribution_that_was_killed_goes_on_to_the_same_result(project, monkeypatch):
+    folder, _ = project
+    monkeypatch.chdir(folder)
+    loaded, result = params.load(), folder / "results/attribute/IllustrisTNG/original.json"
+    before, write = result.read_bytes(), store.write_checkpoint
+
+    def write_once(path, state):
+        write(path, state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(attribute, "CHUNK", 2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store, "write_checkpoint", write_once)
+        attribute.main(loaded, "IllustrisTNG", "original")
+    assert len(list((folder / "runs/checkpoints").glob("attribute-*.pt"))) == 1
+    done = []
+    monkeypatch.setattr(store, "write_checkpoint", lambda path, state: done.append(len(state["results"])))
+    attribute.main(loaded, "IllustrisTNG", "original")
+    assert done == [4] and result.read_bytes() == before
+    assert not list((folder / "runs/checkpoints").glob("attribute-*.pt"))
 
 
 def test_a_second_run_has_nothing_to_do(project):

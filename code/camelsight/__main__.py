@@ -1,7 +1,8 @@
 """``python -m camelsight paper`` (or ``maps``): what will run and for how long, the run itself, and its results.
 
-The work is done by ``dvc repro``. Before that, the chains cut -> tune -> train -> evaluate of all cases, attribute
-for the uncut ones, and universe, which do not depend on one another, are run by several DVC processes at a time.
+The work is done by ``dvc repro``. Before that, the chains cut -> tune -> train -> evaluate of all cases, attribute for
+those that attribute.cases names, sanity for the uncut ones, and universe, which do not depend on one another, are run
+by several DVC processes at a time.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from camelsight import cli, dataset, params, paths, release, store
 
 DVC = [sys.executable, "-m", "dvc"]
 CHAIN = ("cut", "tune", "train", "evaluate")
-PARALLEL = (*CHAIN, "attribute", "universe")
+PARALLEL = (*CHAIN, "attribute", "sanity", "universe")
 PROCESS_BYTES = 1.5e9  # of one process without its maps
 START_SECONDS = 3  # of a stage, before and after its own work
 
@@ -94,11 +95,12 @@ def activate(profile):
 
 def prune(loaded):
     """Remove the results of suites and cases that ``params.yaml`` no longer has: DVC sees folders as a whole."""
-    for folder in (paths.CUTS, paths.EVALUATIONS):
+    wanted = {paths.CUTS: loaded.cases, paths.EVALUATIONS: loaded.cases, paths.ATTRIBUTIONS: loaded.attribute.cases}
+    for folder, cases in wanted.items():
         for path in folder.glob("*/*"):
-            if path.parent.name not in loaded.suites or path.stem not in loaded.cases:
+            if path.parent.name not in loaded.suites or path.stem not in cases:
                 path.unlink()
-    for path in paths.ATTRIBUTIONS.glob("*"):
+    for path in paths.SANITY.glob("*"):
         if path.stem not in loaded.suites:
             path.unlink()
 
@@ -137,8 +139,10 @@ def chains(loaded, pending):
         for suite in loaded.suites:
             key = f"{suite}-{case}"
             everything[key] = [f"{stage}@{key}" for stage in CHAIN]
+            if case in loaded.attribute.cases:
+                everything[key].append(f"attribute@{key}")
             if case == "original":
-                everything[key].append(f"attribute@{suite}")
+                everything[key].append(f"sanity@{suite}")
     wanted = {key: [target for target in targets if target in pending] for key, targets in everything.items()}
     return [(key, targets) for key, targets in wanted.items() if targets]
 

@@ -112,6 +112,17 @@ def keep_memory():
             mallopt(parameter, 1 << 30)
 
 
+def free_bytes(device):
+    """What this process may still allocate on ``device``, cgroup limits included."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    if (limit := _cgroup("memory.max")).isdigit():
+        free = min(free, int(limit) - int(_cgroup("memory.current")))
+    return max(free, 0)
+
+
 def _cgroup(name):
     path = Path("/sys/fs/cgroup", name)
     return path.read_text().strip() if path.exists() else ""

@@ -12,7 +12,7 @@ import yaml
 
 from camelsight import cases, paths, theta
 
-BASELINES = ("mean", "noise")
+BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,44 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Attribute:
+    cases: tuple[str, ...]  # whose networks are asked
+    parameters: tuple[str, ...]
+    output: str  # "mean" or "sigma": the posterior mean of a parameter, or its standard deviation
     maps: int  # test maps, spread over the test simulations
-    baseline: str
-    ig_steps: int
+    baseline: str  # Integrated Gradients starts from it
+    shap_baseline: str  # GradientShap draws from it
+    ig_steps: int  # to begin with; more are taken where a map needs them to be complete
     shap_samples: int
+    views: str  # "1": the map; "mean8": the average over its eight symmetries
 
     def __post_init__(self):
         for name in ("maps", "ig_steps", "shap_samples"):
             _check(getattr(self, name) >= 1, f"attribute.{name}", "at least 1", getattr(self, name))
-        _check(self.baseline in BASELINES, "attribute.baseline", " or ".join(BASELINES), self.baseline)
+        for name in ("baseline", "shap_baseline"):
+            known = getattr(self, name) in BASELINES
+            _check(known, f"attribute.{name}", f"one of {', '.join(BASELINES)}", getattr(self, name))
+        _check(self.output in ("mean", "sigma"), "attribute.output", "mean or sigma", self.output)
+        _check(self.views in ("1", "mean8"), "attribute.views", "1 or mean8", self.views)
+        known = len(set(self.parameters)) == len(self.parameters) and set(self.parameters) <= set(theta.NAMES)
+        good = known and set(theta.COSMOLOGICAL) <= set(self.parameters)
+        what = f"some of {', '.join(theta.NAMES)}, each once, with {' and '.join(theta.COSMOLOGICAL)} among them"
+        _check(good, "attribute.parameters", what, list(self.parameters))
+
+
+@dataclass(frozen=True)
+class Sanity:
+    maps: int  # test maps
+    ig_steps: int
+    shap_samples: int
+    seeds: int  # other networks trained for the first suite; 0: none
+    seed_epochs: int
+    shuffled_epochs: int  # of the network trained on shuffled labels, for the first suite; 0: none
+
+    def __post_init__(self):
+        for name in ("maps", "ig_steps", "shap_samples", "seed_epochs"):
+            _check(getattr(self, name) >= 1, f"sanity.{name}", "at least 1", getattr(self, name))
+        for name in ("seeds", "shuffled_epochs"):
+            _check(getattr(self, name) >= 0, f"sanity.{name}", "at least 0", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -145,6 +174,7 @@ class Seconds:
     train: float
     evaluate: float
     attribute: float
+    sanity: float
     tabulate: float
     figures: float
     paper: float
@@ -163,6 +193,7 @@ class Params:
     train: Train
     evaluate: Evaluate
     attribute: Attribute
+    sanity: Sanity
     seconds: Seconds
 
     def __post_init__(self):
@@ -175,6 +206,9 @@ class Params:
         meanings = [cases.parse(case).cuts for case in self.cases]
         _check(len(set(meanings)) == len(meanings), "cases", "cases that differ", list(self.cases))
         _check("original" in self.cases, "cases", "original among them", list(self.cases))
+        asked = self.attribute.cases
+        good = "original" in asked and len(set(asked)) == len(asked) and set(asked) <= set(self.cases)
+        _check(good, "attribute.cases", f"some of {', '.join(self.cases)}, original among them", list(asked))
 
 
 def load(path="params.yaml"):

@@ -15,6 +15,8 @@ CUTS = Path("results/cuts")
 EVALUATIONS = Path("results/evaluate")
 ATTRIBUTIONS = Path("results/attribute")
 UNIVERSE = Path("results/universe.json")
+SANITY = Path("results/sanity")
+INTERPRETATION = Path("results/interpretation.json")
 TABLES = Path("results/tables")
 NUMBERS = Path("results/numbers.tex")
 FIGURES = Path("figures")
@@ -79,12 +81,16 @@ def metrics(suite, case):
     return EVALUATIONS / suite / f"{case}.json"
 
 
-def attributions(suite):
-    return ATTRIBUTIONS / f"{suite}.npz"
+def attributions(suite, case):
+    return ATTRIBUTIONS / suite / f"{case}.npz"
 
 
-def attribution_statistics(suite):
-    return ATTRIBUTIONS / f"{suite}.json"
+def attribution_statistics(suite, case):
+    return ATTRIBUTIONS / suite / f"{case}.json"
+
+
+def sanity(suite):
+    return SANITY / f"{suite}.json"
 
 
 def figure(name, ending):

@@ -103,11 +103,8 @@ def r2_markdown(rows):
 def r2_latex(rows):
     """The table of ``r2_markdown`` as a ``booktabs`` tabular."""
 
-    def cell(value, low, high, digits):
-        return f"${value:.{digits}f}^{{+{max(high - value, 0):.{digits}f}}}_{{-{max(value - low, 0):.{digits}f}}}$"
-
     body = []
-    for suite, group in groupby(_pivot(rows, cell, "--"), key=lambda line: line[0]):
+    for suite, group in groupby(_pivot(rows, _plus_minus, "--"), key=lambda line: line[0]):
         gap = r"\addlinespace " if body else ""
         labels = [gap + escape(suite_label(suite))]
         for _, case, cells in group:
@@ -157,6 +154,57 @@ def statistics_latex(rows):
     return _booktabs(
         body, ("maps", "min", "max", "mean", "std", "std/mean", r"mean of $\log_{10}$", r"std of $\log_{10}$")
     )
+
+
+def attribution_latex(interpretation, labels):
+    """What each method says of voids and dense pixels, as a ``booktabs`` tabular.
+
+    ``interpretation`` is suite → parameter → method → dict with per_pixel_ratio, void_share (value, low, high) and
+    completeness_p95 (or None); ``labels`` the methods' names.
+    """
+    body = []
+    for suite, by_parameter in interpretation.items():
+        names = [(r"\addlinespace " if body else "") + escape(suite_label(suite))]
+        for parameter, by_method in by_parameter.items():
+            symbols = [theta.LABELS[parameter]]
+            for method, record in by_method.items():
+                gap = record["completeness_p95"]
+                body.append(
+                    (
+                        names.pop() if names else "",
+                        symbols.pop() if symbols else "",
+                        labels[method],
+                        _plus_minus(*record["per_pixel_ratio"], 2),
+                        _plus_minus(*(100 * value for value in record["void_share"]), 1),
+                        "--" if gap is None else f"{100 * gap:.1f}",
+                    )
+                )
+    return _booktabs(body, ("suite", "parameter", "method", "per-pixel ratio", r"void share (\%)", r"gap (\%)"))
+
+
+def sanity_latex(interpretation, labels, limits):
+    """The checks of one suite's attributions: a row a check, a column a parameter and method; failures in bold.
+
+    ``interpretation`` is parameter → method → dict with sanity, a dict of check → (value, passed); ``limits`` maps each
+    check to its limit in words.
+    """
+    columns = [
+        (name, method, records[method]["sanity"]) for name, records in interpretation.items() for method in records
+    ]
+    body = []
+    for check, limit in limits.items():
+        cells = []
+        for _, _, checks in columns:
+            value, passed = checks.get(check, (None, True))
+            text = "--" if value is None else f"{value:.2f}"
+            cells.append(text if passed else rf"\textbf{{{text}}}")
+        body.append((escape(check.replace("_", " ")), f"${limit}$", *cells))
+    header = [f"{theta.LABELS[name]} {labels[method]}" for name, method, _ in columns]
+    return _booktabs(body, ("check", "passes", *header))
+
+
+def _plus_minus(value, low, high, digits):
+    return f"${value:.{digits}f}^{{+{max(high - value, 0):.{digits}f}}}_{{-{max(value - low, 0):.{digits}f}}}$"
 
 
 def _pivot(rows, cell, missing):

@@ -1,103 +1,207 @@
-"""Attributions of the network of the uncut case, on its test maps, and their statistics against density."""
+"""Attributions of the network of a case, on its test maps, and their statistics in the cosmic web; resumable."""
 
 import numpy as np
 import torch
 
 from camelsight import cases, cli, dataset, paths, seeding, store, theta
 from camelsight.inference import network
-from camelsight.interpretation import attribution, cosmic_web
+from camelsight.interpretation import attribution, cosmic_web, sanity
 
-CASE = "original"
 KEPT = 4  # maps whose attributions are stored for the figures
-CHUNK = 8  # maps at a time, so that progress shows
+CHUNK = 5  # maps between two checkpoints
 
 
-def main(params, suite):
+def main(params, suite, case):
     spec, device = params.attribute, cli.device()
-    hyperparameters = store.read_json(paths.tuning(suite, CASE))["hyperparameters"]
+    hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
     net = network.build(hyperparameters["hidden"], hyperparameters["dropout"], size=params.maps.pixels)
-    store.read_weights(paths.weights(suite, CASE), net).to(device)
-    part = dataset.load(params, suite, CASE, ("test",))["test"]
-    record = store.read_json(paths.cut(suite, CASE))
-    chosen = _spread(part.simulation, spec.maps)
-
-    mean, std = record[f"statistics_{params.train.normalisation}"]
-    references = attribution.baselines(
-        spec.baseline,
-        part.maps.shape[1:],
-        count=spec.shap_samples,
-        log10_range=record["log10_range"],
-        mean=mean,
-        std=std,
-        generator=seeding.numpy_generator(params.seed, suite, CASE, "baseline"),
-    )
-    seed = seeding.entropy(params.seed, suite, CASE, "gradient_shap")
-    values, gaps = {}, {}
-    with cli.progress(len(theta.COSMOLOGICAL) * len(chosen), f"attribute {suite}", "map") as bar:
-        for name in theta.COSMOLOGICAL:
-            pieces = []
-            for start in range(0, len(chosen), CHUNK):
-                rows = chosen[start : start + CHUNK]
-                pieces.append(
-                    attribution.attribute(
-                        net,
-                        part.maps[rows].to(device),
-                        theta.NAMES.index(name),
-                        references=references,
-                        ig_steps=spec.ig_steps,
-                        shap_samples=spec.shap_samples,
-                        seed=seeding.entropy(seed, start),
-                    )
-                )
-                bar.update(len(rows))
-            values[name] = {
-                method: torch.cat([piece[method] for piece, _ in pieces]).cpu().numpy()
-                for method in attribution.METHODS
-            }
-            gaps[name] = torch.cat([gap for _, gap in pieces]).cpu().numpy()
-
-    suite_maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
-    density = np.stack([suite_maps[index] for index in part.index[chosen]])
-    omega_m = part.parameters[chosen, 0]
-    overdensity = density / (cases.MEAN_SURFACE_DENSITY * omega_m[:, None, None])
-    generator = seeding.numpy_generator(params.seed, suite, CASE, "attribution bootstrap")
-    statistics = {
+    net = attribution.fold(store.read_weights(paths.weights(suite, case), net)).to(device)
+    part = dataset.load(params, suite, case, ("test",))["test"]
+    record = store.read_json(paths.cut(suite, case))
+    chosen = attribution.spread(part.simulation, spec.maps)
+    maps, indices, simulation = part.maps[chosen], part.index[chosen], part.simulation[chosen]
+    results = _attributions(params, suite, case, net, maps, indices, record)
+    values = {
+        method: torch.stack([one["values"][method] for one in results]).cpu().numpy() for method in attribution.METHODS
+    }  # (M, P, n, n)
+    gaps = {
         name: {
-            method: cosmic_web.density_profile(
-                values[name][method], overdensity, part.simulation[chosen], generator=generator
-            )
+            method: np.array([float(one["record"]["gap"][method][column]) for one in results])
+            for method in results[0]["record"]["gap"]
+        }
+        for column, name in enumerate(spec.parameters)
+    }
+    equivariance = {
+        name: {
+            method: np.mean([float(one["record"]["equivariance"][method][column]) for one in results])
             for method in attribution.METHODS
         }
-        for name in theta.COSMOLOGICAL
+        for column, name in enumerate(spec.parameters)
+        if "equivariance" in results[0]["record"]
     }
-    store.write_arrays(
-        paths.attributions(suite),
-        index=part.index[chosen][:KEPT],
-        parameters=part.parameters[chosen][:KEPT],
-        density=density[:KEPT],
-        **{
-            method: np.stack([values[name][method][:KEPT] for name in theta.COSMOLOGICAL], axis=1)  # (K, P, n, n)
+
+    suite_maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+    density = np.stack([suite_maps[index] for index in indices])
+    overdensity = density / (cases.MEAN_SURFACE_DENSITY * part.parameters[chosen, 0][:, None, None])
+    web = {
+        "density": cosmic_web.density_classes(overdensity),
+        "tidal": cosmic_web.tidal_classes(overdensity),
+    }
+    table, agreement = cosmic_web.compare(*web.values())
+    statistics = {
+        name: {
+            method: _statistics(values[method][:, column], overdensity, web, simulation, params, suite, case)
             for method in attribution.METHODS
-        },
+        }
+        for column, name in enumerate(spec.parameters)
+    }
+    mean, std = record[f"statistics_{params.train.normalisation}"]
+    signed_log = maps[:KEPT].double().numpy() * std + mean
+    store.write_arrays(
+        paths.attributions(suite, case),
+        index=indices[:KEPT],
+        parameters=part.parameters[chosen][:KEPT],
+        density=np.sign(signed_log) * 10 ** np.abs(signed_log),  # cut, as the network sees it
+        **{f"{name}_classes": classes[:KEPT] for name, classes in web.items()},
+        **{method: stack[:KEPT] for method, stack in values.items()},
     )
     store.write_json(
-        paths.attribution_statistics(suite),
+        paths.attribution_statistics(suite, case),
         {
             "suite": suite,
-            "case": CASE,
-            "index": part.index[chosen],
+            "case": case,
+            "index": indices,
             "completeness_gap": gaps,
+            "flagged": {
+                name: indices[gap["integrated_gradients"] > attribution.TOLERANCE] for name, gap in gaps.items()
+            },
+            "steps": [one["record"]["steps"] for one in results],
+            "equivariance": equivariance,
+            "web": {"rows": "density", "columns": "tidal", "shares": table, "agreement": agreement},
             "statistics": statistics,
-            **store.plain(spec),
+            "agreement": _agreement(values, spec.parameters),
+            "curves": _curves(
+                params, suite, case, net, part.maps[chosen], part.targets[chosen], indices, values, record
+            ),
+            "settings": store.plain(spec),
         },
+    )
+    _checkpoint(params, suite, case, net).unlink(missing_ok=True)
+
+
+def _attributions(params, suite, case, net, maps, indices, record):
+    """[{"values", "record"}, ...] of ``attribution.attribute`` for each map; goes on where it was cut off."""
+    spec, device = params.attribute, cli.device()
+    attribute = attribution.symmetric if spec.views == "mean8" else attribution.attribute
+    batch = attribution.batch_size(net, params.maps.pixels, cli.free_bytes(device))
+    checkpoint = _checkpoint(params, suite, case, net)
+    results = (store.read_checkpoint(checkpoint, device) or {"results": []})["results"]
+    with cli.progress(len(maps), f"attribute {suite} {case}", "map", len(results)) as bar:
+        for scaled, index in list(zip(maps, indices, strict=True))[len(results) :]:
+            start = _baseline(params, suite, case, record, scaled, index, spec.baseline, 1)
+            references = _baseline(params, suite, case, record, scaled, index, spec.shap_baseline, spec.shap_samples)
+            values, one = attribute(
+                net,
+                scaled.to(device),
+                _outputs(spec),
+                start=start[0].to(device),
+                references=references.to(device),
+                ig_steps=spec.ig_steps,
+                shap_samples=spec.shap_samples,
+                seed=seeding.entropy(params.seed, suite, case, "gradient_shap", index),
+                batch=batch,
+            )
+            results.append({"values": values, "record": one})
+            bar.update()
+            if len(results) % CHUNK == 0:
+                store.write_checkpoint(checkpoint, {"results": results})
+    return results
+
+
+def _outputs(spec):
+    """The indices of the network's outputs that are attributed."""
+    return [theta.NAMES.index(name) + len(theta.NAMES) * (spec.output == "sigma") for name in spec.parameters]
+
+
+def _baseline(params, suite, case, record, scaled, index, name, count):
+    mean, std = record[f"statistics_{params.train.normalisation}"]
+    return attribution.baselines(
+        name,
+        scaled,
+        count,
+        log10_range=record["log10_range"],
+        train_mean=record["statistics_train"][0],
+        mean=mean,
+        std=std,
+        generator=seeding.numpy_generator(params.seed, suite, case, "baseline", count, index),
     )
 
 
-def _spread(simulation, count):
-    """``count`` rows (or all), taken evenly from the simulations: their first maps first, then their second ones."""
-    _, position = np.unique(simulation, return_inverse=True)
-    order = np.lexsort((position, np.arange(len(simulation)) % dataset.PER_SIMULATION))
-    return order[:count]
+def _agreement(values, names):
+    """parameter -> method -> how well its pixels' order agrees with that of the other methods."""
+    measures = {"methods": sanity.rank_correlation, "methods_top": sanity.top_overlap}
+    return {
+        name: {
+            method: {
+                check: np.mean([measure(values[method][:, column], values[other][:, column])
+                                for other in attribution.METHODS if other != method])
+                for check, measure in measures.items()
+            }
+            for method in attribution.METHODS
+        }
+        for column, name in enumerate(names)
+    }  # fmt: skip
+
+
+def _curves(params, suite, case, net, maps, targets, indices, values, record):
+    """parameter -> {"fractions", "deletion": {method or "random": R²}, "insertion": likewise}.
+
+    For sigma there is no truth; its R² is against what the network says of the whole maps.
+    """
+    spec, device = params.attribute, cli.device()
+    starts = torch.stack(
+        [
+            _baseline(params, suite, case, record, scaled, index, spec.baseline, 1)[0]
+            for scaled, index in zip(maps, indices, strict=True)
+        ]
+    ).to(device)
+    maps = maps.to(device)
+    random = seeding.numpy_generator(params.seed, suite, case, "random order").random(maps.shape)
+    curves = {}
+    for column, (name, output) in enumerate(zip(spec.parameters, _outputs(spec), strict=True)):
+        if spec.output == "mean":
+            truth = targets[:, output].numpy()
+        else:
+            with torch.inference_mode():
+                truth = np.concatenate([net(one[None, None])[:, output].cpu().numpy() for one in maps])
+        orders = {method: np.abs(values[method][:, column]) for method in attribution.METHODS} | {"random": random}
+        curves[name] = {
+            "fractions": sanity.FRACTIONS,
+            "deletion": {key: sanity.curve(net, maps, starts, order, output, truth) for key, order in orders.items()},
+            "insertion": {key: sanity.curve(net, starts, maps, order, output, truth) for key, order in orders.items()},
+        }
+    return curves
+
+
+def _checkpoint(params, suite, case, net):
+    weights = store.tensor_digest(net.state_dict())
+    key = dataset.resume_key(params, suite, case, cli.device(), "attribute", params.attribute, weights)
+    return paths.CHECKPOINTS / f"attribute-{key}.pt"
+
+
+def _statistics(values, overdensity, web, simulation, params, suite, case):
+    settings = {"generator": seeding.numpy_generator(params.seed, suite, case, "attribution bootstrap")}
+    centres = {"voids": cosmic_web.void_centres(overdensity), "halos": cosmic_web.halo_centres(overdensity)}
+    return {
+        **cosmic_web.density_profile(values, overdensity, simulation, **settings),
+        "classes": {
+            name: cosmic_web.class_profile(values, classes, simulation, **settings) for name, classes in web.items()
+        },
+        "fourier": cosmic_web.cross_power(values, overdensity, simulation, **settings),
+        "around": {
+            name: cosmic_web.stacked_profile(values, points, simulation, **settings) for name, points in centres.items()
+        },
+    }
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from camelsight.report import plotting
 from camelsight.universe import cmd
 
 DPI = 200
+CUTS_SHOW = "integrated_gradients"
 
 
 def main(params):
@@ -18,7 +19,13 @@ def main(params):
     rows = _r2_rows()
     nyquist = np.pi * params.maps.pixels / cmd.BOX
     original = {suite: store.read_arrays(paths.cut_samples(suite, "original")) for suite in params.suites}
-    attributions = store.read_arrays(paths.attributions(first))
+    attributions = {case: store.read_arrays(paths.attributions(first, case)) for case in params.attribute.cases}
+    uncut = attributions["original"]
+    statistics = {
+        suite: store.read_json(paths.attribution_statistics(suite, "original"))["statistics"] for suite in params.suites
+    }
+    curves = store.read_json(paths.attribution_statistics(first, "original"))["curves"]
+    shown = [params.attribute.parameters.index(name) for name in theta.COSMOLOGICAL]
     predictions = store.read_arrays(paths.predictions(first, "original"))
     _, one_each = np.unique(predictions["simulation"], return_index=True)
     metrics = store.read_json(paths.metrics(first, "original"))
@@ -40,9 +47,21 @@ def main(params):
         "r2_kmax": plotting.r2_against_kmax(rows, nyquist, np.sqrt(2) * nyquist),
         "r2_density": plotting.r2_against_density(rows),
         "attribution_maps": plotting.attribution_maps(
-            attributions["density"][0], {method: attributions[method][0] for method in attribution.METHODS}
+            uncut["density"][0], {method: uncut[method][0, shown] for method in attribution.METHODS}
         ),
-        "attribution_density": plotting.attribution_against_density(_profiles(params)),
+        "attribution_cuts": plotting.attribution_cuts(
+            [
+                (cases.parse(case), arrays["density"][0], arrays[CUTS_SHOW][0, shown])
+                for case, arrays in attributions.items()
+            ],
+            method=CUTS_SHOW,
+        ),
+        "attribution_density": plotting.attribution_against_density(_arrays(statistics)),
+        "attribution_scales": plotting.attribution_scales(_arrays(statistics, "fourier"), rows, nyquist),
+        "attribution_profiles": plotting.attribution_profiles(_arrays(statistics, "around")),
+        "sanity": plotting.sanity(
+            store.read_json(paths.sanity(first))["cascade"], {name: curves[name] for name in theta.COSMOLOGICAL}
+        ),
         **_universe(),
     }
     for name, figure in figures.items():
@@ -63,19 +82,21 @@ def _r2_rows():
         return [row | {key: float(row[key]) for key in ("r2", "low", "high")} for row in csv.DictReader(file)]
 
 
-def _profiles(params):
-    """suite -> parameter -> method -> density profile, as arrays."""
-    profiles = {}
-    for suite in params.suites:
-        statistics = store.read_json(paths.attribution_statistics(suite))["statistics"]
-        profiles[suite] = {
-            name: {
-                method: {key: np.array(value, dtype=float) for key, value in profile.items()}
-                for method, profile in statistics[name].items()
-            }
+def _arrays(statistics, key=None):
+    """suite -> parameter -> method -> the statistics, or those under ``key``, with arrays for lists."""
+    return {
+        suite: {
+            name: {method: _as_arrays(one[key] if key else one) for method, one in by_parameter[name].items()}
             for name in theta.COSMOLOGICAL
         }
-    return profiles
+        for suite, by_parameter in statistics.items()
+    }
+
+
+def _as_arrays(value):
+    if isinstance(value, dict):
+        return {key: _as_arrays(inner) for key, inner in value.items()}
+    return np.array(value, dtype=float)
 
 
 def _save(figure, path):

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 
 from camelsight import cases, cli, dataset, paths, store, theta
+from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.report import provenance, tables
 from camelsight.universe import cmd
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
 METHOD = "integrated_gradients"
 MAKES_RESULTS = ("code", "paper", "dvc.yaml", "params.yaml", "requirements.lock")
+METHOD_LABELS = {"saliency": "Saliency", "integrated_gradients": "IG", "gradient_shap": "GradientSHAP"}
 MISSING = "n/a"
 
 
@@ -37,8 +39,25 @@ def main(params):
     store.write_text(paths.TABLES / "parameters.tex", tables.parameters_latex(*params.suites))
     universe = store.read_json(paths.UNIVERSE)
     store.write_text(paths.TABLES / "statistics.tex", tables.statistics_latex(_statistics(params, universe)))
-    numbers = _provenance(params) | _settings(params, metrics) | _results(params, metrics) | _attribution(params)
-    numbers |= _universe(universe)
+    interpretation = {suite: _interpretation(params, suite) for suite in params.suites}
+    store.write_json(paths.INTERPRETATION, {"schema": _schema(params), **interpretation})
+    store.write_text(paths.TABLES / "attribution.tex", tables.attribution_latex(interpretation, METHOD_LABELS))
+    judged = {
+        name: {
+            method: {"sanity": {check: (value, sanity.passes(check, value)) for check, value in one["sanity"].items()}}
+            for method, one in by_method.items()
+        }
+        for name, by_method in interpretation[params.suites[0]].items()
+        if name in theta.COSMOLOGICAL
+    }
+    limits = {
+        check: f"{'<' if sense == 'below' else '>'} {limit:g}" for check, (_, sense, limit) in sanity.CHECKS.items()
+    }
+    store.write_text(paths.TABLES / "sanity.tex", tables.sanity_latex(judged, METHOD_LABELS, limits))
+    numbers = (
+        _provenance(params) | _settings(params, metrics) | _results(params, metrics)
+        | _attribution(params) | _failures(judged) | _universe(universe)
+    )  # fmt: skip
     store.write_text(paths.NUMBERS, tables.macros(numbers))
 
 
@@ -115,20 +134,102 @@ def _results(params, metrics):
     return numbers
 
 
+def _interpretation(params, suite):
+    """parameter -> method -> what ``results/interpretation.json`` says of the uncut case."""
+    record = store.read_json(paths.attribution_statistics(suite, "original"))
+    checks = store.read_json(paths.sanity(suite))["checks"]
+    result = {}
+    for name in params.attribute.parameters:
+        curves = sanity.scores(record["curves"][name])
+        result[name] = {}
+        for method in attribution.METHODS:
+            statistics, gaps = record["statistics"][name][method], record["completeness_gap"][name].get(method)
+            found = {check: by[name][method] for check, by in checks.items()}
+            found |= record["agreement"][name][method] | {check: by[method] for check, by in curves.items()}
+            result[name][method] = {
+                "per_pixel_ratio": statistics["ratio"],
+                "void_share": [value[0] for value in statistics["classes"]["density"]["total"]],
+                "completeness_p95": None if gaps is None else float(np.percentile(gaps, 95)),
+                "sanity": {check: found[check] for check in sanity.CHECKS if check in found},
+            }
+    return result
+
+
+def _schema(params):
+    void = cosmic_web.THRESHOLDS[0]
+    output = {"mean": "posterior mean", "sigma": "posterior standard deviation"}[params.attribute.output]
+    return {
+        "form": "suite: parameter: method: per_pixel_ratio, void_share, completeness_p95, sanity: check: value",
+        "what": f"attributions of the network's {output} of each parameter to the pixels of uncut test maps",
+        "interval": "[value, low, high]: the central 95% of a bootstrap over simulations",
+        "per_pixel_ratio": "mean |attribution| of the pixels above the cosmic mean density over that of those below",
+        "void_share": f"share of the summed |attribution| from pixels with rho / cosmic mean below {void:g}",
+        "completeness_p95": "95th percentile over maps of |sum of the attributions - difference| / |difference|, where "
+        f"the difference is that of the output between map and baseline, and counts as {attribution.FLOOR:g} where it "
+        "is smaller; for gradient_shap the mean over its baselines is meant; null where no such sum exists",
+        "sanity": {check: f"{what}; passes {sense} {limit:g}" for check, (what, sense, limit) in sanity.CHECKS.items()},
+        "sanity_not_run": "a check that was not run for a suite is absent",
+    }
+
+
 def _attribution(params):
-    record = store.read_json(paths.attribution_statistics(params.suites[0]))
+    record = store.read_json(paths.attribution_statistics(params.suites[0], "original"))
+    settings, gaps = record["settings"], record["completeness_gap"]
+    all_gaps = np.concatenate([gaps[name][METHOD] for name in gaps])
     numbers = {
-        "IGSteps": record["ig_steps"],
-        "ShapSamples": record["shap_samples"],
+        "IGSteps": settings["ig_steps"],
+        "IGStepsMean": f"{np.mean(record['steps']):.0f}",
+        "ShapSamples": settings["shap_samples"],
         "NAttributionMaps": len(record["index"]),
-        "Baseline": record["baseline"],
-        "CompletenessP": f"{100 * np.percentile(np.concatenate(list(record['completeness_gap'].values())), 95):.1f}",
+        "Baseline": settings["baseline"],
+        "ShapBaseline": settings["shap_baseline"],
+        "AttributionViews": "averaged over eight symmetries" if settings["views"] == "mean8" else "of the map as it is",
+        "AttributedOutput": {"mean": "posterior mean", "sigma": "posterior standard deviation"}[settings["output"]],
+        "CompletenessP": f"{100 * np.percentile(all_gaps, 95):.1f}",
+        "CompletenessFlagged": int(np.sum(all_gaps > attribution.TOLERANCE)),
+        "CompletenessOf": len(all_gaps),
+        "VoidBelow": f"{cosmic_web.THRESHOLDS[0]:g}",
+        "SheetBelow": f"{cosmic_web.THRESHOLDS[1]:g}",
+        "FilamentBelow": f"{cosmic_web.THRESHOLDS[2]:g}",
+        "WebAgreement": f"{100 * record['web']['agreement']:.0f}",
     }
     for name, word in zip(theta.COSMOLOGICAL, ("OmegaM", "SigmaEight"), strict=True):
         statistics = record["statistics"][name][METHOD]
-        numbers[f"PerPixelRatio{word}"] = f"{statistics['ratio'][0]:.2f}"
-        numbers[f"VoidShare{word}"] = f"{100 * statistics['underdense_share'][0]:.0f}"
-        numbers["UnderdenseArea"] = f"{100 * statistics['underdense_area'][0]:.0f}"
+        density, tidal = (
+            [[value[0] for value in statistics["classes"][web][key]] for key in ("total", "area")]
+            for web in ("density", "tidal")
+        )
+        around = {key: statistics["around"][key]["profile"] for key in ("voids", "halos")}
+        numbers |= _triple(f"PerPixelRatio{word}", statistics["ratio"], 2)
+        numbers |= _triple(f"UnderdenseShare{word}", np.multiply(statistics["underdense_share"], 100), 0)
+        numbers |= _triple(f"VoidShare{word}", np.multiply(density[0], 100), 0)
+        numbers |= _triple(f"TidalVoidShare{word}", np.multiply(tidal[0], 100), 0)
+        numbers |= _triple(f"KHalf{word}", statistics["fourier"]["k_half"], 1)
+        numbers |= _triple(f"AtVoids{word}", [value[0] for value in around["voids"]], 2)
+        numbers |= _triple(f"AtHalos{word}", [value[0] for value in around["halos"]], 2)
+    numbers |= _triple("UnderdenseArea", np.multiply(statistics["underdense_area"], 100), 0)
+    numbers |= _triple("VoidArea", np.multiply(density[1], 100), 0)
+    numbers |= _triple("TidalVoidArea", np.multiply(tidal[1], 100), 0)
+    return numbers
+
+
+def _triple(name, triple, digits):
+    """Macros of a value and the limits of its interval; one that was never defined, as without any halo, is missing."""
+    return {
+        name + suffix: f"{value:.{digits}f}" if np.isfinite(value) else MISSING
+        for suffix, value in zip(("", "Low", "High"), np.asarray(triple, dtype=float), strict=True)
+    }
+
+
+def _failures(judged):
+    """The checks that each method fails for a cosmological parameter, in words."""
+    numbers = {}
+    for method in attribution.METHODS:
+        failed = [
+            check.replace("_", " ") for check in sanity.CHECKS
+            if not all(by_method[method]["sanity"].get(check, (0, True))[1] for by_method in judged.values())
+        ]  # fmt: skip
+        numbers[("Failed", method)] = ", ".join(failed) or "none"
     return numbers
 
 
