@@ -222,3 +222,33 @@ def test_read_only_maps_are_cut_too():
     maps.flags.writeable = False
     results = cuts.kmax(maps, 5), cuts.smooth(maps, 1), cuts.density(maps, 2e11, side="max", fill="clamp")
     assert all(np.array_equal(*pair) for pair in zip(expected, results, strict=True))
+
+
+def test_a_mode_exactly_at_k_max_is_cut():
+    """Where k_max squared is k squared to the last bit; elsewhere rounding decides."""
+    k2 = cuts._k_squared(32, 25.0)[0].numpy()
+    exact = [mode for mode in range(1, 15) if np.sqrt(k2[mode]) ** 2 == k2[mode]]
+    assert exact
+    for mode in exact:
+        maps, _ = wave(32, mode)
+        np.testing.assert_allclose(cuts.kmax(maps, np.sqrt(k2[mode])), np.ones_like(maps), atol=1e-6)
+
+
+@pytest.mark.parametrize("k_max", [0, -10, float("nan")])
+def test_an_impossible_k_max_is_refused(k_max):
+    with pytest.raises(ValueError, match="expected k_max above 0"):
+        cuts.kmax(lognormal_maps(), k_max)
+
+
+def test_reversed_and_big_endian_maps_are_cut_too():
+    maps = lognormal_maps()
+    np.testing.assert_array_equal(cuts.kmax(maps[:, ::-1], 5), cuts.kmax(maps[:, ::-1].copy(), 5))
+    np.testing.assert_array_equal(cuts.kmax(maps.astype(">f4"), 5), cuts.kmax(maps, 5))
+
+
+def test_indices_or_generators_that_do_not_fit_are_refused():
+    settings = {"side": "min", "fill": "random", "log10_range": RANGE}
+    with pytest.raises(ValueError, match="got 2 for 3"):
+        cuts.density(lognormal_maps(), 1e11, generator=np.random.default_rng(1), indices=[0, 1], **settings)
+    with pytest.raises(ValueError, match="got RandomState"):
+        cuts.density(lognormal_maps(), 1e11, generator=np.random.RandomState(1), **settings)

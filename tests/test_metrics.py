@@ -113,3 +113,13 @@ def test_rows_are_mapped_to_simulations_by_their_true_values_in_any_order(views,
 def test_a_single_simulation_has_no_r2_but_the_other_metrics():
     values = summary(*draw(1))
     assert np.isnan(values["r2"][0]).all() and np.isfinite(values["rmse"]).all()
+
+
+def test_a_negative_sigma_and_no_rows_at_all_are_refused():
+    truth, mean, sigma, simulation = draw(3)
+    with pytest.raises(ValueError, match=r"no sigma below 0, got 45 and -0\.1"):
+        metrics.summary(truth, mean, -sigma, simulation)
+    with pytest.raises(ValueError, match="at least one row"):
+        metrics.summary(truth[:0], mean[:0], sigma[:0], simulation[:0])
+    with pytest.raises(ValueError, match="of one shape"):
+        metrics.r2(truth, mean[:, :1])

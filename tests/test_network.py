@@ -230,3 +230,28 @@ def test_dropout_acts_before_each_dense_layer():
         net.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
     net(torch.randn(64, 1, 16, 16, generator=generator(1)))
     assert all((x == 0).float().mean() == pytest.approx(0.5, abs=0.1) for x in seen.values())
+
+
+def test_weights_that_are_not_finite_are_refused(released, tmp_path):
+    state = released.state_dict()
+    state["C12.weight"][0, 0] = float("nan")
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(
+        ValueError, match=r"expected finite weights in .*weights\.pt, got NaN or infinity in C12\.weight"
+    ):
+        network.load_published(tmp_path / "weights.pt")
+
+
+def test_without_a_generator_every_network_is_another():
+    torch.manual_seed(5)
+    one, two = network.build(2, 0.1, size=16), network.build(2, 0.1, size=16)
+    assert not torch.equal(one.C02.weight, two.C02.weight)
+
+
+def test_batchnorm_sees_the_whole_batch():
+    """The released training dealt a batch over three GPUs, and normalised each part by itself."""
+    net = network.build(2, 0.0, size=16, generator=generator()).train()
+    x, seen = torch.randn(9, 1, 16, 16, generator=generator(1)), []
+    net.C02.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    net(x)
+    torch.testing.assert_close(net.B02.running_mean, 0.1 * seen[0].mean((0, 2, 3)))

@@ -108,6 +108,16 @@ def test_a_case_starts_from_its_own_hyperparameters_or_those_of_the_uncut_maps(t
     assert tune.start_of("kmax_1").hidden == 5 and tune.start_of("kmax_3") == tune.start["original"]
 
 
+PUBLISHED_BEST = {  # max_lr, weight decay, dropout, hidden
+    "original": (4.87835e-3, 2.44190e-4, 0.20897, 7),
+    "kmax_1": (4.6934e-3, 1.4667e-5, 0.21625, 6),
+    "kmax_5": (4.8964e-3, 4.8761e-5, 0.34956, 7),
+    "kmax_10": (2.2935e-3, 2.1830e-6, 0.16278, 11),
+    "kmax_20": (3.8674e-3, 1.2738e-3, 0.04305, 11),
+    "kmax_30": (2.9060e-3, 1.4429e-2, 0.10639, 10),
+    "kmax_40": (2.1602e-3, 3.6375e-5, 0.01097, 11),
+    "kmax_50": (2.6805e-3, 2.0103e-5, 0.13817, 10),
+}
 KMAX, MAX = (1, 5, 10, 20, 30, 40, 50), ("5e10", "1e11", "2e11", "5e11", "1e12")
 MIN = ("1e11", "2e11", "4e11", "6e11", "8e11", "1e12", "2e12")
 
@@ -122,7 +132,8 @@ def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
     assert (profile.split.seed, profile.split.fractions) == (1, (0.9, 0.05, 0.05))
     assert (profile.train.epochs, profile.train.batch, profile.train.schedule) == (200, 128, "cyclic")
     assert profile.tune.trials == 0 and {f"kmax_{k}" for k in KMAX} < set(profile.tune.start)
-    assert profile.tune.start_of("kmax_30") == params.Hyperparameters(2.9060e-3, 1.4429e-2, 0.10639, 10)
-    assert profile.tune.start_of("min_1e12_clamp").hidden == 7
+    for case, values in PUBLISHED_BEST.items():
+        assert profile.tune.start_of(case) == params.Hyperparameters(*values), case
+    assert profile.tune.start_of("min_1e12_clamp") == params.Hyperparameters(*PUBLISHED_BEST["original"])
     ranges = ((1e-5, 5e-3), (1e-8, 1e-1), (0.0, 0.9), (6, 12))
     assert tuple(getattr(profile.tune, key) for key in ("max_lr", "weight_decay", "dropout", "hidden")) == ranges

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -20,7 +21,7 @@ import torch
 from camelsight import dataset, params, paths, store, theta
 from camelsight.inference import metrics, network, training
 from camelsight.interpretation import attribution, sanity
-from camelsight.stages import attribute, paper, train, tune
+from camelsight.stages import attribute, evaluate, paper, train, tune
 from camelsight.universe import cmd
 
 ROOT = Path(__file__).parent.parent
@@ -334,6 +335,13 @@ def test_a_released_checkpoint_is_evaluated_with_the_released_normalisation_and_
 
     text = stage(folder, "evaluate", *where)
     assert "r2" in text and "published" not in text, "simulated maps are not compared with the paper's"
+    beside = evaluate.table(report["metrics"], store.read_published("IllustrisTNG", "original"), np.ones(6, bool))
+    rows = [line.split() for line in beside.splitlines()]
+    after = {row[0]: following for row, following in itertools.pairwise(rows)}
+    assert after["r2"] == ["(published)", "0.994", "0.982", "0.607", "-0.020", "0.713", "0.085"]
+    assert after["rmse"][:3] == ["(published)", "0.009", "0.016"] and after["chi2"][0] != "(published)"
+    gravity = evaluate.table(report["metrics"], {}, theta.meaningful("Nbody_IllustrisTNG"))
+    assert gravity.splitlines()[2].split()[-4:] == ["–"] * 4
     (tmp_path / "weights_10.pt").write_bytes(b"not weights")
     assert stage(folder, "evaluate", *where, code=1).count("\n") == 1
 
@@ -351,6 +359,9 @@ def test_studies_travel_both_ways(project, tmp_path):
     assert json.loads((folder / "runs/SIMBA/original/tuning.json").read_text()) == record
     assert "tune.start" in stage(folder, "tune", *where)
     shutil.rmtree(folder / "runs/SIMBA")
+    half = stage(folder, "tune", *where[:4], code=1)
+    assert "both --suite and --case" in half and half.count("\n") == 1
+    assert "expected a suite among" in stage(folder, "tune", *where[:2], "--suite", "Foo", "--case", "original", code=1)
     (tmp_path / "empty.db").touch()
     failed = stage(folder, "tune", "--import", tmp_path / "empty.db", "--json", code=1)
     assert failed.startswith("tune: expected an Optuna study") and failed.count("\n") == 1

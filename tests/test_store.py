@@ -178,7 +178,12 @@ def test_predictions_come_back_from_their_text(parameters, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("1 2 3\n", "got 1 rows of 3"), ("a b\n", "a table of numbers"), ("1 2 3 4 5 nan\n", "got 1 that are not")],
+    [
+        ("1 2 3\n", "got 1 rows of 3"),
+        ("a b\n", "a table of numbers"),
+        ("1 2 3 4 5 nan\n", "got 1 that are not"),
+        ("1 2 3 4 5 -6\n", "at least 0 in .*, got -6"),
+    ],
 )
 def test_a_file_that_holds_no_predictions_gets_one_line(text, message, tmp_path):
     (tmp_path / "case.txt").write_text(text)
@@ -190,4 +195,7 @@ def test_a_file_that_holds_no_predictions_gets_one_line(text, message, tmp_path)
 def test_published_numbers_are_those_of_one_suite_and_case():
     published = store.read_published("IllustrisTNG", "original")
     assert published["r2"] == dict(zip(theta.NAMES, (0.994, 0.982, 0.607, -0.02, 0.713, 0.085), strict=True))
+    assert published["rmse"]["sigma_8"] == 0.016 and published["mean_sigma"]["A_AGN2"] == 0.397
+    assert published["rms_relative_error"]["A_AGN1"] == 2.034
+    assert store.read_published("IllustrisTNG", "kmax_10") == {"valid_loss": {"all": -9.9347}}
     assert store.read_published("SIMBA", "original") == {}

@@ -34,7 +34,8 @@ def run_stage(main, *commands):
             parser.add_argument(name, dest=option.name, action="store_true")
         else:
             required = option.default is inspect.Parameter.empty
-            parser.add_argument(name, dest=option.name, required=required, default=None if required else option.default)
+            default = None if required else option.default
+            parser.add_argument(name, dest=option.name, metavar=name[2:].upper(), required=required, default=default)
     arguments = vars(parser.parse_args())
     stage = main.__module__ if main.__module__ != "__main__" else inspect.getmodule(main).__spec__.name
     name = stage.rpartition(".")[2]

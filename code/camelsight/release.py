@@ -13,7 +13,6 @@ import numpy as np
 from camelsight import cases, cli, paths, store, theta
 from camelsight.universe import cmd, download
 
-PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
 MASS_TOLERANCE = 0.05  # of a simulation's mean density against its omega_m; rows of another simulation are off by more
 BY_HAND = "copied"  # the source of a file that was not fetched
 
@@ -26,10 +25,10 @@ def adopt(params):
     folder, lock, linked = Path(params.maps.folder), paths.digests(params.profile), {}
     folder.mkdir(parents=True, exist_ok=True)
     _check_disk(params, folder)
-    for kind in (PARAMETERS, MAPS):  # the small files first
+    for kind in (store.PARAMETERS, store.MAPS):  # the small files first
         for suite in params.suites:
             pins, source = read_pins(lock), BY_HAND
-            path = find(folder, suite)[kind]
+            path = store.find(folder, suite)[kind]
             if path is None:
                 path, source = _fetch(params, suite, kind, pins)
             record = examine(path, suite, params.maps, linked.get(paths.parameters(suite)), pins)
@@ -42,15 +41,6 @@ def adopt(params):
         store.link(path, target)
 
 
-def find(folder, suite):
-    """The params and the maps file of ``suite`` in ``folder`` or in CMD's sub-folder; None for what is not there."""
-    folders = (Path(folder), Path(folder, cmd.folder_name(suite)))
-    return [
-        next((place / name for name in names for place in folders if (place / name).exists()), None)
-        for names in cmd.file_names(suite)
-    ]
-
-
 def unlink_replaced(params):
     """Remove links in ``data/maps`` whose file in ``maps.folder`` is another one by now, so that DVC runs the stage.
 
@@ -60,7 +50,7 @@ def unlink_replaced(params):
         return
     for suite in params.suites:
         links = paths.parameters(suite), paths.maps(suite)
-        for source, link in zip(find(params.maps.folder, suite), links, strict=True):
+        for source, link in zip(store.find(params.maps.folder, suite), links, strict=True):
             if link.exists() and (source is None or source.samefile(link)):
                 continue
             if link.is_symlink() or link.exists():
@@ -108,13 +98,13 @@ def check(params, folder=None):
     folder = folder or (params.maps.folder if camels else paths.MAPS)
     pins, records = read_pins(paths.digests(params.profile)) if camels else {}, []
     for suite in params.suites:
-        found = find(folder, suite)
+        found = store.find(folder, suite)
         for names, path in zip(cmd.file_names(suite), found, strict=True):
             if path is None:
                 wrong = [f"expected {names[0]} in {folder}, got no such file; run make maps, or put it there"]
                 records.append({"file": str(Path(folder, names[0])), "suite": suite, "wrong": wrong})
             else:
-                records.append(examine(path, suite, params.maps, found[PARAMETERS], pins))
+                records.append(examine(path, suite, params.maps, found[store.PARAMETERS], pins))
     return records
 
 
@@ -233,7 +223,7 @@ def _compare_density(means, omega_m, name):
 
 def _check_disk(params, folder):
     """ValueError if the maps that are missing do not fit the disk."""
-    missing = [cmd.maps_file_name(suite) for suite in params.suites if find(folder, suite)[MAPS] is None]
+    missing = [cmd.maps_file_name(suite) for suite in params.suites if store.find(folder, suite)[store.MAPS] is None]
     begun = sum(_size(folder / f"{name}.part") for name in missing)
     needed = len(missing) * cmd.maps_bytes(params.maps.simulations, params.maps.pixels) - begun
     free = shutil.disk_usage(folder).free
@@ -248,10 +238,10 @@ def _fetch(params, suite, kind, pins):
     """Fetch a file from the first of ``maps.bases`` that has it; its path and where it came from."""
     spec, name = params.maps, cmd.file_names(suite)[kind][0]
     path = Path(spec.folder, name)
-    size = cmd.maps_bytes(spec.simulations, spec.pixels) if kind == MAPS else None
+    size = cmd.maps_bytes(spec.simulations, spec.pixels) if kind == store.MAPS else None
 
     def check(head):
-        if kind == PARAMETERS:
+        if kind == store.PARAMETERS:
             return cmd.check_first_row(head, name)
         return cmd.check_maps(*cmd.read_header(head, name), spec.simulations, spec.pixels, name)
 

@@ -21,6 +21,8 @@ import yaml
 from camelsight import paths
 from camelsight.universe import cmd
 
+PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
+
 
 @contextlib.contextmanager
 def replacing(path):
@@ -124,14 +126,28 @@ def code_digest():
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
+def find(folder, suite):
+    """The params and the maps file of ``suite`` in ``folder`` or in CMD's sub-folder; None for what is not there."""
+    folders = (Path(folder), Path(folder, cmd.folder_name(suite)))
+    return [
+        next((place / name for name in names for place in folders if (place / name).exists()), None)
+        for names in cmd.file_names(suite)
+    ]
+
+
+def _found(folder, suite, kind):
+    if (path := find(folder, suite)[kind]) is None:
+        name = cmd.file_names(suite)[kind][0]
+        raise ValueError(f"expected {Path(folder, name)}, got no such file; run make maps, or put it there")
+    return path
+
+
 def open_maps(suite, simulations, pixels, folder=paths.MAPS):
     """The maps of ``suite`` as a read-only memory map, ``(15 * simulations, pixels, pixels)`` float32.
 
     ValueError if the file is no NPY file, is cut short, or holds another shape or type.
     """
-    path = Path(folder) / cmd.maps_file_name(suite)
-    if not path.exists():
-        raise ValueError(f"expected {path}, got no such file; run make maps")
+    path = _found(folder, suite, MAPS)
     try:
         maps = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -151,9 +167,7 @@ def release(maps):
 
 def read_parameters(suite, simulations, folder=paths.MAPS):
     """The ``(simulations, 6)`` physical parameters of ``suite``; ValueError if the file holds anything else."""
-    path = Path(folder) / cmd.params_file_name(suite)
-    if not path.exists():
-        raise ValueError(f"expected {path}, got no such file; run make maps")
+    path = _found(folder, suite, PARAMETERS)
     values = read_table(path)
     cmd.check_params(values, simulations, suite, path.name)
     return values
@@ -190,7 +204,10 @@ def read_predictions(path):
         )
     if not np.isfinite(values).all():
         raise ValueError(f"expected finite numbers in {path}, got {np.sum(~np.isfinite(values))} that are not")
-    return np.split(values, 3, axis=1)
+    truth, mean, sigma = np.split(values, 3, axis=1)
+    if (sigma < 0).any():
+        raise ValueError(f"expected standard deviations of at least 0 in {path}, got {sigma.min():g}")
+    return truth, mean, sigma
 
 
 def read_published(suite, case):

@@ -7,6 +7,8 @@ _TINY = 1e-30  # keeps the gradient of the log finite where a batch is predicted
 
 def moments(mean, sigma, theta):
     """``(2, P)`` batch means of (theta - mean)^2 and of ((theta - mean)^2 - sigma^2)^2, from ``(B, P)`` each."""
+    if not mean.shape == sigma.shape == theta.shape:
+        raise ValueError(f"expected one shape (B, P), got {mean.shape}, {sigma.shape} and {theta.shape}")
     squared = (theta - mean).square()
     return torch.stack([squared.mean(0), (squared - sigma.square()).square().mean(0)])
 

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 from scipy import special
 
+from camelsight.maps.scaling import SYMMETRIES
 from camelsight.universe.cmd import MAPS_PER_SIMULATION
 
 RESAMPLES = 2000
@@ -18,6 +19,8 @@ COVERAGE = {"coverage_68": 0.68, "coverage_95": 0.95}
 def r2(truth, mean):
     """Coefficient of determination of each column of ``(N, P)`` arrays, ``(P,)``."""
     truth, mean = np.asarray(truth, dtype=np.float64), np.asarray(mean, dtype=np.float64)
+    if truth.shape != mean.shape:
+        raise ValueError(f"expected truth and mean of one shape, got {truth.shape} and {mean.shape}")
     return 1 - np.square(truth - mean).sum(0) / np.square(truth - truth.mean(0)).sum(0)
 
 
@@ -36,6 +39,10 @@ def summary(truth, mean, sigma, simulation, *, generator=None, resamples=RESAMPL
             f"expected truth, mean and sigma of one shape (N, P) and N simulations, got {truth.shape}, {mean.shape}, "
             f"{sigma.shape} and {np.shape(simulation)}"
         )
+    if not len(truth) or (sigma < 0).any():
+        raise ValueError(
+            f"expected at least one row and no sigma below 0, got {len(truth)} and {sigma.min(initial=0):g}"
+        )
     _, group = np.unique(simulation, return_inverse=True)
     sums = _sums_per_simulation(truth, mean, sigma, group)
     n = group.max() + 1
@@ -51,7 +58,8 @@ def group_by_truth(truth):
     """Which rows of ``(N, P)`` true values share a simulation: its number ``(N,)``, and in words how rows map to it."""
     _, simulation, rows = np.unique(truth, axis=0, return_inverse=True, return_counts=True)
     n, sizes = len(rows), sorted(set(rows.tolist()))
-    kinds = {MAPS_PER_SIMULATION: "15 maps each", 8 * MAPS_PER_SIMULATION: "15 maps × 8 views each"}
+    maps = f"{MAPS_PER_SIMULATION} maps"
+    kinds = {MAPS_PER_SIMULATION: f"{maps} each", SYMMETRIES * MAPS_PER_SIMULATION: f"{maps} × {SYMMETRIES} views each"}
     each = kinds.get(sizes[0], f"{sizes[0]} rows each") if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} rows each"
     return simulation.reshape(-1), f"{len(truth)} rows, {n} simulations by their true values, {each}"
 

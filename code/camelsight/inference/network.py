@@ -149,8 +149,8 @@ def _describe_blocks(network):
 def build(hidden, dropout, *, size=256, parameters=6, architecture="o3", channels=1, generator=None):
     """A freshly initialised ``Network``: Kaiming-normal convolutions and dense layers, BatchNorm 1 and 0.
 
-    ``size`` is a power of two from 16 to 512. ``generator`` seeds the weights; without one they are drawn from torch's
-    current state, which is left as it was.
+    ``size`` is a power of two from 16 to 512. The weights follow from the seed of ``generator``, and torch's own one is
+    left as it was; without a ``generator`` they are drawn from that.
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"expected an architecture among {', '.join(ARCHITECTURES)}, got {architecture!r}")
@@ -161,9 +161,9 @@ def build(hidden, dropout, *, size=256, parameters=6, architecture="o3", channel
             f"expected hidden, parameters and channels of at least 1 and a dropout from 0 to below 1, "
             f"got {hidden}, {parameters}, {channels} and {dropout}"
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):
         if generator is not None:
-            torch.manual_seed(generator.initial_seed())
+            torch.default_generator.manual_seed(generator.initial_seed())
         network = ARCHITECTURES[architecture](hidden, dropout, size=size, parameters=parameters, channels=channels)
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -196,6 +196,8 @@ def from_tensors(state, name="the checkpoint"):
         keys = f" with the keys {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else ""
         raise ValueError(f"expected {what} in {name}, got a {type(state).__name__}{keys}")
     state = {str(key).removeprefix("module."): value for key, value in state.items()}
+    if broken := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise ValueError(f"expected finite weights in {name}, got NaN or infinity in {', '.join(broken[:3])}")
     try:
         network = build(dropout=0.0, **_infer(state))
         network.load_state_dict(state)
@@ -209,10 +211,8 @@ def _infer(state):
     first = state["C01.weight"]
     architecture = "strided" if first.shape[-1] == 4 else "o3"
     last_dense = state["FC1.weight" if architecture == "strided" else "FC2.weight"]
-    if architecture == "strided":
-        n_blocks = sum(key.startswith("C") and key.endswith(".weight") for key in state)
-    else:
-        n_blocks = sum(key.startswith("C") and key.endswith("3.weight") for key in state)
+    last_of_block = "" if architecture == "strided" else "3"
+    n_blocks = sum(key.startswith("C") and key.endswith(f"{last_of_block}.weight") for key in state)
     return {
         "hidden": first.shape[0] // 2,
         "size": ARCHITECTURES[architecture].last_size << n_blocks,

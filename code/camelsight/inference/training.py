@@ -106,7 +106,7 @@ def evaluate(network, maps, targets, *, precision="float32"):
 def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, precision):
     network.train()
     order = torch.randperm(len(maps), device=maps.device)
-    group = torch.randint(8, (len(maps),), device=maps.device)
+    group = torch.randint(scaling.SYMMETRIES, (len(maps),), device=maps.device)
     total, used = 0, 0
     for chosen, symmetry in zip(order.split(batch), group.split(batch), strict=True):
         if len(chosen) == 1:  # BatchNorm at one pixel needs two maps

@@ -55,10 +55,7 @@ def choose(studies, name=None):
     ``studies`` as ``studies.read`` returns them. Returns (record, reason): the record has study, value, trial, complete
     and hyperparameters, and the reason says in a line why it was this one. ValueError if there is none to take.
     """
-    found = ", ".join(
-        f"{study['name']} ({len(_complete(study))} completed of {len(study['trials'])})" for study in studies
-    )
-    found = found or "none"
+    found = ", ".join(_describe(study) for study in studies) or "none"
     candidates = [study for study in studies if _complete(study) and study["direction"] == "MINIMIZE"]
     if name is not None:
         candidates = [study for study in candidates if study["name"] == name]
@@ -67,7 +64,6 @@ def choose(studies, name=None):
         raise ValueError(f"expected {wanted} one loss, with a completed trial, got {found}")
     study = min(candidates, key=lambda study: (-len(_complete(study)), _winner(study)["value"]))
     winner, complete = _winner(study), _complete(study)
-    distinct = {(trial["value"], *sorted(trial["params"].items())) for trial in complete}
     record = {
         "study": study["name"],
         "value": winner["value"],
@@ -75,11 +71,24 @@ def choose(studies, name=None):
         "complete": len(complete),
         "hyperparameters": _ours(winner["params"], study["name"]),
     }
-    why = (
-        "by name" if name is not None else "the only one" if len(studies) == 1 else f"most completed trials of: {found}"
-    )
-    why += f"; {len(study['trials']) - len(complete)} trials without a finite loss left out"
-    return record, why + (f"; {len(complete) - len(distinct)} are repeats" if len(distinct) < len(complete) else "")
+    distinct = {(trial["value"], *sorted(trial["params"].items())) for trial in complete}
+    rivals = [other for other in candidates if len(_complete(other)) == len(complete)]
+    if name is not None:
+        why = "taken by name"
+    elif len(studies) == 1:
+        why = "the only study"
+    elif len(candidates) == 1:
+        why = f"the only one that minimises one loss and has completed trials, of: {found}"
+    else:
+        why = "lowest loss among those with most" if len(rivals) > 1 else "most"
+        why += f" completed trials of those that minimise one loss: {found}"
+    why += f"; trials without a finite loss, left out: {len(study['trials']) - len(complete)}"
+    return record, why + f"; repeated trials: {len(complete) - len(distinct)}"
+
+
+def _describe(study):
+    direction = "" if study["direction"] == "MINIMIZE" else f", {study['direction']}"
+    return f"{study['name']} ({len(_complete(study))} completed of {len(study['trials'])}{direction})"
 
 
 def _complete(study):
@@ -101,7 +110,7 @@ def _ours(params, name):
             f"expected {', '.join(HYPERPARAMETERS)} (or {', '.join(RELEASED_NAMES)}) in the study {name}, "
             f"got {', '.join(params) or 'nothing'}: {', '.join(missing)} missing"
         )
-    return {key: renamed[key] for key in HYPERPARAMETERS}
+    return {key: renamed[key] for key in HYPERPARAMETERS} | {"hidden": int(renamed["hidden"])}
 
 
 def released(study, name):

@@ -18,6 +18,8 @@ def kmax(maps, k_max, *, box=BOX):
 
     Equal to Pylians' ``Top-Hat-k`` filter, which the paper used. Pixels can become negative (ringing).
     """
+    if not k_max > 0:
+        raise ValueError(f"expected k_max above 0 h/Mpc, got {k_max}")
     x = as_tensor(maps)
     n = x.shape[-1]
     keep = _k_squared(n, box, x.device) < k_max**2
@@ -61,6 +63,8 @@ def density(maps, threshold, *, side, fill, log10_range=None, generator=None, in
     if log10_range is None or generator is None:
         raise ValueError("fill 'random' needs log10_range and generator, got None")
     indices = np.arange(len(x)) if indices is None else indices
+    if len(indices) != len(x):
+        raise ValueError(f"expected as many indices as maps, got {len(indices)} for {len(x)}")
     out = x.clone()
     for i, index in enumerate(indices):
         noise = torch.as_tensor(_noise(generator, int(index), tuple(x.shape[1:]), log10_range), device=x.device)
@@ -114,6 +118,8 @@ def _child(generator, number):
     """A seed that follows from the one of ``generator``, whatever has been drawn from it."""
     if isinstance(generator, torch.Generator):
         generator = np.random.default_rng(generator.initial_seed())
+    if not isinstance(generator, np.random.Generator):
+        raise ValueError(f"expected a generator of NumPy or torch, got {type(generator).__name__}")
     seed = generator.bit_generator.seed_seq
     return np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, number))
 

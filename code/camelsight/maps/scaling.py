@@ -3,26 +3,28 @@
 import numpy as np
 import torch
 
+SYMMETRIES = 8  # of a square
+
 
 def as_tensor(maps):
-    """``maps`` as a tensor that shares their memory, unless this is read-only, which torch does not know."""
-    if isinstance(maps, np.ndarray) and not maps.flags.writeable:
-        maps = maps.copy()
+    """``maps`` as a tensor, which shares their memory where torch can: not with read-only or reversed arrays."""
+    if isinstance(maps, np.ndarray):
+        maps = np.ascontiguousarray(maps, dtype=maps.dtype.newbyteorder("="))
+        maps = maps if maps.flags.writeable else maps.copy()
     return torch.as_tensor(maps)
 
 
 def signed_log10(maps):
     """sign(x) log10|x|, and 0 where x is 0: k_max cuts leave negative pixels, so the log keeps the sign."""
     x = as_tensor(maps)
-    magnitude = x.abs().clamp_min(torch.finfo(x.dtype).tiny)  # of a zero, which its sign removes
-    out = torch.log10(magnitude) * torch.sign(x)
+    out = torch.log10(x.abs() + (x == 0)) * torch.sign(x)
     return out if isinstance(maps, torch.Tensor) else out.numpy()
 
 
 def sums(maps):
     """``(3,)`` float64: number of pixels, their sum and their sum of squares. These add up over chunks of a set."""
     x = as_tensor(maps).double().reshape(-1)
-    return np.array([len(x), x.sum(), torch.dot(x, x)])
+    return np.array([len(x), x.sum().item(), torch.dot(x, x).item()])
 
 
 def statistics(sums):

@@ -11,7 +11,7 @@ def by_simulation(n_simulations, *, seed=1, fractions=(0.9, 0.05, 0.05)):
     With 1000 simulations and seed 1 this is the released split element by element (``numpy.random.seed(1)``, then
     ``shuffle``), which is why the legacy generator is used; the global one is left alone.
     """
-    if n_simulations < 3 or not np.isclose(sum(fractions), 1) or min(fractions) <= 0:
+    if n_simulations < 3 or len(fractions) != 3 or not np.isclose(sum(fractions), 1) or min(fractions) <= 0:
         raise ValueError(
             f"expected at least 3 simulations and three positive fractions that add up to 1, "
             f"got {n_simulations} and {tuple(fractions)}"

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from camelsight import cli, dataset, paths, seeding, store, theta
+from camelsight import cases, cli, dataset, paths, seeding, store, theta
 from camelsight import params as parameters_file
 from camelsight.inference import metrics, network, training
 from camelsight.maps import scaling
+from camelsight.universe import cmd
 
-VIEWS = 8
+RELEASED_SPLIT = parameters_file.Split(seed=1, fractions=(0.9, 0.05, 0.05))
 
 
 def main(params, suite, case):
@@ -43,13 +44,13 @@ def main(params, suite, case):
 def predict(net, part, suite, views):
     """index, simulation, truth, mean and sigma of the maps of ``part``, in physical units, as a dict of arrays."""
     net, maps = net.to(cli.device()), part.maps.to(cli.device())
-    groups = range(1 if views == "1" else VIEWS)
+    groups = range(1 if views == "1" else scaling.SYMMETRIES)
     table = scaling.symmetry_table(maps.shape[-1], maps.device)
     seen = [_view(net, maps, group, table) for group in groups]
     mean, sigma = (torch.stack(view, dim=1).double().cpu().numpy() for view in zip(*seen, strict=True))  # (N, views, P)
     rows = {"index": part.index, "simulation": part.simulation, "truth": part.parameters}
     if views == "8":  # a view is a row
-        rows = {name: np.repeat(array, VIEWS, axis=0) for name, array in rows.items()}
+        rows = {name: np.repeat(array, scaling.SYMMETRIES, axis=0) for name, array in rows.items()}
         mean, sigma = (array.reshape(-1, array.shape[-1]) for array in (mean, sigma))
     else:
         mean, sigma = mean.mean(1), sigma.mean(1)
@@ -82,7 +83,7 @@ def evaluate_file(predictions, *, json=False):
     truth, mean, sigma = store.read_predictions(predictions)
     simulation, mapping = metrics.group_by_truth(truth)
     measured = measure({"truth": truth, "mean": mean, "sigma": sigma, "simulation": simulation})
-    _report({"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}, {}, json)
+    _report({"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}, json)
 
 
 def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=False):
@@ -90,7 +91,8 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
     if not Path(weights).is_file():
         raise ValueError(f"expected the file of a released checkpoint (make evaluate WEIGHTS=file.pt), got {weights!r}")
     params = parameters_file.load(paths.profile(profile) if profile else paths.PARAMS)
-    params = dataclasses.replace(params, train=dataclasses.replace(params.train, normalisation="all"))
+    cmd.maps_file_name(suite)
+    cases.parse(case)
     net = network.load_published(weights)
     if net.size != params.maps.pixels or net.n_parameters != len(theta.NAMES) or net.channels != 1:
         raise ValueError(
@@ -98,12 +100,15 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
             f"got one for {net.size}, {net.channels} and {net.n_parameters} in {weights}; "
             "PROFILE=name takes another profile"
         )
-    folder = paths.MAPS if params.maps.source == "mock" else params.maps.folder
+    params = dataclasses.replace(params, train=dataclasses.replace(params.train, normalisation="all"))
+    real = params.maps.source == "camels"
+    if real:  # on simulated maps, which no released network has seen, any split will do
+        params = dataclasses.replace(params, split=RELEASED_SPLIT)
+    folder = params.maps.folder if real else paths.MAPS
     with cli.progress(params.maps.simulations, f"read {suite} {case}", "sim") as bar:
         record, _ = dataset.survey(params, suite, case, folder=folder, on_simulation=bar.update)
     part = dataset.load(params, suite, case, ("test",), record=record, folder=folder)["test"]
     predictions = predict(net, part, suite, "8")
-    published = store.read_published(suite, case) if params.maps.source == "camels" else {}
     report = {
         "file": weights,
         "rows": len(predictions["truth"]),
@@ -114,30 +119,35 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
         "hidden": net.hidden,
         "weights": store.tensor_digest(net.state_dict()),
         "metrics": measure(predictions),
+        "published": store.read_published(suite, case) if real else {},
     }
-    _report(report, published, json)
+    _report(report, json)
 
 
-def _report(report, published, as_json):
+def _report(report, as_json):
     if as_json:
         cli.print_json(report)
         return
     print(f"{report['file']}: {report['mapping']}", file=sys.stderr)
     if "maps" in report:
-        print(f"hidden {report['hidden']}, normalisation and split as released, {report['maps']} maps", file=sys.stderr)
+        print(f"hidden {report['hidden']}, normalised as released by the statistics of all maps", file=sys.stderr)
     if report.get("maps") == "mock":
         print("simulated maps: these are not results on CAMELS, and are not compared with the paper's", file=sys.stderr)
-    print(_table(report["metrics"], published))
+    print(table(report["metrics"], report.get("published", {}), theta.meaningful(report.get("suite", "IllustrisTNG"))))
 
 
-def _table(metrics, published):
-    """Every metric with its 95% interval, one column per parameter, and below it the published value, if any."""
-    names = list(metrics["r2"])
-    body = []
+def table(metrics, published, meaningful):
+    """Every metric with its 95% interval, one column per parameter, and below it the published value, if any.
+
+    ``meaningful`` ``(6,)`` bool: the other parameters get a dash.
+    """
+    names, body = list(metrics["r2"]), []
+    shown = [name for name, show in zip(theta.NAMES, meaningful, strict=True) if show]
     for metric, measured in metrics.items():
-        body.append([metric, *("{:.3f} [{:.3f}, {:.3f}]".format(*measured[name]) for name in names)])
+        cells = ("{:.3f} [{:.3f}, {:.3f}]".format(*measured[name]) if name in shown else "–" for name in names)
+        body.append([metric, *cells])
         if metric in published:
-            body.append(["  published", *(f"{published[metric][name]:.3f}" for name in names)])
+            body.append(["(published)", *(f"{published[metric][name]:.3f}" for name in names)])
     return tabulate(body, ("metric", *names), disable_numparse=True)
 
 

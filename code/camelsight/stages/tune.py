@@ -5,7 +5,7 @@ from pathlib import Path
 
 import optuna
 
-from camelsight import cli, dataset, paths, seeding, store, studies
+from camelsight import cases, cli, dataset, paths, seeding, store, studies, theta
 from camelsight.inference import network, training, tuning
 
 RANGES = ("max_lr", "weight_decay", "dropout", "hidden")
@@ -70,8 +70,13 @@ def import_study(import_, *, study=None, suite=None, case=None, json=False):
 
     Writes it as the tuning.json of --suite and --case, or else into the current folder; --study names one of several.
     """
+    if (suite is None) != (case is None):
+        raise ValueError("expected both --suite and --case, or neither, got one of them")
+    if suite:
+        theta.hydro_suite(suite)
+        cases.parse(case)
     record, why = tuning.choose(studies.read(import_), study)
-    target = paths.tuning(suite, case) if suite and case else Path(paths.tuning("", "").name)
+    target = paths.tuning(suite, case) if suite else Path(paths.tuning("", "").name)
     store.write_json(target, record)
     print(f"{record['study']}: {why}", file=sys.stderr)
     if json:
@@ -92,6 +97,7 @@ def export_study(export, *, suite, case):
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
     study = optuna.load_study(study_name=None, storage=storage)
     studies.write(export, tuning.released(study, f"{suite}_{case}"))
+    print(f"wrote {export}")
 
 
 if __name__ == "__main__":
