@@ -186,8 +186,11 @@ def _gradient_function(outputs, batch):
             for chunk in inputs[0].detach().split(batch):
                 leaf = chunk.requires_grad_()
                 values = forward_fn(leaf)
-                sums = [values[:, output].sum() for output in outputs]
-                pieces.append(torch.cat([torch.autograd.grad(s, leaf, retain_graph=True)[0] for s in sums], dim=1))
+                slopes = [
+                    torch.autograd.grad(values[:, output].sum(), leaf, retain_graph=output != outputs[-1])[0]
+                    for output in outputs
+                ]
+                pieces.append(torch.cat(slopes, dim=1))
         return (torch.cat(pieces),)
 
     return gradients

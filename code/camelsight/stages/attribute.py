@@ -14,7 +14,8 @@ def main(params, suite, case):
     spec = params.attribute
     net, part, record = attributions.load(params, suite, case, spec.maps)
     weights = store.tensor_digest(net.state_dict())
-    key = dataset.resume_key(params, suite, case, cli.device(), "attribute", spec, weights)
+    settings = {key: value for key, value in store.plain(spec).items() if key != "cases"}
+    key = dataset.resume_key(params, suite, case, cli.device(), "attribute", settings, weights)
     checkpoint = paths.CHECKPOINTS / f"attribute-{key}.pt"
     values, records = _attributions(params, suite, case, net, part, record, checkpoint)
 
@@ -32,7 +33,6 @@ def main(params, suite, case):
         index=part.index[:KEPT],
         parameters=part.parameters[:KEPT],
         density=np.sign(signed_log) * 10 ** np.abs(signed_log),  # cut, as the network sees it
-        **{f"{name}_classes": classes[:KEPT] for name, classes in web.items()},
         **{method: stack[:KEPT] for method, stack in values.items()},
     )
     store.write_json(
@@ -53,7 +53,7 @@ def main(params, suite, case):
             ),
             "agreement": _agreement(values, spec.parameters),
             "curves": _curves(params, suite, case, net, part, values, record),
-            "settings": store.plain(spec),
+            "settings": settings,
         },
     )
     checkpoint.unlink(missing_ok=True)
