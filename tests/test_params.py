@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from camelsight import params
+from camelsight.interpretation import attribution
 
 PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 MINI = yaml.safe_load((PROFILES[0].parent / "mini.yaml").read_text())
@@ -74,6 +75,13 @@ def test_params_are_frozen():
         ({"tune__start": {}}, "tune.start: expected an entry original"),
         ({"tune__start__kmax": MINI["tune"]["start"]["original"]}, "got 'kmax'"),
         ({"tune__start": [1]}, "tune.start: expected a mapping, got [1]"),
+        ({"attribute__cases": ["original", "kmax_7"]}, "attribute.cases: expected some of original, kmax_1"),
+        ({"attribute__cases": ["kmax_1"]}, "original among them, got ['kmax_1']"),
+        ({"attribute__parameters": ["omega_m"]}, "with omega_m and sigma_8 among them, got ['omega_m']"),
+        ({"attribute__baseline": "black"}, "attribute.baseline: expected one of mean, blank, uniform, noise, shuffled"),
+        ({"attribute__output": "median"}, "attribute.output: expected mean or sigma, got 'median'"),
+        ({"attribute__views": 8}, "attribute.views: expected 1 or mean8, got '8'"),
+        ({"sanity__seeds": -1}, "sanity.seeds: expected at least 0, got -1"),
         ({"tune__trials": -1}, "tune.trials: expected at least 0, got -1"),
         ({"split__seed": -1}, "split.seed: expected from 0 to 2^32 - 1, got -1"),
         ({"seconds__trian": 1}, "unknown key seconds.trian; did you mean seconds.train?"),
@@ -137,3 +145,7 @@ def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
     assert profile.tune.start_of("min_1e12_clamp") == params.Hyperparameters(*PUBLISHED_BEST["original"])
     ranges = ((1e-5, 5e-3), (1e-8, 1e-1), (0.0, 0.9), (6, 12))
     assert tuple(getattr(profile.tune, key) for key in ("max_lr", "weight_decay", "dropout", "hidden")) == ranges
+
+
+def test_the_baselines_of_a_profile_are_those_that_can_be_made():
+    assert params.BASELINES == attribution.BASELINES

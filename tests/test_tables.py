@@ -162,3 +162,27 @@ def test_statistics_have_dashes_for_what_is_not_published():
     mock, published = (cells(line) for line in text.splitlines() if line.strip().startswith(("mock", "published")))
     assert published[1] == r"$4.665\times10^{9}$" and published[5] == "$9.00$" and published[6:] == ["--", "--"]
     assert mock[:6] == ["mock", *published[1:6]] and mock[6:] == ["$11.100$", "$0.490$"]
+
+
+def attributed(**changes):
+    one = {"per_pixel_ratio": [1.5, 1.25, 2.0], "void_share": [0.5, 0.4, 0.7], "completeness_p95": 0.0042}
+    return one | {"sanity": {"deletion": (0.1, True), "seeds": (0.2, False)}} | changes
+
+
+def test_attributions_in_latex():
+    record = {"saliency": attributed(completeness_p95=None), "integrated_gradients": attributed()}
+    labels = {"saliency": "Saliency", "integrated_gradients": "IG"}
+    interpretation = {suite: {"omega_m": record} for suite in ("IllustrisTNG", "Nbody_IllustrisTNG")}
+    text = tables.attribution_latex(interpretation, labels)
+    lines = [line.split("&") for line in text.splitlines() if "IG" in line or "Saliency" in line]
+    cells = [cell.strip(" \\") for cell in lines[1][2:]]
+    assert cells == ["IG", "$1.50^{+0.50}_{-0.25}$", "$50.0^{+20.0}_{-10.0}$", "0.4"]
+    assert len(lines) == 4 and "--" in lines[0][-1] and r"\addlinespace" in lines[2][0]
+
+
+def test_a_check_that_fails_is_bold_and_one_that_was_not_run_is_a_dash():
+    limits = {"deletion": "> 0", "seeds": "> 0.5", "label_shuffled": "< 0.25"}
+    text = tables.sanity_latex({"omega_m": {"saliency": attributed()}}, {"saliency": "Saliency"}, limits)
+    rows = {line.split("&")[0].strip(): line for line in text.splitlines() if "&" in line}
+    assert "0.10" in rows["deletion"] and "textbf" not in rows["deletion"] and "$> 0$" in rows["deletion"]
+    assert r"\textbf{0.20}" in rows["seeds"] and "--" in rows["label shuffled"]

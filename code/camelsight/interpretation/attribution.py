@@ -26,6 +26,7 @@ TOLERANCE = 0.01  # of the difference that attributions must add up to
 FLOOR = 0.01  # smaller differences count as this much: 1% of the range of a parameter
 MAX_BATCH = 64  # network evaluations at a time; more are no faster
 MEMORY_SHARE = 0.5  # of what is free
+CPU_BYTES = 2**28  # of a batch; larger ones are slower on a CPU, as the allocator hands their pages back each time
 
 
 def baselines(name, scaled, count, *, log10_range, train_mean, mean, std, generator):
@@ -77,7 +78,7 @@ def fold(network):
 
 
 def batch_size(network, size, free_bytes):
-    """How many maps of ``size``² the network takes at a time within half of ``free_bytes``; at most 64, at least 1."""
+    """How many maps of ``size``² the network takes at a time within half of ``free_bytes``; 1 to ``MAX_BATCH``."""
     saved = 0
 
     def count(tensor):
@@ -85,10 +86,13 @@ def batch_size(network, size, free_bytes):
         saved += tensor.nbytes
         return tensor
 
-    x = torch.zeros(1, 1, size, size, device=next(network.parameters()).device, requires_grad=True)
+    x = next(network.parameters()).new_zeros(1, 1, size, size).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         network(x)
-    return int(np.clip(MEMORY_SHARE * free_bytes / (2 * saved), 1, MAX_BATCH))  # twice: the gradients need as much
+    limit = MEMORY_SHARE * free_bytes / 2  # the gradients need as much again
+    if x.device.type == "cpu":
+        limit = min(limit, CPU_BYTES)
+    return int(np.clip(limit / saved, 1, MAX_BATCH))
 
 
 def attribute(
@@ -182,8 +186,11 @@ def _gradient_function(outputs, batch):
             for chunk in inputs[0].detach().split(batch):
                 leaf = chunk.requires_grad_()
                 values = forward_fn(leaf)
-                sums = [values[:, output].sum() for output in outputs]
-                pieces.append(torch.cat([torch.autograd.grad(s, leaf, retain_graph=True)[0] for s in sums], dim=1))
+                slopes = [
+                    torch.autograd.grad(values[:, output].sum(), leaf, retain_graph=output != outputs[-1])[0]
+                    for output in outputs
+                ]
+                pieces.append(torch.cat(slopes, dim=1))
         return (torch.cat(pieces),)
 
     return gradients
