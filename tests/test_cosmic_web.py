@@ -20,6 +20,7 @@ def test_a_map_whose_answer_is_known():
     assert result["area"].tolist() == [0.75, 0.25]
     assert result["ratio"][0] == 2 and result["underdense_share"][0] == pytest.approx(0.6)
     assert result["underdense_area"][0] == 0.75
+    np.testing.assert_allclose(result["area_interval"], [[0.75, 0.25]] * 2)  # there is but one simulation
     np.testing.assert_allclose(result["per_pixel"][0], [1 / 1.25, 2 / 1.25])
     np.testing.assert_allclose(result["total"][0], [0.6, 0.4])
     np.testing.assert_allclose(result["centres"], [10**-0.5, 10**0.5])

@@ -23,15 +23,17 @@ MAX_RADIUS = 6.0
 def density_profile(attribution, overdensity, simulation, *, generator, edges=EDGES):
     """|attribution| in bins of overdensity.
 
-    Returns centres ``(B,)``, area ``(B,)`` (fraction of pixels) and, with intervals, per_pixel ``(B,)`` (mean
-    |attribution| over the mean of all pixels), total ``(B,)`` (share of the summed |attribution|), and, divided at the
-    cosmic mean, ratio (per pixel, overdense : underdense), underdense_share (of the total) and underdense_area.
+    Returns centres ``(B,)``, area ``(B,)`` (fraction of pixels), area_interval (low, high) and, with intervals,
+    per_pixel ``(B,)`` (mean |attribution| over the mean of all pixels), total ``(B,)`` (share of the summed
+    |attribution|), and, divided at the cosmic mean, ratio (per pixel, overdense : underdense), underdense_share (of the
+    total) and underdense_area.
     """
     profile = _profile(attribution, _bin(overdensity, edges), simulation, len(edges) - 1, generator)
     sides = _profile(attribution, _bin(overdensity, np.array([0, 1, np.inf])), simulation, 2, generator)
     return {
         "centres": np.sqrt(edges[:-1] * edges[1:]),
         "area": profile["area"][0],
+        "area_interval": profile["area"][1:],
         "per_pixel": profile["per_pixel"],
         "total": profile["total"],
         "ratio": sides["ratio"],
