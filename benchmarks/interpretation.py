@@ -113,5 +113,5 @@ ROWS = [
     {"name": "attribution", "unit": "s a map", "ours": lambda: seconds(attribute_ours),
      "peer": lambda: seconds(attribute_peer),
      "note": f"IG ({STEPS} steps) and GradientShap ({SAMPLES} samples) of two outputs, {PIXELS}², hidden {HIDDEN}; "
-     f"values equal to {TOLERANCE:g}; peer: Captum called plainly on the released layers. Target 3"},
+     f"values equal to {TOLERANCE:g} in float64; peer: Captum called plainly on the released layers. Target 3"},
 ]  # fmt: skip
