@@ -11,7 +11,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "code" / "camelsight"
 STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem != "__init__")
 CORE = ("universe", "maps", "inference", "interpretation", "report")
-ROOF = ("attributions", "params", "paths", "store", "studies", "stages", "cli", "dataset", "release", "__main__")
+ROOF = (
+    "attributions",
+    "networks",
+    "params",
+    "paths",
+    "store",
+    "studies",
+    "stages",
+    "cli",
+    "dataset",
+    "release",
+    "__main__",
+)
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 

@@ -1,5 +1,6 @@
 """The smoke profile from an empty checkout to the PDF, as a user runs it: interrupted, finished, repeated, changed."""
 
+import contextlib
 import csv
 import dataclasses
 import itertools
@@ -196,19 +197,28 @@ def test_interpretation_for_programs_has_the_agreed_form(project):
     assert set(record["schema"]["sanity"]) == set(sanity.CHECKS)
 
 
-def test_an_attribution_that_was_killed_goes_on_to_the_same_result(project, monkeypatch):
-    folder, _ = project
-    monkeypatch.chdir(folder)
-    loaded, result = params.load(), folder / "results/attribute/IllustrisTNG/original.json"
-    before, write = result.read_bytes(), store.write_checkpoint
+@contextlib.contextmanager
+def interrupted_at_the_first_checkpoint(monkeypatch):
+    """What runs in the block is interrupted as soon as it has written a checkpoint."""
+    write = store.write_checkpoint
 
     def write_once(path, state):
         write(path, state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(attribute, "CHUNK", 2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(store, "write_checkpoint", write_once)
+        yield
+
+
+def test_an_attribution_that_was_killed_goes_on_to_the_same_result(project, monkeypatch):
+    folder, _ = project
+    monkeypatch.chdir(folder)
+    loaded, result = params.load(), folder / "results/attribute/IllustrisTNG/original.json"
+    before = result.read_bytes()
+
+    monkeypatch.setattr(attribute, "CHUNK", 2)
+    with interrupted_at_the_first_checkpoint(monkeypatch):
         attribute.main(loaded, "IllustrisTNG", "original")
     assert len(list((folder / "runs/checkpoints").glob("attribute-*.pt"))) == 1
     done = []
@@ -252,14 +262,9 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_weights(project, mo
     folder, _ = project
     monkeypatch.chdir(folder)
     loaded, history = params.load(), folder / "runs/IllustrisTNG/original/history.json"
-    before, write = history.read_bytes(), store.write_checkpoint
+    before = history.read_bytes()
 
-    def write_once(path, state):
-        write(path, state)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(store, "write_checkpoint", write_once)
+    with interrupted_at_the_first_checkpoint(monkeypatch):
         train.main(loaded, "IllustrisTNG", "original")
     assert len(list((folder / "runs/checkpoints").glob("train-*.pt"))) == 1
     epochs = []

@@ -2,16 +2,13 @@
 
 import dataclasses
 
-from camelsight import cli, dataset, paths, seeding, store, theta
-from camelsight.inference import network
+from camelsight import cli, dataset, networks, paths, seeding, store, theta
 from camelsight.interpretation import attribution
 
 
 def load(params, suite, case, count):
     """The case's network, folded, on its device; ``count`` test maps as a ``dataset.Part``; the record of the cut."""
-    hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
-    net = network.build(hyperparameters["hidden"], hyperparameters["dropout"], size=params.maps.pixels)
-    net = attribution.fold(store.read_weights(paths.weights(suite, case), net)).to(cli.device())
+    net = attribution.fold(networks.trained(params, suite, case)[0]).to(cli.device())
     part = dataset.load(params, suite, case, ("test",))["test"]
     rows = attribution.spread(part.simulation, count)
     part = dataset.Part(**{field.name: getattr(part, field.name)[rows] for field in dataclasses.fields(part)})

@@ -23,6 +23,7 @@ def main(params, suite, case):
     density = np.stack([suite_maps[index] for index in part.index])
     overdensity = density / (cases.MEAN_SURFACE_DENSITY * part.parameters[:, 0][:, None, None])
     web = {"density": cosmic_web.density_classes(overdensity), "tidal": cosmic_web.tidal_classes(overdensity)}
+    centres = {"voids": cosmic_web.void_centres(overdensity), "halos": cosmic_web.halo_centres(overdensity)}
     shares, agreement = cosmic_web.compare(*web.values())
     gaps = _by_parameter(spec.parameters, records, "gap")
 
@@ -49,7 +50,9 @@ def main(params, suite, case):
             "equivariance": _by_parameter(spec.parameters, records, "equivariance"),
             "web": {"rows": "density", "columns": "tidal", "shares": shares, "agreement": agreement},
             "statistics": _each(
-                spec.parameters, values, lambda one: _statistics(params, suite, case, one, overdensity, web, part)
+                spec.parameters,
+                values,
+                lambda one: _statistics(params, suite, case, one, overdensity, web, centres, part),
             ),
             "agreement": _agreement(values, spec.parameters),
             "curves": _curves(params, suite, case, net, part, values, record),
@@ -93,9 +96,8 @@ def _each(names, values, function):
     }
 
 
-def _statistics(params, suite, case, values, overdensity, web, part):
+def _statistics(params, suite, case, values, overdensity, web, centres, part):
     settings = {"generator": seeding.numpy_generator(params.seed, suite, case, "attribution bootstrap")}
-    centres = {"voids": cosmic_web.void_centres(overdensity), "halos": cosmic_web.halo_centres(overdensity)}
     return {
         **cosmic_web.density_profile(values, overdensity, part.simulation, **settings),
         "classes": {

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from camelsight import cases, cli, dataset, paths, seeding, store, theta
+from camelsight import cases, cli, dataset, networks, paths, seeding, store, theta
 from camelsight import params as parameters_file
 from camelsight.inference import metrics, network, training
 from camelsight.maps import scaling
@@ -18,9 +18,7 @@ RELEASED_SPLIT = parameters_file.Split(seed=1, fractions=(0.9, 0.05, 0.05))
 
 
 def main(params, suite, case):
-    hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
-    net = network.build(hyperparameters["hidden"], hyperparameters["dropout"], size=params.maps.pixels)
-    store.read_weights(paths.weights(suite, case), net)
+    net, hyperparameters = networks.trained(params, suite, case)
     part = dataset.load(params, suite, case, ("test",))["test"]
     predictions = predict(net, part, suite, params.evaluate.views)
     store.write_arrays(paths.predictions(suite, case), **predictions)

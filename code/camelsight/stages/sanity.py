@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from camelsight import attributions, cli, dataset, paths, seeding, store, theta
-from camelsight.inference import metrics, network, training
+from camelsight import attributions, cli, dataset, networks, paths, seeding, store, theta
+from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
 
 CASE = "original"
@@ -107,23 +107,17 @@ def _train(params, suite, what, epochs):
             by_simulation = targets[name].reshape(-1, dataset.PER_SIMULATION, len(theta.NAMES))
             generator = seeding.numpy_generator(params.seed, suite, CASE, "shuffled labels", name)
             targets[name] = by_simulation[generator.permutation(len(by_simulation))].flatten(0, 1)
-    net = network.build(
-        hyperparameters["hidden"],
-        hyperparameters["dropout"],
-        size=params.maps.pixels,
-        generator=seeding.torch_generator(params.seed, suite, CASE, "sanity", what),
-    ).to(device)
     key = dataset.resume_key(params, suite, CASE, device, "sanity", what, epochs, precision, hyperparameters)
     checkpoint = paths.CHECKPOINTS / f"sanity-{key}.pt"
-    training.fit(
-        net,
+    net, _ = networks.fit(
+        params,
+        suite,
+        CASE,
+        hyperparameters,
         *((parts[name].maps.to(device), targets[name].to(device)) for name in ("train", "valid")),
+        weights=("sanity", what),
+        seed=("sanity", what),
         epochs=epochs,
-        batch=params.train.batch,
-        max_lr=hyperparameters["max_lr"],
-        weight_decay=hyperparameters["weight_decay"],
-        seed=seeding.entropy(params.seed, suite, CASE, "sanity", what),
-        schedule=params.train.schedule,
         precision=precision,
         state=store.read_checkpoint(checkpoint, device),
         on_epoch=lambda state: store.write_checkpoint(checkpoint, state),

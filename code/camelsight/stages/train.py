@@ -1,7 +1,7 @@
 """Train the network of a case with its tuned hyperparameters; goes on from the last epoch if it was cut off."""
 
-from camelsight import cli, dataset, paths, seeding, store
-from camelsight.inference import network, training
+from camelsight import cli, dataset, networks, paths, store
+from camelsight.inference import training
 
 
 def main(params, suite, case):
@@ -9,13 +9,6 @@ def main(params, suite, case):
     precision = training.resolve_precision(spec.precision, device)
     hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
-    net = network.build(
-        hyperparameters["hidden"],
-        hyperparameters["dropout"],
-        size=params.maps.pixels,
-        generator=seeding.torch_generator(params.seed, suite, case, "train", "weights"),
-    ).to(device)
-
     key = dataset.resume_key(params, suite, case, device, "train", precision, hyperparameters)
     checkpoint = paths.CHECKPOINTS / f"train-{key}.pt"
     state = store.read_checkpoint(checkpoint, device)
@@ -27,16 +20,16 @@ def main(params, suite, case):
             bar.set_postfix_str(f"valid {state['history'][-1]['valid']:.2f}", refresh=False)
             bar.update()
 
-        history = training.fit(
-            net,
+        net, history = networks.fit(
+            params,
+            suite,
+            case,
+            hyperparameters,
             train,
             valid,
+            weights=("train", "weights"),
+            seed=("train",),
             epochs=spec.epochs,
-            batch=spec.batch,
-            max_lr=hyperparameters["max_lr"],
-            weight_decay=hyperparameters["weight_decay"],
-            seed=seeding.entropy(params.seed, suite, case, "train"),
-            schedule=spec.schedule,
             precision=precision,
             state=state,
             on_epoch=on_epoch,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import optuna
 
-from camelsight import cases, cli, dataset, paths, seeding, store, studies, theta
-from camelsight.inference import network, training, tuning
+from camelsight import cases, cli, dataset, networks, paths, seeding, store, studies, theta
+from camelsight.inference import training, tuning
 
 RANGES = ("max_lr", "weight_decay", "dropout", "hidden")
 
@@ -31,22 +31,16 @@ def main(params, suite, case):
     with cli.progress(spec.trials * spec.epochs, f"tune {suite} {case}", "epoch") as bar:
 
         def objective(hyperparameters, number):
-            net = network.build(
-                hyperparameters["hidden"],
-                hyperparameters["dropout"],
-                size=params.maps.pixels,
-                generator=seeding.torch_generator(params.seed, suite, case, "tune", "weights", number),
-            ).to(device)
-            history = training.fit(
-                net,
+            _, history = networks.fit(
+                params,
+                suite,
+                case,
+                hyperparameters,
                 train,
                 valid,
+                weights=("tune", "weights", number),
+                seed=("tune", number),
                 epochs=spec.epochs,
-                batch=params.train.batch,
-                max_lr=hyperparameters["max_lr"],
-                weight_decay=hyperparameters["weight_decay"],
-                seed=seeding.entropy(params.seed, suite, case, "tune", number),
-                schedule=params.train.schedule,
                 precision=precision,
                 on_epoch=lambda state: bar.update(),
             )

@@ -29,11 +29,13 @@ def resolved(k, power, converged, tolerance=0.1):
 
 
 def pixel_statistics(maps, chunk=64):
-    """``cmd.statistics`` of ``maps`` ``(n, pixels, pixels)``, read in chunks, with mean and std of log10 of pixels."""
-    total = squares = 0.0
+    """``cmd.Statistics`` of ``maps`` ``(n, pixels, pixels)``, read in chunks, with mean and std of log10 of pixels."""
+    statistics, total, squares = cmd.Statistics(), 0.0, 0.0
     for start in range(0, len(maps), chunk):
-        log10 = np.log10(np.asarray(maps[start : start + chunk], dtype=np.float64))
+        pixels = np.asarray(maps[start : start + chunk])
+        statistics.add(pixels)
+        log10 = np.log10(pixels, dtype=np.float64)
         total, squares = total + log10.sum(), squares + (log10**2).sum()
     mean = total / maps.size
     spread = {"log10_mean": float(mean), "log10_std": float(np.sqrt(squares / maps.size - mean**2))}
-    return cmd.statistics(maps, chunk) | spread
+    return statistics.result() | spread
