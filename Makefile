@@ -38,7 +38,7 @@ test: setup ## lint, unit tests and the smoke profile from end to end
 
 lock: setup ## mend requirements.lock after a change in pyproject.toml; torch and CUDA stay outside
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal \
+	@PYTHONPATH=$$PWD/.venv/build $(BIN)/uv pip compile pyproject.toml --all-extras --universal \
 	  --constraint .venv/torch.txt --override <(echo 'Cython>=3.1') \
 	  --fork-strategy fewest --generate-hashes --no-build-isolation --no-header --no-annotate --quiet \
 	  --output-file requirements.lock
