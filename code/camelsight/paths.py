@@ -22,6 +22,7 @@ NUMBERS = Path("results/numbers.tex")
 FIGURES = Path("figures")
 PDF = Path("paper/ms.pdf")
 EXPECTED = Path("paper/expected.yaml")  # published numbers
+FUSED_SOURCE = Path(__file__).parent / "inference" / "fused.cpp"
 
 
 def profile(name):
@@ -30,6 +31,10 @@ def profile(name):
     if name not in known:
         raise ValueError(f"expected a profile among {', '.join(known)}, got {name!r}")
     return PROFILES / f"{name}.yaml"
+
+
+def fused(capability, digest):
+    return FUSED_SOURCE.with_name(f"fused-{capability}-{digest}.so")
 
 
 def digests(profile):
