@@ -5,18 +5,19 @@ from camelsight.inference import network, training
 
 
 def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, epochs, precision, **progress):
-    """A new network and its history; ``train`` and ``valid`` are (maps, targets) on the device that is to train.
+    """A new network and its history; ``train`` and ``valid`` are (maps, targets), targets on the device that trains.
 
     ``weights`` and ``seed`` are the words that name the draws of the initial weights and of the training; ``progress``
-    is the state and on_epoch of ``training.fit``.
+    is the patience, state and on_epoch of ``training.fit``.
     """
-    engine(train[0].device)
+    device = train[1].device
+    engine(device)
     net = network.build(
         hyperparameters["hidden"],
         hyperparameters["dropout"],
         size=params.maps.pixels,
         generator=seeding.torch_generator(params.seed, suite, case, *weights),
-    ).to(train[0].device)
+    ).to(device)
     history = training.fit(
         net,
         train,
@@ -28,6 +29,7 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
         seed=seeding.entropy(params.seed, suite, case, *seed),
         schedule=params.train.schedule,
         precision=precision,
+        deterministic=params.train.deterministic,
         **progress,
     )
     return net, history

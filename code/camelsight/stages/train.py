@@ -31,6 +31,7 @@ def main(params, suite, case):
             seed=("train",),
             epochs=spec.epochs,
             precision=precision,
+            patience=spec.patience,
             state=state,
             on_epoch=on_epoch,
         )
