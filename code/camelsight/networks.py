@@ -1,6 +1,6 @@
 """The network of a case: trained with hyperparameters, or as the stage train left it."""
 
-from camelsight import compiled, paths, seeding, store
+from camelsight import cli, compiled, paths, seeding, store
 from camelsight.inference import network, training
 
 
@@ -12,6 +12,7 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
     """
     device = train[1].device
     engine(device)
+    cli.keep_memory()
     net = network.build(
         hyperparameters["hidden"],
         hyperparameters["dropout"],
