@@ -11,6 +11,6 @@ def test_maps_too_large_for_a_device_stay_on_the_host_and_a_line_says_so(free, f
     placed = dataset.place(maps, device)
     assert placed.device == (device if fits else maps.device)
     assert capsys.readouterr().err.startswith(
-        "" if fits else "10 maps stay on the host and are streamed: they take 0.0"
+        "" if fits else "10 maps stay on the host and are streamed: they take"
     )
     assert dataset.place(maps, maps.device) is maps
