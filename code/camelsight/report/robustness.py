@@ -67,9 +67,8 @@ def _named(study, record):
     """The record, with the suite named in the settings of a study that has several."""
     if study != "normalisation":
         return record
-    words = {"training maps": "the training maps", "all maps": "all maps", "test maps": "its own test maps"}
     return {
-        "rows": [row | {"setting": f"{suite_label(row['test'])} by {words[row['setting']]}"} for row in record["rows"]]
+        "rows": [row | {"setting": f"{suite_label(row['test'])} scaled by {row['setting']}"} for row in record["rows"]]
     }
 
 
@@ -183,7 +182,7 @@ def numbers(experiments, records, suites):
     probes = {row["probe"]: row["metrics"] for row in records.get("probes", {"rows": ()})["rows"]}
     for word, probe in {
         "None": "none", "Shuffled": "pixels shuffled", "MeanOnly": "mean only", "Mass": "total mass alone",
-        "Phases": "phases random", "LogPhases": "phases of log random", "Gaussianised": "log Gaussianised",
+        "Phases": "phases random", "LogPhases": "log phases random", "Gaussianised": "log Gaussianised",
     }.items():  # fmt: skip
         for name in theta.COSMOLOGICAL:
             out[f"Probe{word}{WORDS[name]}"] = _text(probes.get(probe), "r2", name, "{:.2f}")
@@ -193,14 +192,17 @@ def numbers(experiments, records, suites):
         for row in records[study]["rows"] if row.get("test", first) == first
     }  # fmt: skip
     settings = {
-        "LeakClean": ("leakage", "split by simulation"), "LeakApparent": ("leakage", "split at random, apparent"),
-        "LeakTrue": ("leakage", "split at random, true"), "NormTrain": ("normalisation", "training maps"),
-        "NormTest": ("normalisation", "test maps"), "AugmentAll": ("augmentation", "eight symmetries"),
+        "NormTrain": ("normalisation", "training maps"), "NormTest": ("normalisation", "test maps"),
+        "AugmentAll": ("augmentation", "eight symmetries"),
         "AugmentRotations": ("augmentation", "rotations only"), "AugmentNone": ("augmentation", "none"),
     }  # fmt: skip
     for word, key in settings.items():
         for name in theta.COSMOLOGICAL:
             out[f"{word}{WORDS[name]}"] = _text(by_setting.get(key), "r2", name, "{:.3f}")
+    leaks = {row["kind"]: row["metrics"] for row in records.get("leakage", {"rows": ()})["rows"]}
+    for kind in ("clean", "all apparent", "all true", "few apparent", "few true"):
+        for name in theta.COSMOLOGICAL:
+            out[f"Leak{kind.title().replace(' ', '')}{WORDS[name]}"] = _text(leaks.get(kind), "r2", name, "{:.2f}")
     return out | _curves(records.get("simulations")) | _seeds(records.get("seeds"))
 
 
@@ -235,4 +237,7 @@ def _seeds(record):
 
 
 def _text(metrics, key, name, form, factor=1):
-    return MISSING if metrics is None else form.format(factor * metrics[key][name][0])
+    if metrics is None:
+        return MISSING
+    value = factor * metrics[key][name][0]
+    return form.format(value) if abs(value) < 100 else f"{float(f'{value:.1e}'):,.0f}"
