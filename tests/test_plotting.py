@@ -86,7 +86,7 @@ def robustness_records():
     def rows(*settings, **more):
         return {"suite": suites[0], "rows": [{"setting": one, "metrics": measured()} | more for one in settings]}
 
-    counts = ((32, 12), (64, 6), (128, 3), (128, 6), (128, 12))
+    counts = ((10, 12), (32, 4), (128, 1), (128, 4), (128, 12))
     kinds = ("training maps", "all maps", "test maps")
     return {
         "suites": {

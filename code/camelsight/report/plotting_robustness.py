@@ -132,7 +132,10 @@ def generalisation(studies, curves):
         Line2D([], [], color=COLOURS[name][0], marker=COLOURS[name][1], ls="none", label=theta.LABELS[name])
         for name in theta.COSMOLOGICAL
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    if curves:
+        handles += [Line2D([], [], color=BLACK, ls="-", label="more simulations, as many maps")]
+        handles += [Line2D([], [], color=BLACK, ls=":", label="more maps, as many simulations")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
     return figure
 
 
@@ -160,10 +163,8 @@ def _learning_curves(axes, curves):
         for name in theta.COSMOLOGICAL:
             colour, marker, _ = COLOURS[name]
             values = np.array([row["metrics"]["r2"][name] for row in rows])
-            _points(axes, counts / counts[0], values, colour, marker, line)
+            apart = 1.04 if of == "maps" else 1 / 1.04
+            _points(axes, apart * counts / counts[0], values, colour, marker, line)
     axes.set(xscale="log", xlabel="times as many", ylabel="$R^2$")
-    axes.set_xticks([1, 2, 4], ["1", "2", "4"])
+    axes.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
     axes.minorticks_off()
-    handles = [Line2D([], [], color=BLACK, ls="-", label="simulations, same number of maps")]
-    handles += [Line2D([], [], color=BLACK, ls=":", label="maps, same simulations")]
-    axes.legend(handles=handles, loc="best")

@@ -91,7 +91,7 @@ def transfer_latex(record):
         for name in theta.COSMOLOGICAL:
             value = {key: metrics[key][name] for key in metrics}
             cells += [
-                _plus_minus(*value["r2"], 2),
+                _r2(metrics, name),
                 f"{100 * value['relative_error'][0]:.1f}",
                 f"${value['bias'][0]:+.3f}$",
                 f"${value['bias_slope'][0]:+.2f}$",
@@ -108,7 +108,12 @@ def transfer_latex(record):
 
 
 def _short(value):
-    return "--" if not np.isfinite(value) else f"{value:.1f}" if value < 1000 else f"${value:.0e}$"
+    return "--" if not np.isfinite(value) else f"{value:.1f}" if value < 1000 else _power_of_ten(value)
+
+
+def _power_of_ten(value):
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return rf"${mantissa}\times10^{{{int(exponent)}}}$"
 
 
 def probes_latex(record, retrained):
@@ -141,10 +146,7 @@ def generalisation_latex(records):
 def _r2(metrics, name):
     """R² with its interval; in powers of ten where it is far below zero."""
     value, low, high = metrics["r2"][name]
-    if value > -10:
-        return _plus_minus(value, low, high, 2)
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return rf"${mantissa}\times10^{{{int(exponent)}}}$"
+    return _plus_minus(value, low, high, 2) if value > -10 else _power_of_ten(value)
 
 
 def numbers(experiments, records, suites):

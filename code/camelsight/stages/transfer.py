@@ -15,7 +15,7 @@ from camelsight.interpretation import probes
 from camelsight.maps import cuts, scaling, split
 
 CASE = "original"
-CURVE_MAPS = (3, 6, 12)  # of a simulation, in the learning curves
+CURVE_MAPS = (1, 4, 12)  # of a simulation, in the learning curves
 FEW = 8  # the leaking network that learns by heart has the maps of one simulation in as many
 AUGMENTATIONS = {"eight symmetries": range(8), "rotations only": range(4), "none": range(1)}
 SAME = ("train", "weights"), ("train",)  # the words of the stage train for initial weights and training
