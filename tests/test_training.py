@@ -205,3 +205,24 @@ def test_where_compiling_fails_training_goes_on_with_the_network_as_it_was(monke
     assert training._compiled(net, Maps, "float32") is net
     assert all(torch.equal(*pair) for pair in zip(net.state_dict().values(), before.values(), strict=True))
     assert capsys.readouterr().err == "torch.compile is of no use here, training goes on without: no compiler\n"
+
+
+def test_augmentation_can_be_left_out_or_be_rotations_alone(monkeypatch):
+    """The first release drew its flips with randint(0, 1), which is always 0: its maps were never mirrored."""
+    seen = []
+    forward = training._forward
+
+    def spy(net, maps, precision):
+        if net.training:
+            seen.append(maps.detach().clone())
+        return forward(net, maps, precision)
+
+    monkeypatch.setattr(training, "_forward", spy)
+    maps, theta = toy(1)
+    maps = torch.randn_like(maps).expand(64, SIZE, SIZE).contiguous()
+    part = (maps, theta.expand(64, 2).contiguous())
+    for symmetries, wanted in ((range(1), maps[:1]), (range(4), [torch.rot90(maps[0], k) for k in range(4)])):
+        seen.clear()
+        fit(build(), train=part, valid=part, epochs=2, symmetries=symmetries)
+        views = torch.unique(torch.cat(seen), dim=0)
+        assert torch.equal(views, torch.unique(torch.stack(list(wanted)), dim=0))

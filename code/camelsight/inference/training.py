@@ -40,21 +40,23 @@ def fit(
     precision="float32",
     patience=0,
     deterministic=False,
+    symmetries=range(scaling.SYMMETRIES),
     state=None,
     on_epoch=None,
 ):
     """Train ``network`` in place and load the weights of the epoch with the best validation loss.
 
-    ``train`` and ``valid`` are pairs (maps, targets). ``on_epoch(state)`` is called after each epoch; ``state`` refers
-    to live tensors, so save or copy it at once. Every epoch draws its order, symmetries and dropout from (``seed``,
-    epoch): a run that continues from a saved ``state`` equals one that was never cut off. Training ends early after
-    ``patience`` epochs without a better one, unless that is 0. ``deterministic`` algorithms make a GPU repeat itself
-    bit for bit, as a CPU always does. Returns the history, a list of dicts with epoch, train and valid (losses in the
-    released convention), and lr. Raises ``DivergenceError``.
+    ``train`` and ``valid`` are pairs (maps, targets); each map is turned by one of ``symmetries``, drawn anew in every
+    epoch. ``on_epoch(state)`` is called after each epoch; ``state`` refers to live tensors, so save or copy it at once.
+    Every epoch draws its order, symmetries and dropout from (``seed``, epoch): a run that continues from a saved
+    ``state`` equals one that was never cut off. Training ends early after ``patience`` epochs without a better one,
+    unless that is 0. ``deterministic`` algorithms make a GPU repeat itself bit for bit, as a CPU always does. Returns
+    the history, a list of dicts with epoch, train and valid (losses in the released convention), and lr. Raises
+    ``DivergenceError``.
     """
     maps, targets = train
     device = targets.device
-    table = scaling.symmetry_table(maps.shape[-1], device)
+    table = scaling.symmetry_table(maps.shape[-1], device)[list(symmetries)]
     steps = math.ceil(len(maps) / batch)
     optimiser = torch.optim.AdamW(network.parameters(), lr=max_lr, betas=BETAS, weight_decay=weight_decay, fused=True)
     scheduler = _scheduler(optimiser, schedule, max_lr, epochs * steps)
@@ -121,7 +123,7 @@ def evaluate(network, maps, targets, *, precision="float32"):
 def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, precision):
     device = targets.device
     order = torch.randperm(len(maps), device=device)
-    group = torch.randint(scaling.SYMMETRIES, (len(maps),), device=device)
+    group = torch.randint(len(table), (len(maps),), device=device)
     if len(maps) % batch == 1:  # BatchNorm at one pixel needs two maps
         order, group = order[:-1], group[:-1]
     total = 0
