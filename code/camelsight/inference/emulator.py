@@ -1,0 +1,160 @@
+"""The power spectrum's likelihood: an emulator of its mean, its covariance, and the sampling of the posterior.
+
+Parameters are ``(B, P)`` in the unit cube of their prior, on which it is flat (``theta.to_prior``); spectra are the
+natural logarithm of P(k) in ``(..., K)`` bins. In the logarithm the scatter of a bin depends on its number of modes and
+hardly on the parameters, as it would if it were scaled with the mean; so one covariance serves all of them.
+"""
+
+import itertools
+from functools import partial
+
+import emcee
+import numpy as np
+import torch
+from torch import nn
+
+from camelsight.inference import spectrum_baseline
+
+LAYERS, WIDTH = 4, 512
+MOVES = ((emcee.moves.DEMove, 0.8), (emcee.moves.DESnookerMove, 0.2))  # half of the stretch move's correlation time
+BLOCKS = 20  # how often, at most, a chain's length is compared with its autocorrelation time
+PERCENTILES = (2.5, 16, 50, 84, 97.5)
+
+
+class Activation(nn.Module):
+    """f(x) = (gamma + (1 - gamma) sigmoid(beta x)) x with a trainable beta and gamma for each unit.
+
+    From Alsing et al. (2020), arXiv:1911.11778.
+    """
+
+    def __init__(self, width):
+        super().__init__()
+        self.beta = nn.Parameter(torch.randn(width))
+        self.gamma = nn.Parameter(torch.randn(width))
+
+    def forward(self, x):
+        return (self.gamma + (1 - self.gamma) * torch.sigmoid(self.beta * x)) * x
+
+
+class Emulator(nn.Module):
+    """Parameters ``(B, P)`` in the unit cube -> log P(k) ``(B, K)``; ``mean`` and ``std`` ``(K,)`` are its scale."""
+
+    def __init__(self, parameters, mean, std, *, layers=LAYERS, width=WIDTH):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        widths = [parameters, *[width] * layers]
+        blocks = [(nn.Linear(before, after), Activation(after)) for before, after in itertools.pairwise(widths)]
+        self.layers = nn.Sequential(*(module for block in blocks for module in block), nn.Linear(width, len(mean)))
+
+    def forward(self, unit):
+        return self.layers(2 * unit - 1) * self.std + self.mean
+
+
+def fit(train, valid, *, epochs, batch, max_lr, weight_decay, seed, **shape):
+    """An ``Emulator`` by Adam and the squared error, in units of each bin's spread over ``train``; and the losses.
+
+    ``train`` and ``valid`` are pairs (parameters, log P), a row a simulation: the mean over its maps, of which the
+    squared error has the same gradient as of the maps one by one. The epoch with the best validation loss is kept.
+    """
+    mean, std = train[1].mean(0), train[1].std(0)
+    return spectrum_baseline.fit(
+        lambda: Emulator(train[0].shape[1], mean, std, **shape),
+        lambda emulator, unit, log_power: ((emulator(unit) - log_power) / std).square().mean(),
+        train,
+        valid,
+        epochs=epochs,
+        batch=batch,
+        max_lr=max_lr,
+        optimiser=partial(torch.optim.Adam, weight_decay=weight_decay),
+        seed=seed,
+    )
+
+
+def errors(emulated, measured):
+    """``(5, K)``: the ``PERCENTILES`` over simulations of measured P / emulated P - 1, from logarithms ``(S, K)``."""
+    return np.percentile(np.expm1(measured - emulated), PERCENTILES, axis=0)
+
+
+def covariance(log_power):
+    """Scatter at fixed parameters: the covariance of the maps of one simulation, averaged over simulations.
+
+    ``log_power`` is ``(S, M, K)``, M maps of each of S simulations. Returns ``(K, K)`` and the number of samples that a
+    single mean would have needed for as many degrees of freedom, S (M - 1) + 1. Maps of one simulation share its box:
+    what they have in common is not in this scatter, and they are not wholly independent.
+    """
+    simulations, maps, _ = log_power.shape
+    if maps < 2:
+        raise ValueError(f"expected at least two maps of each simulation, got {maps}")
+    residual = log_power - log_power.mean(1, keepdims=True)
+    freedom = simulations * (maps - 1)
+    return np.einsum("smi,smj->ij", residual, residual) / freedom, freedom + 1
+
+
+def hartlap(samples, bins):
+    """(n - p - 2) / (n - 1): what the inverse of a covariance of ``bins`` bins from ``samples`` is too large by.
+
+    From Hartlap, Simon & Schneider (2007), arXiv:astro-ph/0608064.
+    """
+    if samples <= bins + 2:
+        raise ValueError(f"expected more samples than bins + 2 to invert a covariance, got {samples} for {bins} bins")
+    return (samples - bins - 2) / (samples - 1)
+
+
+def log_likelihoods(emulated, log_power, precision):
+    """``(W,)``: Gaussian log-likelihood of ``log_power`` ``(K,)`` given ``emulated`` ``(W, K)``, without its constant.
+
+    ``precision`` ``(K, K)`` is the inverse covariance.
+    """
+    residual = emulated - log_power
+    return -0.5 * (residual @ precision * residual).sum(1)
+
+
+def posterior(network, prior, emulated, log_power, precision, **settings):
+    """``sample`` for one spectrum ``(K,)``, given an ``Emulator`` and its ``(m, K)`` of ``prior`` ``(m, P)``.
+
+    ``emulated``, ``log_power`` and ``precision`` are float64 tensors on the emulator's device.
+    """
+
+    def log_probability(unit):
+        with torch.inference_mode():
+            unit = torch.as_tensor(unit, dtype=torch.float32, device=emulated.device)
+            return log_likelihoods(network(unit).double(), log_power, precision).cpu().numpy()
+
+    weights = log_likelihoods(emulated, log_power, precision).cpu().numpy()
+    return sample(log_probability, prior, weights, **settings)
+
+
+def sample(log_probability, prior, log_weights, *, walkers, steps, lengths, seed):
+    """Samples ``(n, P)`` of the posterior with a flat prior in the unit cube, by emcee, and how well they converged.
+
+    ``log_probability`` takes ``(W, P)`` and returns ``(W,)``, without regard to the walls of the cube. Walkers start at
+    points of ``prior`` ``(m, P)``, uniform in the cube, drawn without repetition by their log-probabilities
+    ``log_weights`` ``(m,)``: near the posterior from the beginning. The chain ends when it is ``lengths`` times the
+    longest integrated autocorrelation time, or after ``steps``; twice that time is left out at the start. The record
+    has tau, steps, acceptance, converged and mean_error: the Monte-Carlo error of the mean over the standard deviation.
+    """
+    random = np.random.RandomState(seed % 2**32)
+    start = prior[np.argsort(-(log_weights + random.gumbel(size=len(prior))))[:walkers]]  # Gumbel's top k
+    sampler = emcee.EnsembleSampler(
+        walkers,
+        prior.shape[1],
+        lambda unit: np.where(((unit >= 0) & (unit <= 1)).all(1), log_probability(unit), -np.inf),
+        moves=[(move(), share) for move, share in MOVES],
+        vectorize=True,
+    )
+    state, block = emcee.State(start, random_state=random.get_state()), max(2, steps // BLOCKS)
+    while sampler.iteration < steps:
+        state = sampler.run_mcmc(state, block)
+        with np.errstate(invalid="ignore"):  # of a walker that has not moved yet
+            tau = float(np.nan_to_num(np.max(sampler.get_autocorr_time(tol=0)), nan=sampler.iteration))
+        if converged := sampler.iteration >= lengths * tau:
+            break
+    samples = sampler.get_chain(discard=int(min(2 * tau, sampler.iteration / 2)), flat=True)
+    return samples, {
+        "tau": tau,
+        "steps": sampler.iteration,
+        "acceptance": float(np.mean(sampler.acceptance_fraction)),
+        "converged": bool(converged),
+        "mean_error": float(np.sqrt(tau / len(samples))),
+    }
