@@ -150,3 +150,14 @@ def test_the_posterior_of_an_emulated_spectrum_is_that_of_importance_sampling():
     weights /= weights.sum()
     error = np.hypot(record["mean_error"], np.sqrt(np.square(weights).sum()))
     np.testing.assert_array_less(np.abs(samples.mean(0) - weights @ prior) / samples.std(0), 4 * error)
+
+
+def test_contours_of_a_flat_density_and_of_a_gaussian_hold_what_they_say():
+    rng = np.random.default_rng(0)
+    low, high = np.array([0.1, 0.6]), np.array([0.5, 1.0])
+    for samples in (low + (high - low) * rng.random((20_000, 2)), rng.normal([0.3, 0.8], 0.04, (20_000, 2))):
+        found = emulator.density(samples, low, high)
+        nearest = [np.abs(samples[:, [axis]] - found[name]).argmin(1) for axis, name in enumerate("xy")]
+        height = found["density"][nearest[1], nearest[0]]
+        held = [np.mean(height > level) for level in found["levels"]]
+        np.testing.assert_allclose(held, emulator.CONTOURS, atol=0.02)

@@ -9,6 +9,7 @@ import itertools
 from functools import partial
 
 import emcee
+import getdist
 import numpy as np
 import torch
 from torch import nn
@@ -18,7 +19,10 @@ from camelsight.inference import spectrum_baseline
 LAYERS, WIDTH = 4, 512
 MOVES = ((emcee.moves.DEMove, 0.8), (emcee.moves.DESnookerMove, 0.2))  # half of the stretch move's correlation time
 BLOCKS = 20  # how often, at most, a chain's length is compared with its autocorrelation time
+CONTOURS = (0.68, 0.95)
 PERCENTILES = (2.5, 16, 50, 84, 97.5)
+
+getdist.chains.print_load_details = False
 
 
 class Activation(nn.Module):
@@ -158,3 +162,15 @@ def sample(log_probability, prior, log_weights, *, walkers, steps, lengths, seed
         "converged": bool(converged),
         "mean_error": float(np.sqrt(tau / len(samples))),
     }
+
+
+def density(samples, low, high):
+    """The density of samples ``(n, 2)`` between ``low`` and ``high`` ``(2,)``, by getdist, which knows of the walls.
+
+    Returns x ``(G,)``, y ``(G,)``, density ``(G, G)``, whose first index is y's and whose largest value is 1, and
+    levels ``(2,)``: of the contours that hold ``CONTOURS`` of the samples.
+    """
+    ranges = {name: limits for name, *limits in zip("xy", low, high, strict=True)}
+    chain = getdist.MCSamples(samples=samples, names=list(ranges), ranges=ranges, settings={"ignore_rows": 0})
+    found = chain.get2DDensity("x", "y")
+    return {"x": found.x, "y": found.y, "density": found.P, "levels": found.getContourLevels(CONTOURS)}
