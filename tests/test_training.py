@@ -156,3 +156,24 @@ def test_training_sees_every_symmetry_and_validation_none(monkeypatch):
     fit(build(), train=(maps, theta.expand(64, 2).contiguous()), valid=(maps, theta.expand(64, 2)), epochs=2)
     assert len(torch.unique(torch.cat(seen[True]), dim=0)) == 8
     assert torch.equal(torch.unique(torch.cat(seen[False]), dim=0), maps[:1])
+
+
+def test_augmentation_can_be_left_out_or_be_rotations_alone(monkeypatch):
+    """The first release drew its flips with randint(0, 1), which is always 0: its maps were rotated and never mirrored."""
+    seen = []
+    forward = training._forward
+
+    def spy(net, maps, precision):
+        if net.training:
+            seen.append(maps.detach().clone())
+        return forward(net, maps, precision)
+
+    monkeypatch.setattr(training, "_forward", spy)
+    maps, theta = toy(1)
+    maps = torch.randn_like(maps).expand(64, SIZE, SIZE).contiguous()
+    part = (maps, theta.expand(64, 2).contiguous())
+    for symmetries, wanted in ((range(1), maps[:1]), (range(4), [torch.rot90(maps[0], k) for k in range(4)])):
+        seen.clear()
+        fit(build(), train=part, valid=part, epochs=2, symmetries=symmetries)
+        views = torch.unique(torch.cat(seen), dim=0)
+        assert torch.equal(views, torch.unique(torch.stack(list(wanted)), dim=0))

@@ -176,6 +176,10 @@ class Robustness:
     transfer: tuple[str, ...]  # experiments of the stage that are run
     baseline: tuple[str, ...]
     suites: tuple[str, ...]  # made for transfer@suites alone, uncut
+    smoothing: tuple[float, ...]  # widths in pixels
+    cuts: tuple[str, ...]  # cases that the probes show to the network of the uncut maps
+    seeds: int  # networks trained from other seeds
+    curve_epochs: int  # of the learning curves, each counted in as many maps as the training set has
 
     def __post_init__(self):
         for stage, known in EXPERIMENTS.items():
@@ -184,6 +188,12 @@ class Robustness:
             _check(good, f"robustness.{stage}", f"some of {', '.join(known)}, each once", list(asked))
         for suite in self.suites:
             theta.hydro_suite(suite)
+        for case in self.cuts:
+            cases.parse(case)
+        for width in self.smoothing:
+            _check(width > 0, "robustness.smoothing", "widths above 0 pixels", width)
+        for name in ("seeds", "curve_epochs"):
+            _check(getattr(self, name) >= 1, f"robustness.{name}", "at least 1", getattr(self, name))
 
 
 @dataclass(frozen=True)

@@ -34,18 +34,20 @@ def fit(
     seed,
     schedule="cyclic",
     precision="float32",
+    symmetries=range(scaling.SYMMETRIES),
     state=None,
     on_epoch=None,
 ):
     """Train ``network`` in place and load the weights of the epoch with the best validation loss.
 
-    ``train`` and ``valid`` are pairs (maps, targets). ``on_epoch(state)`` is called after each epoch; ``state`` refers
-    to live tensors, so save or copy it at once. Every epoch draws its order, symmetries and dropout from (``seed``,
-    epoch): a run that continues from a saved ``state`` equals one that was never cut off. Returns the history, a list
-    of dicts with epoch, train and valid (losses in the released convention), and lr. Raises ``DivergenceError``.
+    ``train`` and ``valid`` are pairs (maps, targets); each map is turned by one of ``symmetries``, drawn anew in every
+    epoch. ``on_epoch(state)`` is called after each epoch; ``state`` refers to live tensors, so save or copy it at once.
+    Every epoch draws its order, symmetries and dropout from (``seed``, epoch): a run that continues from a saved
+    ``state`` equals one that was never cut off. Returns the history, a list of dicts with epoch, train and valid
+    (losses in the released convention), and lr. Raises ``DivergenceError``.
     """
     maps, targets = train
-    table = scaling.symmetry_table(maps.shape[-1], maps.device)
+    table = scaling.symmetry_table(maps.shape[-1], maps.device)[list(symmetries)]
     steps = math.ceil(len(maps) / batch)
     optimiser = torch.optim.AdamW(network.parameters(), lr=max_lr, betas=BETAS, weight_decay=weight_decay, fused=True)
     scheduler = _scheduler(optimiser, schedule, max_lr, epochs * steps)
@@ -106,7 +108,7 @@ def evaluate(network, maps, targets, *, precision="float32"):
 def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, precision):
     network.train()
     order = torch.randperm(len(maps), device=maps.device)
-    group = torch.randint(scaling.SYMMETRIES, (len(maps),), device=maps.device)
+    group = torch.randint(len(table), (len(maps),), device=maps.device)
     total, used = 0, 0
     for chosen, symmetry in zip(order.split(batch), group.split(batch), strict=True):
         if len(chosen) == 1:  # BatchNorm at one pixel needs two maps
