@@ -227,8 +227,8 @@ class Rivals:
         for name in ("trials", "epochs", "steps", "lengths"):
             _check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
         _check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
-        enough = self.walkers >= 2 * len(theta.NAMES) and self.walkers % 2 == 0
-        _check(enough, "rivals.walkers", f"an even number from {2 * len(theta.NAMES)}", self.walkers)
+        enough = self.walkers >= 4 * len(theta.NAMES) and self.walkers % 2 == 0
+        _check(enough, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)}", self.walkers)
         for name in ("layers", "hidden", "max_lr", "weight_decay", "dropout"):
             _check_range(f"rivals.{name}", *getattr(self, name), may_be_zero=name == "dropout")
         _check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))

@@ -12,12 +12,13 @@ import emcee
 import getdist
 import numpy as np
 import torch
+from scipy import special
 from torch import nn
 
 from camelsight.inference import spectrum_baseline
 
 LAYERS, WIDTH = 4, 512
-MOVES = ((emcee.moves.DEMove, 0.8), (emcee.moves.DESnookerMove, 0.2))  # half of the stretch move's correlation time
+MOVES = ((emcee.moves.KDEMove, 0.8), (emcee.moves.DEMove, 0.2))  # correlated over a tenth of the stretch move's steps
 BLOCKS = 20  # how often, at most, a chain's length is compared with its autocorrelation time
 CONTOURS = (0.68, 0.95)
 PERCENTILES = (2.5, 16, 50, 84, 97.5)
@@ -80,19 +81,15 @@ def errors(emulated, measured):
     return np.percentile(np.expm1(measured - emulated), PERCENTILES, axis=0)
 
 
-def covariance(log_power):
-    """Scatter at fixed parameters: the covariance of the maps of one simulation, averaged over simulations.
+def covariance(log_power, emulated):
+    """``(K, K)``: the scatter at fixed parameters, of the maps of a simulation about the mean emulated for it.
 
-    ``log_power`` is ``(S, M, K)``, M maps of each of S simulations. Returns ``(K, K)`` and the number of samples that a
-    single mean would have needed for as many degrees of freedom, S (M - 1) + 1. Maps of one simulation share its box:
-    what they have in common is not in this scatter, and they are not wholly independent.
+    ``log_power`` is ``(S, M, K)``, M maps of each of S simulations, over which it is averaged, ``emulated`` ``(S, K)``.
+    About their own mean the maps would scatter less: what they share, as cuts through one box, would be missing, and so
+    would be the error of the emulator.
     """
-    simulations, maps, _ = log_power.shape
-    if maps < 2:
-        raise ValueError(f"expected at least two maps of each simulation, got {maps}")
-    residual = log_power - log_power.mean(1, keepdims=True)
-    freedom = simulations * (maps - 1)
-    return np.einsum("smi,smj->ij", residual, residual) / freedom, freedom + 1
+    residual = (log_power - emulated[:, None]).reshape(-1, log_power.shape[-1])
+    return residual.T @ residual / len(residual)
 
 
 def hartlap(samples, bins):
@@ -132,29 +129,30 @@ def posterior(network, prior, emulated, log_power, precision, **settings):
 def sample(log_probability, prior, log_weights, *, walkers, steps, lengths, seed):
     """Samples ``(n, P)`` of the posterior with a flat prior in the unit cube, by emcee, and how well they converged.
 
-    ``log_probability`` takes ``(W, P)`` and returns ``(W,)``, without regard to the walls of the cube. Walkers start at
-    points of ``prior`` ``(m, P)``, uniform in the cube, drawn without repetition by their log-probabilities
-    ``log_weights`` ``(m,)``: near the posterior from the beginning. The chain ends when it is ``lengths`` times the
-    longest integrated autocorrelation time, or after ``steps``; twice that time is left out at the start. The record
-    has tau, steps, acceptance, converged and mean_error: the Monte-Carlo error of the mean over the standard deviation.
+    ``log_probability`` takes ``(W, P)`` and returns ``(W,)``. Walkers move where the prior is a normal distribution,
+    which has no walls. They start at points of ``prior`` ``(m, P)``, uniform in the cube, drawn without repetition by
+    their log-probabilities ``log_weights`` ``(m,)``, and so near the posterior. The chain ends when it is ``lengths``
+    times the longest integrated autocorrelation time, or after ``steps``; twice that time is left out at the start. The
+    record has tau, steps, acceptance, converged and mean_error: the Monte-Carlo error of the mean over the standard
+    deviation.
     """
     random = np.random.RandomState(seed % 2**32)
     start = prior[np.argsort(-(log_weights + random.gumbel(size=len(prior))))[:walkers]]  # Gumbel's top k
     sampler = emcee.EnsembleSampler(
         walkers,
         prior.shape[1],
-        lambda unit: np.where(((unit >= 0) & (unit <= 1)).all(1), log_probability(unit), -np.inf),
+        lambda normal: log_probability(special.ndtr(normal)) - 0.5 * np.square(normal).sum(1),
         moves=[(move(), share) for move, share in MOVES],
         vectorize=True,
     )
-    state, block = emcee.State(start, random_state=random.get_state()), max(2, steps // BLOCKS)
+    state = emcee.State(special.ndtri(start), random_state=random.get_state())
     while sampler.iteration < steps:
-        state = sampler.run_mcmc(state, block)
+        state = sampler.run_mcmc(state, max(2, steps // BLOCKS))
         with np.errstate(invalid="ignore"):  # of a walker that has not moved yet
             tau = float(np.nan_to_num(np.max(sampler.get_autocorr_time(tol=0)), nan=sampler.iteration))
         if converged := sampler.iteration >= lengths * tau:
             break
-    samples = sampler.get_chain(discard=int(min(2 * tau, sampler.iteration / 2)), flat=True)
+    samples = special.ndtr(sampler.get_chain(discard=int(min(2 * tau, sampler.iteration / 2)), flat=True))
     return samples, {
         "tau": tau,
         "steps": sampler.iteration,

@@ -48,8 +48,9 @@ def likelihood(params, suite):
         batch=params.train.batch,
         seed=seeding.entropy(params.seed, suite, "baseline", "emulator"),
     )
-    covariance, samples = emulator.covariance(log_power[parts["train"]])
-    hartlap = emulator.hartlap(samples, len(k))
+    known = log_power[parts["train"]]
+    covariance = emulator.covariance(known, _emulate(net, unit[parts["train"]]).cpu().numpy())
+    hartlap = emulator.hartlap(known[..., 0].size, len(k))
     precision = torch.from_numpy(hartlap * np.linalg.inv(covariance)).to(device)
     tests = parts["test"]
     expected, measured = _emulate(net, unit[tests]), torch.from_numpy(log_power[tests]).to(device)
@@ -59,7 +60,6 @@ def likelihood(params, suite):
         "best_epoch": int(np.argmin([valid for _, valid in losses])) + 1,
         "losses": losses,
         "bins": len(k),
-        "samples": samples,
         "hartlap": hartlap,
         "chi2_per_bin": float(-2 * misfit.mean() / len(k)),
         "chains": {name: [chain[name] for chain in chains] for name in chains[0]},
@@ -67,7 +67,7 @@ def likelihood(params, suite):
     arrays = predictions | contours | {
         "k": k,
         "errors": emulator.errors(expected.cpu().numpy(), log_power[tests].mean(1)),
-        "scatter": np.sqrt(np.diag(covariance) / dataset.PER_SIMULATION),
+        "scatter": np.sqrt(known.var(1, ddof=1).mean(0) / dataset.PER_SIMULATION),
     }  # fmt: skip
     return record, arrays
 
