@@ -22,6 +22,7 @@ ROOF = (
     "cli",
     "dataset",
     "release",
+    "simulation",
     "__main__",
 )
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

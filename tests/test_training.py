@@ -159,7 +159,7 @@ def test_training_sees_every_symmetry_and_validation_none(monkeypatch):
 
 
 def test_augmentation_can_be_left_out_or_be_rotations_alone(monkeypatch):
-    """The first release drew its flips with randint(0, 1), which is always 0: its maps were rotated and never mirrored."""
+    """The first release drew its flips with randint(0, 1), which is always 0: its maps were never mirrored."""
     seen = []
     forward = training._forward
 

@@ -60,9 +60,11 @@ def crossed(pairs):
     """
     figure = _figure(0.72 * PAGE, 4.4)
     grid = figure.subplots(len(theta.COSMOLOGICAL), len(pairs), squeeze=False, sharey="row")
+    for axes, (train, test) in zip(grid[0], pairs, strict=True):
+        axes.set_title(f"trained on {suite_label(train)},\ntested on {suite_label(test)}")
     for row, name in zip(grid, theta.COSMOLOGICAL, strict=True):
         column = theta.NAMES.index(name)
-        for axes, ((train, test), arrays) in zip(row, pairs.items(), strict=True):
+        for axes, ((_, test), arrays) in zip(row, pairs.items(), strict=True):
             truth, mean, sigma = (arrays[key][:, column] for key in ("truth", "mean", "sigma"))
             colour, marker = SUITES[test]
             ends = np.array([truth.min(), truth.max()])
@@ -70,8 +72,6 @@ def crossed(pairs):
             axes.errorbar(truth, mean, sigma, fmt=marker, color=colour, markersize=3, elinewidth=0.6, alpha=0.75)
             axes.plot(ends, np.polyval(np.polyfit(truth, mean, 1), ends), color=GREY, ls="--")
             axes.set_xlabel(f"true {theta.LABELS[name]}")
-            if row is grid[0]:
-                axes.set_title(f"trained on {suite_label(train)},\ntested on {suite_label(test)}")
         row[0].set_ylabel(f"predicted {theta.LABELS[name]}")
     return figure
 
@@ -101,15 +101,15 @@ def _points(axes, x, values, colour, marker, line, label=None):
 @_styled
 def probes(panels, *, box=25.0):
     """One map as each probe shows it to the network; ``panels`` is a dict of probe → ``(n, n)`` density."""
-    figure = _figure(PAGE, 1.75)
+    figure = _figure(PAGE, 1.4)
     grid = figure.subplots(1, len(panels))
     norm = _density_norm(panels["none"])
     colours = mpl.colormaps[DENSITY_MAP].with_extremes(bad=NEGATIVE)
     for axes, (name, density) in zip(grid, panels.items(), strict=True):
         masked = np.ma.masked_less_equal(density, 0)
         image = axes.imshow(masked, cmap=colours, norm=norm, extent=(0, box, 0, box))
-        axes.set(xticks=[], yticks=[], title={"none": "as it is"}.get(name, name).replace(" of log", "\nof log"))
-    figure.colorbar(image, ax=grid, label=DENSITY_UNIT, aspect=15, pad=0.01)
+        axes.set(xticks=[], yticks=[], title={"none": "as it is"}.get(name, name))
+    figure.colorbar(image, ax=grid, label=DENSITY_UNIT, aspect=15, pad=0.01, shrink=0.9)
     return figure
 
 
@@ -121,41 +121,50 @@ def generalisation(studies, curves):
     either may be empty.
     """
     lines = [(study, setting, metrics) for study, by in studies.items() for setting, metrics in by.items()]
-    figure = _figure(PAGE, max(2.6, 0.19 * len(lines) + 0.9))
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    figure = _figure(PAGE, max(2.4, 0.19 * len(lines) + 0.9))
+    widths = [3] * bool(lines) + [2] * bool(curves)
+    panels = list(figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0])
+    if lines:
+        _settings(panels.pop(0), lines, [len(by) for by in studies.values()])
+    if curves:
+        _learning_curves(panels.pop(0), curves)
+    handles = [
+        Line2D([], [], color=COLOURS[name][0], marker=COLOURS[name][1], ls="none", label=theta.LABELS[name])
+        for name in theta.COSMOLOGICAL
+    ]
+    if curves:
+        handles += [Line2D([], [], color=BLACK, ls="-", label="more simulations, as many maps")]
+        handles += [Line2D([], [], color=BLACK, ls=":", label="more maps, as many simulations")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+def _settings(axes, lines, sizes):
     shown = []
     for name, shift in zip(theta.COSMOLOGICAL, (-0.15, 0.15), strict=True):
         colour, marker, _ = COLOURS[name]
         for position, (_, _, metrics) in enumerate(lines):
             value, low, high = metrics["r2"][name]
             shown += [low] if value > -1 else []
-            left.plot([low, high], [position + shift] * 2, color=colour, lw=0.8)
-            left.plot(value, position + shift, color=colour, marker=marker, ls="none")
-    starts = np.cumsum([0, *(len(by) for by in studies.values())])[:-1]
-    for start in starts[1:]:
-        left.axhline(start - 0.5, color=GREY, lw=0.5)
-    left.set_yticks(range(len(lines)), [setting for _, setting, _ in lines])
-    left.set(ylim=(len(lines) - 0.5, -0.5), xlabel="$R^2$")
-    if shown:
-        left.set_xlim(min(0.0, *shown) - 0.03 if min(shown) < 0.3 else min(shown) - 0.03, 1.01)
-    most = max((row["simulations"] for row in curves), default=0)
+            axes.plot([low, high], [position + shift] * 2, color=colour, lw=0.8)
+            axes.plot(value, position + shift, color=colour, marker=marker, ls="none")
+    for start in np.cumsum(sizes)[:-1]:
+        axes.axhline(start - 0.5, color=GREY, lw=0.5)
+    axes.set_yticks(range(len(lines)), [setting for _, setting, _ in lines])
+    axes.set(ylim=(len(lines) - 0.5, -0.5), xlabel="$R^2$", xlim=(max(-1.0, min(shown, default=0)) - 0.03, 1.01))
+
+
+def _learning_curves(axes, curves):
+    most = max(row["simulations"] for row in curves)
     by_maps = sorted((row for row in curves if row["simulations"] == most), key=lambda row: row["maps"])
     fewer = sorted((row for row in curves if row["simulations"] < most), key=lambda row: row["simulations"])
     for rows, of, line in ((fewer + by_maps[:1], "simulations", "-"), (by_maps, "maps", ":")):
         counts = np.array([row[of] for row in rows])
-        for name in theta.COSMOLOGICAL if rows else ():
+        for name in theta.COSMOLOGICAL:
             colour, marker, _ = COLOURS[name]
             values = np.array([row["metrics"]["r2"][name] for row in rows])
-            _points(right, counts / counts[0], values, colour, marker, line)
-    right.set(xscale="log", xlabel="times as many", ylabel="$R^2$")
-    right.set_xticks([1, 2, 4], ["1", "2", "4"])
-    right.minorticks_off()
-    handles = [Line2D([], [], color=BLACK, ls="-", label="simulations, same number of maps")]
-    handles += [Line2D([], [], color=BLACK, ls=":", label="maps, same simulations")]
-    right.legend(handles=handles, loc="lower right")
-    handles = [
-        Line2D([], [], color=COLOURS[name][0], marker=COLOURS[name][1], ls="none", label=theta.LABELS[name])
-        for name in theta.COSMOLOGICAL
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
-    return figure
+            apart = 1.04 if of == "maps" else 1 / 1.04
+            _points(axes, apart * counts / counts[0], values, colour, marker, line)
+    axes.set(xscale="log", xlabel="times as many", ylabel="$R^2$")
+    axes.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
+    axes.minorticks_off()

@@ -67,9 +67,8 @@ def _named(study, record):
     """The record, with the suite named in the settings of a study that has several."""
     if study != "normalisation":
         return record
-    words = {"training maps": "the training maps", "all maps": "all maps", "test maps": "its own test maps"}
     return {
-        "rows": [row | {"setting": f"{suite_label(row['test'])} by {words[row['setting']]}"} for row in record["rows"]]
+        "rows": [row | {"setting": f"{suite_label(row['test'])} scaled by {row['setting']}"} for row in record["rows"]]
     }
 
 
@@ -92,7 +91,7 @@ def transfer_latex(record):
         for name in theta.COSMOLOGICAL:
             value = {key: metrics[key][name] for key in metrics}
             cells += [
-                _plus_minus(*value["r2"], 2),
+                _r2(metrics, name),
                 f"{100 * value['relative_error'][0]:.1f}",
                 f"${value['bias'][0]:+.3f}$",
                 f"${value['bias_slope'][0]:+.2f}$",
@@ -109,7 +108,12 @@ def transfer_latex(record):
 
 
 def _short(value):
-    return "--" if not np.isfinite(value) else f"{value:.1f}" if value < 1000 else f"${value:.0e}$"
+    return "--" if not np.isfinite(value) else f"{value:.1f}" if value < 1000 else _power_of_ten(value)
+
+
+def _power_of_ten(value):
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return rf"${mantissa}\times10^{{{int(exponent)}}}$"
 
 
 def probes_latex(record, retrained):
@@ -142,10 +146,7 @@ def generalisation_latex(records):
 def _r2(metrics, name):
     """R² with its interval; in powers of ten where it is far below zero."""
     value, low, high = metrics["r2"][name]
-    if value > -10:
-        return _plus_minus(value, low, high, 2)
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return rf"${mantissa}\times10^{{{int(exponent)}}}$"
+    return _plus_minus(value, low, high, 2) if value > -10 else _power_of_ten(value)
 
 
 def numbers(experiments, records, suites):
@@ -183,7 +184,7 @@ def numbers(experiments, records, suites):
     probes = {row["probe"]: row["metrics"] for row in records.get("probes", {"rows": ()})["rows"]}
     for word, probe in {
         "None": "none", "Shuffled": "pixels shuffled", "MeanOnly": "mean only", "Mass": "total mass alone",
-        "Phases": "phases random", "LogPhases": "phases of log random", "Gaussianised": "log Gaussianised",
+        "Phases": "phases random", "LogPhases": "log phases random", "Gaussianised": "log Gaussianised",
     }.items():  # fmt: skip
         for name in theta.COSMOLOGICAL:
             out[f"Probe{word}{WORDS[name]}"] = _text(probes.get(probe), "r2", name, "{:.2f}")
@@ -193,14 +194,17 @@ def numbers(experiments, records, suites):
         for row in records[study]["rows"] if row.get("test", first) == first
     }  # fmt: skip
     settings = {
-        "LeakClean": ("leakage", "split by simulation"), "LeakApparent": ("leakage", "split at random, apparent"),
-        "LeakTrue": ("leakage", "split at random, true"), "NormTrain": ("normalisation", "training maps"),
-        "NormTest": ("normalisation", "test maps"), "AugmentAll": ("augmentation", "eight symmetries"),
+        "NormTrain": ("normalisation", "training maps"), "NormTest": ("normalisation", "test maps"),
+        "AugmentAll": ("augmentation", "eight symmetries"),
         "AugmentRotations": ("augmentation", "rotations only"), "AugmentNone": ("augmentation", "none"),
     }  # fmt: skip
     for word, key in settings.items():
         for name in theta.COSMOLOGICAL:
             out[f"{word}{WORDS[name]}"] = _text(by_setting.get(key), "r2", name, "{:.3f}")
+    leaks = {row["kind"]: row["metrics"] for row in records.get("leakage", {"rows": ()})["rows"]}
+    for kind in ("clean", "all apparent", "all true", "few apparent", "few true"):
+        for name in theta.COSMOLOGICAL:
+            out[f"Leak{kind.title().replace(' ', '')}{WORDS[name]}"] = _text(leaks.get(kind), "r2", name, "{:.2f}")
     return out | _curves(records.get("simulations")) | _seeds(records.get("seeds"))
 
 
@@ -235,4 +239,7 @@ def _seeds(record):
 
 
 def _text(metrics, key, name, form, factor=1):
-    return MISSING if metrics is None else form.format(factor * metrics[key][name][0])
+    if metrics is None:
+        return MISSING
+    value = factor * metrics[key][name][0]
+    return form.format(value) if abs(value) < 100 else f"{float(f'{value:.1e}'):,.0f}"

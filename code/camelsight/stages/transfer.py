@@ -15,7 +15,8 @@ from camelsight.interpretation import probes
 from camelsight.maps import cuts, scaling, split
 
 CASE = "original"
-CURVE_MAPS = (3, 6, 12)  # of a simulation, in the learning curves
+CURVE_MAPS = (1, 4, 12)  # of a simulation, in the learning curves
+FEW = 8  # the leaking network that learns by heart has the maps of one simulation in as many
 AUGMENTATIONS = {"eight symmetries": range(8), "rotations only": range(4), "none": range(1)}
 SAME = ("train", "weights"), ("train",)  # the words of the stage train for initial weights and training
 
@@ -81,7 +82,7 @@ def probe(params):
         "pixels shuffled": probes.shuffled(densities, draw("shuffled")),
         "mean only": probes.mean_only(densities),
         "phases random": probes.phases_randomised(densities, draw("phases")),
-        "phases of log random": probes.log_phases_randomised(densities, draw("log phases")),
+        "log phases random": probes.log_phases_randomised(densities, draw("log phases")),
         "log Gaussianised": probes.gaussianised(densities),
     }
     rows = [{"probe": "none"} | _reference(params)]
@@ -106,19 +107,26 @@ def probe(params):
 
 
 def leakage(params):
-    """The network trained on maps that were split at random: on its own test maps, and on unseen simulations."""
-    suite = params.suites[0]
+    """Networks trained on maps that were split at random: on their own test maps, and on unseen simulations.
+
+    Of all simulations for training and validation, and of an eighth of them, which are sooner known by heart.
+    """
+    suite, test = params.suites[0], _test(params)
     parts = dataset.load(params, suite, CASE, ("train", "valid"))
-    pool = _joined(parts["train"], parts["valid"])
-    generator = seeding.numpy_generator(params.seed, suite, CASE, "leakage")
-    chosen = split.at_random(len(pool.index), len(parts["valid"].index), generator)
-    held = {name: _subset(pool, rows) for name, rows in chosen.items()}
-    net = _fit(params, "leakage", "leakage", held["train"], held["valid"])
-    rows = [
-        {"setting": "split by simulation"} | _reference(params),
-        {"setting": "split at random, apparent"} | _measured(params, net, held["test"]),
-        {"setting": "split at random, true"} | _measured(params, net, _test(params)),
-    ]
+    everything = _joined(parts["train"], parts["valid"])
+    n = len(everything.index) // dataset.PER_SIMULATION
+    rows = [{"setting": "split by simulation", "kind": "clean"} | _reference(params)]
+    for kind, count in (("all", n), ("few", max(2, n // FEW))):
+        pool = _subset(everything, np.arange(count * dataset.PER_SIMULATION))
+        generator = seeding.numpy_generator(params.seed, suite, CASE, "leakage", kind)
+        held = round(len(pool.index) * len(parts["valid"].index) / len(everything.index))
+        chosen = split.at_random(len(pool.index), max(2, held), generator)
+        held = {name: _subset(pool, rows) for name, rows in chosen.items()}
+        epochs = params.train.epochs if kind == "all" else _curve_epochs(params, parts["train"], held["train"])
+        net = _fit(params, "leakage", f"{count} simulations", held["train"], held["valid"], epochs=epochs)
+        for name, part in (("apparent", held["test"]), ("true", test)):
+            setting = f"{count} simulations split at random, {name}"
+            rows.append({"setting": setting, "kind": f"{kind} {name}"} | _measured(params, net, part))
     return {"suite": suite, "rows": rows}, {}
 
 
@@ -136,7 +144,7 @@ def simulations(params):
     for count, maps in sizes:
         chosen = (np.arange(count)[:, None] * dataset.PER_SIMULATION + order[:count, :maps]).reshape(-1)
         subset = _subset(parts["train"], chosen)
-        epochs = max(1, round(params.robustness.curve_epochs * len(parts["train"].index) / len(chosen)))
+        epochs = _curve_epochs(params, parts["train"], subset)
         what = f"{count} simulations, {maps} maps of each"
         net = _fit(params, "simulations", what, subset, parts["valid"], epochs=epochs)
         rows.append({"setting": what, "simulations": count, "maps": maps} | _measured(params, net, test))
@@ -218,6 +226,11 @@ def _scaled(params, part, densities, record):
     mean, std = record[f"statistics_{params.train.normalisation}"]
     values = scaling.standardise(scaling.signed_log10(densities), mean, std)
     return dataclasses.replace(part, maps=torch.from_numpy(np.asarray(values, dtype=np.float32)))
+
+
+def _curve_epochs(params, train, subset):
+    """As many epochs of a subset as take the steps of ``curve_epochs`` of all training maps."""
+    return max(1, round(params.robustness.curve_epochs * len(train.index) / len(subset.index)))
 
 
 def _subset(part, chosen):
