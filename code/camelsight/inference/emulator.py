@@ -21,6 +21,7 @@ LAYERS, WIDTH = 4, 512
 MOVES = ((emcee.moves.KDEMove, 0.8), (emcee.moves.DEMove, 0.2))  # correlated over a tenth of the stretch move's steps
 BLOCKS = 20  # how often, at most, a chain's length is compared with its autocorrelation time
 CONTOURS = (0.68, 0.95)
+SMOOTHING = 0.3  # standard deviations, of the density behind the contours
 PERCENTILES = (2.5, 16, 50, 84, 97.5)
 
 getdist.chains.print_load_details = False
@@ -169,6 +170,7 @@ def density(samples, low, high):
     levels ``(2,)``: of the contours that hold ``CONTOURS`` of the samples.
     """
     ranges = {name: limits for name, *limits in zip("xy", low, high, strict=True)}
-    chain = getdist.MCSamples(samples=samples, names=list(ranges), ranges=ranges, settings={"ignore_rows": 0})
+    settings = {"ignore_rows": 0, "smooth_scale_2D": SMOOTHING}  # left to itself, it takes repeated points for detail
+    chain = getdist.MCSamples(samples=samples, names=list(ranges), ranges=ranges, settings=settings)
     found = chain.get2DDensity("x", "y")
     return {"x": found.x, "y": found.y, "density": found.P, "levels": found.getContourLevels(CONTOURS)}
