@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from camelsight import cli, paths, seeding, store, theta
+from camelsight import cli, compiled, paths, seeding, store, theta
 from camelsight.inference import metrics, network, training
 from camelsight.maps import scaling
 
@@ -14,6 +14,7 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
     ``weights`` and ``seed`` are the words that name the draws of the initial weights and of the training; ``progress``
     is the state, on_epoch and symmetries of ``training.fit``.
     """
+    engine(train[0].device)
     net = network.build(
         hyperparameters["hidden"],
         hyperparameters["dropout"],
@@ -34,6 +35,11 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
         **progress,
     )
     return net, history
+
+
+def engine(device):
+    """What trains on ``device``, for the keys of unfinished work: its results differ in the last bits."""
+    return "compiled" if device.type == "cpu" and compiled.load() else "torch"
 
 
 def trained(params, suite, case):

@@ -25,6 +25,7 @@ FIGURES = Path("figures")
 ROBUSTNESS_FIGURES = FIGURES / "robustness"  # those of the experiments that were run
 PDF = Path("paper/ms.pdf")
 EXPECTED = Path("paper/expected.yaml")  # published numbers
+FUSED_SOURCE = Path(__file__).parent / "inference" / "fused.cpp"
 
 
 def profile(name):
@@ -33,6 +34,10 @@ def profile(name):
     if name not in known:
         raise ValueError(f"expected a profile among {', '.join(known)}, got {name!r}")
     return PROFILES / f"{name}.yaml"
+
+
+def fused(capability, digest):
+    return FUSED_SOURCE.with_name(f"fused-{capability}-{digest}.so")
 
 
 def digests(profile):

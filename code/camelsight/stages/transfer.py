@@ -287,7 +287,17 @@ def _fit(params, experiment, what, train, valid, *, suite=None, words=SAME, epoc
     precision = training.resolve_precision(params.train.precision, device)
     robustness = store.digest(params.robustness)
     key = dataset.resume_key(
-        params, first, CASE, device, experiment, what, epochs, precision, hyperparameters, robustness
+        params,
+        first,
+        CASE,
+        device,
+        networks.engine(device),
+        experiment,
+        what,
+        epochs,
+        precision,
+        hyperparameters,
+        robustness,
     )
     checkpoint = paths.CHECKPOINTS / f"transfer-{experiment}-{key}.pt"
     state = store.read_checkpoint(checkpoint, device)
