@@ -42,14 +42,18 @@ def test_parameters_without_effect_have_no_numbers():
 
 
 def test_numbers_by_hand_and_a_dash_for_what_was_not_run():
-    numbers = rivals.numbers(metrics(0.9), RECORDS, ERRORS)
+    numbers = rivals.numbers(metrics(0.9), RECORDS, ERRORS, np.log([1.1, 1.2, 1.2, 1.3]))
     assert numbers["HasRivals"] == numbers["HasLikelihood"] == 1
     assert numbers["RivalMapsOmegaM"] == "0.90" and numbers["RivalHistogramOmegaM"] == "n/a"
     assert numbers["RivalLikelihoodErrorSigmaEight"] == "20" and numbers["LikelihoodHartlap"] == "0.988"
     assert numbers["LikelihoodTau"] == "30" and numbers["LikelihoodLengths"] == "15"
     assert numbers["LikelihoodConverged"] == 1 and numbers["LikelihoodMaps"] == 2
-    assert numbers["LikelihoodBand"] == "11" and numbers["LikelihoodMeanError"] == "3"
-    without = rivals.numbers(metrics(), {}, None)
+    assert (
+        numbers["LikelihoodBand"] == "11"
+        and numbers["LikelihoodScatter"] == "20"
+        and numbers["LikelihoodMeanError"] == "3"
+    )
+    without = rivals.numbers(metrics(), {})
     assert without.keys() == numbers.keys() and without["HasRivals"] == 0
     assert {value for value in without.values()} == {0, "n/a"}
 

@@ -52,8 +52,11 @@ def latex(network, records, suite):
     return _booktabs(body, header)
 
 
-def numbers(network, records, errors):
-    """The macros that the section quotes, with a dash for what was not run; ``errors`` ``(5, K)`` of the emulator."""
+def numbers(network, records, errors=None, scatter=None):
+    """The macros that the section quotes, with a dash for what was not run.
+
+    ``errors`` ``(5, K)`` and ``scatter`` ``(K,)`` are those of the likelihood, as in ``plotting_rivals.likelihood``.
+    """
     found = methods(network, records)
     out = {"HasRivals": int(bool(found)), "HasLikelihood": int("likelihood" in records)}
     for method, word in WORDS.items():
@@ -61,7 +64,7 @@ def numbers(network, records, errors):
             metrics = found.get(method)
             out[f"Rival{word}{symbol}"] = f"{metrics['r2'][name][0]:.2f}" if metrics else MISSING
             out[f"Rival{word}Error{symbol}"] = f"{100 * metrics['relative_error'][name][0]:.0f}" if metrics else MISSING
-    names = ("Bins", "Hartlap", "Chi", "Maps", "Tau", "Lengths", "Converged", "MeanError", "Band")
+    names = ("Bins", "Hartlap", "Chi", "Maps", "Tau", "Lengths", "Converged", "MeanError", "Band", "Scatter")
     out |= {f"Likelihood{name}": MISSING for name in names}
     if "likelihood" in records:
         record = records["likelihood"]
@@ -77,6 +80,7 @@ def numbers(network, records, errors):
             int(chains["converged"].sum()),
             f"{100 * chains['mean_error'].max():.0f}",
             f"{100 * np.median(half):.0f}",
+            f"{100 * np.median(np.expm1(scatter)):.0f}",
         )
         out |= {f"Likelihood{name}": value for name, value in zip(names, values, strict=True)}
     return out

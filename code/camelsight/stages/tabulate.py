@@ -95,15 +95,16 @@ def _transfer(params, metrics):
 def _baseline(params, metrics):
     """Write the tables of the experiments of stage baseline, if any were run; their macros."""
     records = {name: store.read_json(paths.experiment("baseline", name)) for name in params.robustness.baseline}
-    suite, errors = params.suites[0], None
+    suite, bands = params.suites[0], {}
     network = metrics[suite, "original"]["metrics"]
     if records:
         rows = rivals.rows(network, records, suite)
         store.write_text(paths.TABLES / "rivals.csv", tables.csv_text(rows, rivals.COLUMNS))
         store.write_text(paths.TABLES / "rivals.tex", rivals.latex(network, records, suite))
     if "likelihood" in records:
-        errors = store.read_arrays(paths.experiment_arrays("baseline", "likelihood"))["errors"]
-    return {"RivalTrials": params.rivals.trials} | rivals.numbers(network, records, errors)
+        arrays = store.read_arrays(paths.experiment_arrays("baseline", "likelihood"))
+        bands = {name: arrays[name] for name in ("errors", "scatter")}
+    return {"RivalTrials": params.rivals.trials} | rivals.numbers(network, records, **bands)
 
 
 def _combinations(params):
