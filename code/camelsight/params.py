@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from camelsight import cases, paths, theta
+from camelsight.universe import cmd
 
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
 EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
@@ -90,8 +91,7 @@ class Tune:
         _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
         for name in ("max_lr", "weight_decay", "dropout", "hidden"):
             low, high = getattr(self, name)
-            positive = low > 0 or (name == "dropout" and low == 0)
-            _check(positive and low <= high, f"tune.{name}", "two positive numbers, the lower first", [low, high])
+            _check_range(f"tune.{name}", low, high, may_be_zero=name == "dropout")
             for case, values in self.start.items():
                 cases.parse(case)
                 value, within = getattr(values, name), f"a value within tune.{name} = {[low, high]}"
@@ -197,6 +197,44 @@ class Robustness:
 
 
 @dataclass(frozen=True)
+class Emulator:
+    epochs: int
+    max_lr: float
+    weight_decay: float
+
+    def __post_init__(self):
+        _check(self.epochs >= 1, "rivals.emulator.epochs", "at least 1", self.epochs)
+        _check(self.max_lr > 0, "rivals.emulator.max_lr", "above 0", self.max_lr)
+        _check(self.weight_decay >= 0, "rivals.emulator.weight_decay", "at least 0", self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    trials: int  # of the networks on the spectrum; the first is in the middle of the ranges
+    epochs: int
+    layers: tuple[int, int]
+    hidden: tuple[int, int]
+    max_lr: tuple[float, float]
+    weight_decay: tuple[float, float]
+    dropout: tuple[float, float]
+    emulator: Emulator
+    maps: int  # of each test simulation whose posterior is sampled
+    walkers: int
+    steps: int  # at most
+    lengths: int  # autocorrelation times after which a chain ends
+
+    def __post_init__(self):
+        for name in ("trials", "epochs", "steps", "lengths"):
+            _check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
+        _check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
+        enough = self.walkers >= 4 * len(theta.NAMES) and self.walkers % 2 == 0
+        _check(enough, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)}", self.walkers)
+        for name in ("layers", "hidden", "max_lr", "weight_decay", "dropout"):
+            _check_range(f"rivals.{name}", *getattr(self, name), may_be_zero=name == "dropout")
+        _check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))
+
+
+@dataclass(frozen=True)
 class Seconds:
     """What one item of each stage took where the profile was measured; for the forecast alone."""
 
@@ -231,6 +269,7 @@ class Params:
     attribute: Attribute
     sanity: Sanity
     robustness: Robustness
+    rivals: Rivals
     seconds: Seconds
 
     def __post_init__(self):
@@ -275,6 +314,11 @@ def with_everything(text):
 def _check(condition, key, expected, got):
     if not condition:
         raise ValueError(f"{key}: expected {expected}, got {got!r}")
+
+
+def _check_range(key, low, high, *, may_be_zero):
+    positive = low > 0 or (may_be_zero and low == 0)
+    _check(positive and low <= high, key, "two positive numbers, the lower first", [low, high])
 
 
 def _build(cls, raw, prefix):
