@@ -7,7 +7,7 @@ RANGES = {"max_lr": (1e-4, 1e-1), "dropout": (0.0, 0.9), "hidden": (2, 6)}
 FIRST = {"max_lr": 1e-3, "dropout": 0.3, "hidden": 3}
 
 
-def objective(hyperparameters, number):
+def objective(hyperparameters, number, report):
     return (hyperparameters["hidden"] - 5) ** 2 + hyperparameters["dropout"] + number * 0
 
 
@@ -24,9 +24,11 @@ def test_the_first_trial_is_the_given_one_and_the_others_stay_in_range():
 
 
 def test_the_best_trial_wins():
-    best = tuning.best(search(trials=12))
-    assert best["value"] == min(trial["value"] for trial in best["trials"]) and best["complete"] == 12
-    assert best["trials"][best["trial"]]["value"] == best["value"]
+    study = search(trials=12)
+    best, trials = tuning.best(study), tuning.record(study)
+    assert best["value"] == min(trial["value"] for trial in trials) and best["complete"] == 12
+    assert trials[best["trial"]]["hyperparameters"] == best["hyperparameters"]
+    assert tuning.best(study, 3) == tuning.best(search(trials=3)), "of the first three, though there are more"
 
 
 def test_a_search_that_goes_on_equals_one_that_was_not_cut_off():
@@ -41,10 +43,10 @@ def test_a_search_that_goes_on_equals_one_that_was_not_cut_off():
 def test_a_trial_that_was_interrupted_is_repeated(stop):
     storage = optuna.storages.InMemoryStorage()
 
-    def interrupted(hyperparameters, number):
+    def interrupted(hyperparameters, number, report):
         if number == stop:
             raise KeyboardInterrupt
-        return objective(hyperparameters, number)
+        return objective(hyperparameters, number, report)
 
     with pytest.raises(KeyboardInterrupt):
         search(storage, function=interrupted)
@@ -52,10 +54,10 @@ def test_a_trial_that_was_interrupted_is_repeated(stop):
 
 
 def test_a_diverging_trial_is_pruned_and_the_search_goes_on():
-    def diverging(hyperparameters, number):
+    def diverging(hyperparameters, number, report):
         if number == 0:
             raise training.DivergenceError("expected a finite loss")
-        return objective(hyperparameters, number)
+        return objective(hyperparameters, number, report)
 
     study = search(function=diverging, trials=3)
     assert study.trials[0].state == optuna.trial.TrialState.PRUNED
@@ -63,8 +65,8 @@ def test_a_diverging_trial_is_pruned_and_the_search_goes_on():
 
 
 def test_a_search_in_which_nothing_completed_says_so():
-    def diverging(hyperparameters, number):
+    def diverging(hyperparameters, number, report):
         raise training.DivergenceError("expected a finite loss")
 
-    with pytest.raises(ValueError, match=r"got 2 that diverged; lower tune\.max_lr"):
+    with pytest.raises(ValueError, match=r"got 2 that diverged and 0 stopped early; lower tune\.max_lr"):
         tuning.best(search(function=diverging, trials=2))
