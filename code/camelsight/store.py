@@ -88,11 +88,11 @@ def write_checkpoint(path, state):
     """``state`` in ``path``, sealed with its digest; what was there before stays beside it."""
     buffer = io.BytesIO()  # torch.save itself does not say when a disk is full
     torch.save(state, buffer)
-    data = buffer.getvalue()
-    with replacing(path) as part:
-        part.write_bytes(hashlib.sha256(data).digest() + data)
-        if Path(path).exists():
-            os.replace(path, _previous(path))
+    data, new = buffer.getvalue(), Path(path).with_suffix(".new")
+    write_bytes(new, hashlib.sha256(data).digest() + data)
+    if Path(path).exists():
+        os.replace(path, _previous(path))
+    os.replace(new, path)
 
 
 def read_checkpoint(path, device):
@@ -113,8 +113,10 @@ def read_checkpoint(path, device):
 
 
 def remove_checkpoint(path):
-    for place in (Path(path), _previous(path)):
-        place.unlink(missing_ok=True)
+    """Forget what is in ``path``, and what killed processes left half-written."""
+    new = Path(path).with_suffix(".new")
+    for place in (path, _previous(path), new, *new.parent.glob(f".{new.name}.*")):
+        Path(place).unlink(missing_ok=True)
 
 
 def _previous(path):
@@ -164,14 +166,12 @@ def claim(path, wait=False):
     with open(path, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            mine = True
         except BlockingIOError:
-            yield False
-            return
+            mine = False
         except OSError as error:
-            raise OSError(
-                f"{path} cannot be locked ({error}); use a file system that can, or tune.workers: 1"
-            ) from None
-        yield True
+            raise OSError(f"expected a file system with locks for {path}, got: {error}; put runs/ on another") from None
+        yield mine
 
 
 def link(source, target):

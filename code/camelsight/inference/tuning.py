@@ -23,7 +23,7 @@ def rungs(epochs):
     return sorted({max(1, round(epochs / FACTOR**k)) for k in range(1, HALVINGS + 1)} - {epochs})
 
 
-class Paused(Exception):  # noqa: N818 - nothing went wrong
+class Paused(Exception):
     """The trial has reached a rung: keep its state, for it may be called again."""
 
 
@@ -34,10 +34,10 @@ def search(objective, *, trials, ranges, first, storage, seed, rungs=(), claim=N
     each epoch, and once more for the last one if it goes on from a saved state. A ``DivergenceError`` prunes a trial.
     ``ranges``: name -> (low, high), two integers or two floats. ``first``: the hyperparameters of trial 0, or None.
 
-    With ``rungs``, epochs in ascending order, ``report`` raises ``Paused`` at each of them. For every FACTOR trials that
-    have reached a rung, the best of those that wait there is called again and goes on from its state; one in any case.
-    The others are pruned once every trial has begun and none is left to call. This is asynchronous successive halving
-    (arXiv:1810.05934) with the number of calls fixed, so that what a search costs does not depend on its luck.
+    With ``rungs``, epochs in ascending order, ``report`` raises ``Paused`` at each of them. For every FACTOR trials
+    that have reached a rung, the best of those that wait there is called again and goes on from its state; one in any
+    case. The others are pruned once every trial has begun and none is left to call. This is asynchronous successive
+    halving (arXiv:1810.05934) with the number of calls fixed: what a search costs does not depend on its luck.
 
     Several processes may share a ``storage``: ``claim(name)`` is a context that says whether this process has got
     ``name``, or waits for it with ``wait=True``; one that dies has let go of it, and its trial is taken up again. What
@@ -200,9 +200,7 @@ def record(study, trials=None):
             "number": number,
             "state": trial.state.name.lower(),
             "value": trial.value if trial.state == TrialState.COMPLETE else None,
-            "losses": [
-                value if math.isfinite(value) else None for _, value in sorted(trial.intermediate_values.items())
-            ],
+            "losses": [value for _, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)],
             "reason": trial.user_attrs.get("reason"),
             "hyperparameters": trial.params,
         }

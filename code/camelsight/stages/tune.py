@@ -33,8 +33,8 @@ def main(params, suite, case):
     )
     store.write_bytes(paths.study(suite, case), journal.read_bytes() if study else b"")
     if study:
-        for path in journal.parent.glob("*.p*"):  # states of trials that were not called again
-            path.unlink()
+        for path in journal.parent.glob("*.pt"):  # of trials that were not called again
+            store.remove_checkpoint(path)
 
 
 def join(join=False, *, suite, case):
@@ -63,7 +63,7 @@ def search(params, suite, case, wait=True):
             bar.set_postfix_str(f"epoch {last['epoch']}, valid {last['valid']:.2f}", refresh=False)
             report(last["epoch"], last["valid"])
 
-        bar.update(number - bar.n)
+        bar.update(max(number - bar.n, 0))
         with store.Checkpoint(folder / f"{number}.pt", device, params.checkpoint) as checkpoint:
             try:
                 if checkpoint.state:
