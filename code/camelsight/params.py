@@ -78,6 +78,8 @@ class Hyperparameters:
 class Tune:
     trials: int  # 0: no search, `start` is what the networks are trained with
     epochs: int
+    pruner: str  # "halving": stop early what is behind others after as many epochs; "none"
+    workers: int  # processes that share the search; with more than one, trials are not the same from run to run
     start: dict[str, Hyperparameters]  # by case; the first trial, the others are drawn by TPE from the ranges
     max_lr: tuple[float, float]
     weight_decay: tuple[float, float]
@@ -89,6 +91,8 @@ class Tune:
         _check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
         _check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
         _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
+        _check(self.pruner in ("halving", "none"), "tune.pruner", "halving or none", self.pruner)
+        _check(self.workers >= 1, "tune.workers", "at least 1", self.workers)
         for name in ("max_lr", "weight_decay", "dropout", "hidden"):
             low, high = getattr(self, name)
             _check_range(f"tune.{name}", low, high, may_be_zero=name == "dropout")
@@ -259,6 +263,7 @@ class Params:
     profile: str
     seed: int
     threads: int  # of one process on CPU; fixed, because results depend on it in the last bit
+    checkpoint: float  # seconds of training that a killed process may lose; results do not depend on it
     suites: tuple[str, ...]
     cases: tuple[str, ...]
     maps: Maps
@@ -274,6 +279,7 @@ class Params:
 
     def __post_init__(self):
         _check(self.threads >= 1, "threads", "at least 1", self.threads)
+        _check(self.checkpoint >= 0, "checkpoint", "at least 0", self.checkpoint)
         for name in ("suites", "cases"):
             values = getattr(self, name)
             _check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
