@@ -74,7 +74,7 @@ def project(tmp_path_factory):
     """A checkout in which the smoke profile with the experiments on robustness was interrupted, and ran to its end."""
     folder = tmp_path_factory.mktemp("smoke")
     check_out(folder)
-    (folder / "params.yaml").write_text(with_experiments(folder / "profiles/smoke.yaml"))
+    (folder / "params.yaml").write_text(params.with_everything((folder / "profiles/smoke.yaml").read_text()))
 
     first = camelsight(folder, "paper", "--jobs", "2")
     deadline = time.monotonic() + 300
@@ -93,12 +93,6 @@ def project(tmp_path_factory):
     return folder, output
 
 
-def with_experiments(profile):
-    """The profile with the experiments of stage transfer switched on."""
-    text = params.with_everything(profile.read_text())
-    return re.sub(r"(?m)^  baseline: \[.*?\]", "  baseline: []", text)
-
-
 def simulated(folder):
     """How many simulations of an unfinished set are on disk."""
     flags = list((folder / "data" / "partial").glob("*/done.npy"))
@@ -108,7 +102,7 @@ def simulated(folder):
 def test_it_says_what_will_run_for_how_long_and_where_the_results_are(project):
     _, output = project
     once = dict.fromkeys(("maps", "universe", "tabulate", "figures", "paper"), 1)
-    robustness = {"further": 1, "transfer": len(params.EXPERIMENTS["transfer"])}
+    robustness = {"further": 1} | {stage: len(experiments) for stage, experiments in params.EXPERIMENTS.items()}
     assert stages_run(output) == once | dict.fromkeys(CHAIN, 6) | {"attribute": 4, "sanity": 2} | robustness
     assert re.search(r"Roughly \d+ min", output) and "paper/ms.pdf" in output and "not results on CAMELS" in output
 
@@ -160,13 +154,14 @@ def test_the_pdf_holds_every_figure_without_a_loose_end(project):
 def test_the_experiments_on_robustness_are_in_tables_figures_and_paper(project):
     folder, _ = project
     figures = [path.stem for path in (folder / "figures/robustness").glob("*.pdf")]
-    source = (folder / "paper/robustness.tex").read_text()
-    assert len(figures) == 6 and all(f"{{{name}}}" in source for name in figures)
+    source = "".join((folder / "paper" / name).read_text() for name in ("robustness.tex", "rivals.tex"))
+    assert len(figures) == 8 and all(f"{{{name}}}" in source for name in figures)
     columns = {
         "transfer": "train,test,parameter,r2,low,high,relative_error,bias",
         "probes": "probe,parameter,r2,low,high",
         "generalisation": "study,setting,parameter,r2,low,high",
         "smoothing": "width,parameter,r2,low,high,relative_error",
+        "rivals": "method,parameter,r2,low,high,relative_error",
     }
     tables = {}
     for name, header in columns.items():
@@ -184,6 +179,7 @@ def test_the_experiments_on_robustness_are_in_tables_figures_and_paper(project):
     assert {"none", "pixels shuffled", "total mass alone", "kmax_1", "kmax_1, trained anew"} <= {
         row["probe"] for row in tables["probes"]
     }
+    assert [row["method"] for row in tables["rivals"][::6]] == ["CNN", "P(k) network", "P(k)+PDF network", "P(k) MCMC"]
     quoted = set(re.findall(r"\\val\{\\(\w+)\}", source))
     numbers = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", (folder / "results/numbers.tex").read_text()))
     assert quoted and all(numbers[name] != "n/a" for name in quoted)

@@ -23,7 +23,11 @@ PREDICT_BATCH = 128
 
 
 class DivergenceError(FloatingPointError):
-    """The loss is no longer a finite number."""
+    """The loss is no longer a finite number, since ``epoch`` (from 1)."""
+
+    def __init__(self, message, epoch=1):
+        super().__init__(message)
+        self.epoch = epoch
 
 
 def fit(
@@ -38,9 +42,9 @@ def fit(
     seed,
     schedule="cyclic",
     precision="float32",
+    symmetries=range(scaling.SYMMETRIES),
     patience=0,
     deterministic=False,
-    symmetries=range(scaling.SYMMETRIES),
     state=None,
     on_epoch=None,
 ):
@@ -52,7 +56,7 @@ def fit(
     ``state`` equals one that was never cut off. Training ends early after ``patience`` epochs without a better one,
     unless that is 0. ``deterministic`` algorithms make a GPU repeat itself bit for bit, as a CPU always does. Returns
     the history, a list of dicts with epoch, train and valid (losses in the released convention), and lr. Raises
-    ``DivergenceError``.
+    ``DivergenceError``, whose epoch is the one that was not finished.
     """
     maps, targets = train
     device = targets.device
@@ -74,12 +78,17 @@ def fit(
         lr = optimiser.param_groups[0]["lr"]
         with _seeded(seeding.entropy(seed, "epoch", epoch), device), _algorithms(device, deterministic):
             network.train()
-            moments = _train_epoch(forward, maps, targets, table, optimiser, scheduler, batch, precision)
-        losses = [loss.from_moments(moments).item(), evaluate(network, *valid, precision=precision)]
+            moments, sizes = _train_epoch(forward, maps, targets, table, optimiser, scheduler, batch, precision)
+        averaged = (moments * (sizes / sizes.sum()).to(moments)[:, None, None]).sum(0)
+        losses = [loss.from_moments(averaged).item(), evaluate(network, *valid, precision=precision)]
         if not all(map(math.isfinite, losses)):
+            step = _first_bad(moments)
+            at = _learning_rate(schedule, max_lr, epochs * steps, epoch * len(moments) + step)
             raise DivergenceError(
-                f"expected a finite loss, got train {losses[0]:g} and valid {losses[1]:g} in epoch {epoch + 1} "
-                f"at learning rate {lr:.2g}; try a smaller max_lr, or precision float32"
+                f"expected a finite loss, got train {losses[0]:g} and valid {losses[1]:g} in epoch {epoch + 1}, "
+                f"from step {step + 1} of {len(moments)} on, at learning rate {at:.2g}; try a smaller max_lr"
+                + (", or precision float32" if precision != "float32" else ""),
+                epoch + 1,
             )
         history.append({"epoch": epoch + 1, "train": losses[0], "valid": losses[1], "lr": lr})
         if losses[1] <= min(record["valid"] for record in history):
@@ -121,13 +130,17 @@ def evaluate(network, maps, targets, *, precision="float32"):
 
 
 def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, precision):
+    """The moments of each step, ``(S, 2, P)`` on the device of the targets, and its number of maps, ``(S,)``.
+
+    Nothing is read from the device: that would wait for it at every step.
+    """
     device = targets.device
     order = torch.randperm(len(maps), device=device)
     group = torch.randint(len(table), (len(maps),), device=device)
     if len(maps) % batch == 1:  # BatchNorm at one pixel needs two maps
         order, group = order[:-1], group[:-1]
-    total = 0
     batches = _gathered(maps, order, batch) if _resident(maps, device) else _streamed(maps, order, batch)
+    steps, sizes = [], []
     for chosen, symmetry, images in zip(order.split(batch), group.split(batch), batches, strict=True):
         mean, sigma = _forward(network, scaling.transform(images, symmetry, table), precision).chunk(2, dim=1)
         moments = loss.moments(mean, sigma, targets[chosen])
@@ -135,8 +148,25 @@ def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, pre
         loss.from_moments(moments).backward()
         optimiser.step()
         scheduler.step()
-        total = total + moments.detach() * len(chosen)
-    return total / len(order)
+        steps.append(moments.detach())
+        sizes.append(len(chosen))
+    return torch.stack(steps), torch.tensor(sizes, dtype=torch.float32)
+
+
+def _first_bad(moments):
+    """The first step, from 0, whose moments are not all finite; the last one where all are."""
+    good = moments.isfinite().flatten(1).all(1).tolist()
+    return good.index(False) if False in good else len(good) - 1
+
+
+def _learning_rate(schedule, max_lr, total_steps, step):
+    """That of ``step``, counted from 0 over all epochs."""
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=max_lr)
+    scheduler = _scheduler(optimiser, schedule, max_lr, total_steps)
+    for _ in range(step):
+        optimiser.step()
+        scheduler.step()
+    return optimiser.param_groups[0]["lr"]
 
 
 def _resident(maps, device):

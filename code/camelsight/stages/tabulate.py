@@ -10,7 +10,7 @@ import torch
 from camelsight import cases, cli, dataset, paths, store, theta
 from camelsight import params as parameters_file
 from camelsight.interpretation import attribution, cosmic_web, sanity
-from camelsight.report import provenance, robustness, tables
+from camelsight.report import provenance, rivals, robustness, tables
 from camelsight.universe import cmd
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
@@ -58,6 +58,7 @@ def main(params):
     numbers = (
         _provenance(params) | _settings(params, metrics) | _results(params, metrics)
         | _attribution(params) | _failures(judged) | _universe(universe) | _transfer(params, metrics)
+        | _baseline(params, metrics)
     )  # fmt: skip
     store.write_text(paths.NUMBERS, tables.macros(numbers))
 
@@ -89,6 +90,21 @@ def _transfer(params, metrics):
         store.write_text(paths.TABLES / name, text)
     pixel = {"PixelSize": f"{cmd.BOX / params.maps.pixels:.2g}"}
     return pixel | robustness.numbers(parameters_file.EXPERIMENTS["transfer"], records, params.suites)
+
+
+def _baseline(params, metrics):
+    """Write the tables of the experiments of stage baseline, if any were run; their macros."""
+    records = {name: store.read_json(paths.experiment("baseline", name)) for name in params.robustness.baseline}
+    suite, bands = params.suites[0], {}
+    network = metrics[suite, "original"]["metrics"]
+    if records:
+        rows = rivals.rows(network, records, suite)
+        store.write_text(paths.TABLES / "rivals.csv", tables.csv_text(rows, rivals.COLUMNS))
+        store.write_text(paths.TABLES / "rivals.tex", rivals.latex(network, records, suite))
+    if "likelihood" in records:
+        arrays = store.read_arrays(paths.experiment_arrays("baseline", "likelihood"))
+        bands = {name: arrays[name] for name in ("errors", "scatter")}
+    return {"RivalTrials": params.rivals.trials} | rivals.numbers(network, records, **bands)
 
 
 def _combinations(params):
