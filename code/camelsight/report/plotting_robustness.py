@@ -151,7 +151,9 @@ def _settings(axes, lines, sizes):
     for start in np.cumsum(sizes)[:-1]:
         axes.axhline(start - 0.5, color=GREY, lw=0.5)
     axes.set_yticks(range(len(lines)), [setting for _, setting, _ in lines])
-    axes.set(ylim=(len(lines) - 0.5, -0.5), xlabel="$R^2$", xlim=(max(-1.0, min(shown, default=0)) - 0.03, 1.01))
+    axes.set(ylim=(len(lines) - 0.5, -0.5), xlabel="$R^2$")
+    if shown:  # where all is far below zero, as in tests, nothing would be left
+        axes.set_xlim(max(-1.0, min(shown)) - 0.03, 1.01)
 
 
 def _learning_curves(axes, curves):

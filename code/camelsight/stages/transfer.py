@@ -26,7 +26,7 @@ def main(params, experiment):
     store.write_json(paths.experiment("transfer", experiment), record)
     store.write_arrays(paths.experiment_arrays("transfer", experiment), **arrays)
     for checkpoint in paths.CHECKPOINTS.glob(f"transfer-{experiment}-*.pt"):
-        checkpoint.unlink()
+        store.remove_checkpoint(checkpoint)
 
 
 def suites(params):
@@ -122,7 +122,7 @@ def leakage(params):
         held = round(len(pool.index) * len(parts["valid"].index) / len(everything.index))
         chosen = split.at_random(len(pool.index), max(2, held), generator)
         held = {name: _subset(pool, rows) for name, rows in chosen.items()}
-        epochs = params.train.epochs if kind == "all" else _curve_epochs(params, parts["train"], held["train"])
+        epochs = None if kind == "all" else _curve_epochs(params, parts["train"], held["train"])
         net = _fit(params, "leakage", f"{count} simulations", held["train"], held["valid"], epochs=epochs)
         for name, part in (("apparent", held["test"]), ("true", test)):
             setting = f"{count} simulations split at random, {name}"
@@ -282,30 +282,20 @@ def _fit(params, experiment, what, train, valid, *, suite=None, words=SAME, epoc
 
     Goes on from its checkpoint if it was cut off; ``what`` must name all in which it differs from others.
     """
-    first, device, epochs = params.suites[0], cli.device(), epochs or params.train.epochs
+    first, device = params.suites[0], cli.device()
+    patience = 0 if epochs else params.train.patience  # learning curves take equal steps
+    epochs = epochs or params.train.epochs
     hyperparameters = store.read_json(paths.tuning(first, CASE))["hyperparameters"]
     precision = training.resolve_precision(params.train.precision, device)
-    robustness = store.digest(params.robustness)
-    key = dataset.resume_key(
-        params,
-        first,
-        CASE,
-        device,
-        networks.engine(device),
-        experiment,
-        what,
-        epochs,
-        precision,
-        hyperparameters,
-        robustness,
-    )
-    checkpoint = paths.CHECKPOINTS / f"transfer-{experiment}-{key}.pt"
-    state = store.read_checkpoint(checkpoint, device)
+    more = (experiment, what, epochs, precision, hyperparameters, store.digest(params.robustness))
+    key = dataset.resume_key(params, first, CASE, device, networks.engine(device), *more)
+    checkpoint = store.Checkpoint(paths.CHECKPOINTS / f"transfer-{experiment}-{key}.pt", device, params.checkpoint)
+    done = len(checkpoint.state["history"]) if checkpoint.state else 0
     weights, seed = words
-    with cli.progress(epochs, f"{experiment}: {what}", "epoch", len(state["history"]) if state else 0) as bar:
+    with checkpoint, cli.progress(epochs, f"{experiment}: {what}", "epoch", done) as bar:
 
         def on_epoch(state):
-            store.write_checkpoint(checkpoint, state)
+            checkpoint.keep(state)
             bar.update()
 
         net, _ = networks.fit(
@@ -318,8 +308,9 @@ def _fit(params, experiment, what, train, valid, *, suite=None, words=SAME, epoc
             seed=seed,
             epochs=epochs,
             precision=precision,
+            patience=patience,
             symmetries=symmetries,
-            state=state,
+            state=checkpoint.state,
             on_epoch=on_epoch,
         )
     return net
