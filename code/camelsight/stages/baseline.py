@@ -67,7 +67,7 @@ def likelihood(params, suite):
     arrays = predictions | contours | {
         "k": k,
         "errors": emulator.errors(expected.cpu().numpy(), log_power[tests].mean(1)),
-        "scatter": np.sqrt(known.var(1, ddof=1).mean(0) / dataset.PER_SIMULATION),
+        "scatter": np.sqrt(np.diag(covariance)),
     }  # fmt: skip
     return record, arrays
 
