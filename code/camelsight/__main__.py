@@ -101,7 +101,8 @@ def activate(profile):
 
 def prune(loaded):
     """Remove the results of suites and cases that ``params.yaml`` no longer has: DVC sees folders as a whole."""
-    wanted = {paths.CUTS: loaded.cases, paths.EVALUATIONS: loaded.cases, paths.ATTRIBUTIONS: loaded.attribute.cases}
+    wanted = {paths.CUTS: loaded.cases, paths.TRIALS: loaded.cases, paths.EVALUATIONS: loaded.cases}
+    wanted[paths.ATTRIBUTIONS] = loaded.attribute.cases
     for folder, cases in wanted.items():
         for path in folder.glob("*/*"):
             if path.parent.name not in loaded.suites or path.stem not in cases:

@@ -78,6 +78,8 @@ class Hyperparameters:
 class Tune:
     trials: int  # 0: no search, `start` is what the networks are trained with
     epochs: int
+    pruner: str  # "halving": stop early what is behind others after as many epochs; "none"
+    workers: int  # processes that share the search; with more than one, trials are not the same from run to run
     start: dict[str, Hyperparameters]  # by case; the first trial, the others are drawn by TPE from the ranges
     max_lr: tuple[float, float]
     weight_decay: tuple[float, float]
@@ -89,6 +91,8 @@ class Tune:
         _check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
         _check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
         _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
+        _check(self.pruner in ("halving", "none"), "tune.pruner", "halving or none", self.pruner)
+        _check(self.workers >= 1, "tune.workers", "at least 1", self.workers)
         for name in ("max_lr", "weight_decay", "dropout", "hidden"):
             low, high = getattr(self, name)
             _check_range(f"tune.{name}", low, high, may_be_zero=name == "dropout")
@@ -109,6 +113,8 @@ class Train:
     schedule: str  # "cyclic" as published (500 steps up, 500 down), or "onecycle"
     precision: str  # "bfloat16", "float32", or "auto": the former where the hardware has it
     normalisation: str  # statistics of the "train" maps, or of "all" as in the released code
+    patience: int  # epochs without a better one after which training ends; 0: never, as published
+    deterministic: bool  # a GPU repeats itself bit for bit, and is slower; a CPU always does
 
     def __post_init__(self):
         _check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
@@ -117,6 +123,7 @@ class Train:
         good = self.precision in ("auto", "float32", "bfloat16")
         _check(good, "train.precision", "auto, float32 or bfloat16", self.precision)
         _check(self.normalisation in ("train", "all"), "train.normalisation", "train or all", self.normalisation)
+        _check(self.patience >= 0, "train.patience", "at least 0", self.patience)
 
 
 @dataclass(frozen=True)
@@ -259,6 +266,7 @@ class Params:
     profile: str
     seed: int
     threads: int  # of one process on CPU; fixed, because results depend on it in the last bit
+    checkpoint: float  # seconds of training that a killed process may lose; results do not depend on it
     suites: tuple[str, ...]
     cases: tuple[str, ...]
     maps: Maps
@@ -274,6 +282,7 @@ class Params:
 
     def __post_init__(self):
         _check(self.threads >= 1, "threads", "at least 1", self.threads)
+        _check(self.checkpoint >= 0, "checkpoint", "at least 0", self.checkpoint)
         for name in ("suites", "cases"):
             values = getattr(self, name)
             _check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
@@ -348,6 +357,9 @@ def _cast(value, kind, key):
     if origin is dict:
         _check(isinstance(value, dict), key, "a mapping", value)
         return {str(name): _cast(item, inner[1], f"{key}.{name}") for name, item in value.items()}
+    if kind is bool:
+        _check(isinstance(value, bool), key, "true or false", value)
+        return value
     if kind is str:
         _check(isinstance(value, str | int) and not isinstance(value, bool), key, "a word", value)
         return str(value)

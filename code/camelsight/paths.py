@@ -12,6 +12,7 @@ CHECKPOINTS = Path("runs/checkpoints")  # of unfinished trainings; outside DVC's
 TIMINGS = Path("runs/timings")
 LOGS = Path("runs/logs")
 CUTS = Path("results/cuts")
+TRIALS = Path("results/tune")
 EVALUATIONS = Path("results/evaluate")
 ATTRIBUTIONS = Path("results/attribute")
 UNIVERSE = Path("results/universe.json")
@@ -67,6 +68,10 @@ def tuning(suite, case):
 
 def study(suite, case):
     return Path("runs", suite, case, "study.log")
+
+
+def trials(suite, case):
+    return TRIALS / suite / f"{case}.json"
 
 
 def weights(suite, case):
