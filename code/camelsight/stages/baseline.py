@@ -144,7 +144,7 @@ def _moments(params, suite, name, features):
     fitted = {}
     with cli.progress(spec.trials, f"{name} {suite}", "trial") as bar:
 
-        def objective(hyperparameters, number):
+        def objective(hyperparameters, number, _report):
             fitted[number] = spectrum_baseline.fit_moments(
                 train,
                 valid,
