@@ -50,7 +50,7 @@ def likelihood(params, suite):
     )
     known = log_power[parts["train"]]
     covariance = emulator.covariance(known, _emulate(net, unit[parts["train"]]).cpu().numpy())
-    hartlap = emulator.hartlap(known[..., 0].size, len(k))
+    hartlap = emulator.hartlap(known[..., 0].size, len(k))  # a little too near 1: maps of one box are not independent
     precision = torch.from_numpy(hartlap * np.linalg.inv(covariance)).to(device)
     tests = parts["test"]
     expected, measured = _emulate(net, unit[tests]), torch.from_numpy(log_power[tests]).to(device)
