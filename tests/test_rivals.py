@@ -51,7 +51,7 @@ def test_numbers_by_hand_and_a_dash_for_what_was_not_run():
     assert (
         numbers["LikelihoodBand"] == "11"
         and numbers["LikelihoodScatter"] == "1.5"
-        and numbers["LikelihoodMeanError"] == "3"
+        and numbers["LikelihoodMeanError"] == "3.1"
     )
     without = rivals.numbers(metrics(), {})
     assert without.keys() == numbers.keys() and without["HasRivals"] == 0

@@ -79,7 +79,7 @@ def numbers(network, records, errors=None, scatter=None):
             f"{chains['tau'].max():.0f}",
             f"{(chains['steps'] / chains['tau']).min():.0f}",
             int(chains["converged"].sum()),
-            f"{100 * chains['mean_error'].max():.0f}",
+            f"{100 * chains['mean_error'].max():.1f}",
             f"{100 * np.median(half):.0f}",
             f"{np.median(np.exp(scatter)):.1f}",
         )
