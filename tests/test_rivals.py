@@ -42,7 +42,7 @@ def test_parameters_without_effect_have_no_numbers():
 
 
 def test_numbers_by_hand_and_a_dash_for_what_was_not_run():
-    numbers = rivals.numbers(metrics(0.9), RECORDS, ERRORS, np.log([1.1, 1.2, 1.2, 1.3]))
+    numbers = rivals.numbers(metrics(0.9), RECORDS, ERRORS, np.log([1.1, 1.5, 1.5, 1.9]))
     assert numbers["HasRivals"] == numbers["HasLikelihood"] == 1
     assert numbers["RivalMapsOmegaM"] == "0.90" and numbers["RivalHistogramOmegaM"] == "n/a"
     assert numbers["RivalLikelihoodErrorSigmaEight"] == "20" and numbers["LikelihoodHartlap"] == "0.988"
@@ -50,8 +50,8 @@ def test_numbers_by_hand_and_a_dash_for_what_was_not_run():
     assert numbers["LikelihoodConverged"] == 1 and numbers["LikelihoodMaps"] == 2
     assert (
         numbers["LikelihoodBand"] == "11"
-        and numbers["LikelihoodScatter"] == "20"
-        and numbers["LikelihoodMeanError"] == "3"
+        and numbers["LikelihoodScatter"] == "1.5"
+        and numbers["LikelihoodMeanError"] == "3.1"
     )
     without = rivals.numbers(metrics(), {})
     assert without.keys() == numbers.keys() and without["HasRivals"] == 0
@@ -78,12 +78,8 @@ def test_the_figure_of_the_likelihood_shows_band_contours_and_the_network():
     density = np.exp(-(((x - 0.3) / 0.05) ** 2)[None] - (((y - 0.8) / 0.08) ** 2)[:, None])
     contours = [{"x": x, "y": y, "density": density, "levels": np.array([0.6, 0.1])}] * 3
     points = [{key: values[n] for key, values in predictions().items()} for n in range(3)]
-    figure = plotting_rivals.likelihood(
-        np.geomspace(0.3, 8, 4), ERRORS, np.full(4, 0.1), contours, points, "IllustrisTNG"
-    )
+    figure = plotting_rivals.likelihood(np.geomspace(0.3, 8, 4), ERRORS, contours, points, "IllustrisTNG")
     band, *panels = figure.get_axes()
     assert len(panels) == 3 and band.get_xscale() == "log"
     with pytest.raises(ValueError, match="zip"):
-        plotting_rivals.likelihood(
-            np.geomspace(0.3, 8, 4), ERRORS, np.full(4, 0.1), contours, points[:2], "IllustrisTNG"
-        )
+        plotting_rivals.likelihood(np.geomspace(0.3, 8, 4), ERRORS, contours, points[:2], "IllustrisTNG")

@@ -64,20 +64,17 @@ def rivals(methods, suite):
 
 
 @_styled
-def likelihood(k, errors, scatter, contours, points, suite):
+def likelihood(k, errors, contours, points, suite):
     """Errors of the emulator against k (left); contours of the posteriors of some maps, with the network on top.
 
-    ``errors`` ``(5, K)`` are percentiles of measured / emulated - 1 over simulations, ``scatter`` ``(K,)`` that of the
-    mean over the maps of one. ``contours`` are dicts of x, y, density and levels, ``points`` as many of truth, mean and
-    sigma ``(6,)``, the network's.
+    ``errors`` ``(5, K)`` are percentiles of measured / emulated - 1 over simulations. ``contours`` are dicts of x, y,
+    density and levels, ``points`` as many of truth, mean and sigma ``(6,)``, the network's.
     """
     figure = _figure(PAGE, 2.4)
     left, *panels = figure.subplots(1, 1 + len(contours), width_ratios=[1.3] + [1] * len(contours))
     for low, high, alpha in ((0, 4, 0.2), (1, 3, 0.35)):
         left.fill_between(k, 100 * errors[low], 100 * errors[high], color=BLUE, alpha=alpha, lw=0)
     left.plot(k, 100 * errors[2], color=BLUE)
-    for side in (-1, 1):
-        left.plot(k, 100 * np.expm1(side * scatter), color=BLACK, lw=0.8, ls="--")
     left.axhline(0, color=GREY, lw=0.6, ls=":")
     left.set(xscale="log", xlim=(k[0], k[-1]), xlabel=r"$k$  $(h/{\rm Mpc})$", ylabel="measured / emulated − 1 (%)")
     _one_two_five(left.xaxis, np.array((k[0], k[-1])), lambda value, _: f"{value:g}")
@@ -103,7 +100,6 @@ def likelihood(k, errors, scatter, contours, points, suite):
         panels[0].set_ylabel(theta.LABELS["sigma_8"])
     handles = [
         Patch(facecolor=(BLUE, 0.35), label="68% and 95% of simulations"),
-        Line2D([], [], color=BLACK, lw=0.8, ls="--", label="scatter of 15 maps' mean"),
         Patch(facecolor=(VERMILION, 0.5), label="$P(k)$ MCMC, 68% and 95%"),
         Line2D([], [], color=BLUE, marker="o", label=r"CNN, mean $\pm\sigma$"),
         Line2D([], [], color=BLACK, marker="*", ls="none", markersize=7, label="truth"),

@@ -55,7 +55,8 @@ def latex(network, records, suite):
 def numbers(network, records, errors=None, scatter=None):
     """The macros that the section quotes, with a dash for what was not run.
 
-    ``errors`` ``(5, K)`` and ``scatter`` ``(K,)`` are those of the likelihood, as in ``plotting_rivals.likelihood``.
+    ``errors`` ``(5, K)`` are percentiles of measured / emulated - 1 over simulations, ``scatter`` ``(K,)`` is the
+    standard deviation of the log P of a map.
     """
     found = methods(network, records)
     out = {"HasRivals": int(bool(found)), "HasLikelihood": int("likelihood" in records)}
@@ -78,9 +79,9 @@ def numbers(network, records, errors=None, scatter=None):
             f"{chains['tau'].max():.0f}",
             f"{(chains['steps'] / chains['tau']).min():.0f}",
             int(chains["converged"].sum()),
-            f"{100 * chains['mean_error'].max():.0f}",
+            f"{100 * chains['mean_error'].max():.1f}",
             f"{100 * np.median(half):.0f}",
-            f"{100 * np.median(np.expm1(scatter)):.0f}",
+            f"{np.median(np.exp(scatter)):.1f}",
         )
         out |= {f"Likelihood{name}": value for name, value in zip(names, values, strict=True)}
     return out

@@ -50,7 +50,7 @@ def likelihood(params, suite):
     )
     known = log_power[parts["train"]]
     covariance = emulator.covariance(known, _emulate(net, unit[parts["train"]]).cpu().numpy())
-    hartlap = emulator.hartlap(known[..., 0].size, len(k))
+    hartlap = emulator.hartlap(known[..., 0].size, len(k))  # a little too near 1: maps of one box are not independent
     precision = torch.from_numpy(hartlap * np.linalg.inv(covariance)).to(device)
     tests = parts["test"]
     expected, measured = _emulate(net, unit[tests]), torch.from_numpy(log_power[tests]).to(device)
@@ -67,7 +67,7 @@ def likelihood(params, suite):
     arrays = predictions | contours | {
         "k": k,
         "errors": emulator.errors(expected.cpu().numpy(), log_power[tests].mean(1)),
-        "scatter": np.sqrt(known.var(1, ddof=1).mean(0) / dataset.PER_SIMULATION),
+        "scatter": np.sqrt(np.diag(covariance)),
     }  # fmt: skip
     return record, arrays
 
@@ -144,7 +144,7 @@ def _moments(params, suite, name, features):
     fitted = {}
     with cli.progress(spec.trials, f"{name} {suite}", "trial") as bar:
 
-        def objective(hyperparameters, number):
+        def objective(hyperparameters, number, _report):
             fitted[number] = spectrum_baseline.fit_moments(
                 train,
                 valid,
