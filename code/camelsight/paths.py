@@ -22,6 +22,7 @@ TABLES = Path("results/tables")
 NUMBERS = Path("results/numbers.tex")
 FIGURES = Path("figures")
 PDF = Path("paper/ms.pdf")
+TUNING_RECORD = Path("benchmarks/tuning.json")  # measured once, by benchmarks/tuning.py
 EXPECTED = Path("paper/expected.yaml")  # published numbers
 
 
