@@ -67,6 +67,11 @@ def trials(suite, case):
     return TRIALS / suite / f"{case}.json"
 
 
+def unfinished_study(suite, case, key):
+    """The journal of a search, which processes share; ``key`` is that of ``dataset.resume_key``, or ``*``."""
+    return CHECKPOINTS / f"tune-{suite}-{case}-{key}" / "study.log"
+
+
 def weights(suite, case):
     return Path("runs", suite, case, "weights.safetensors")
 

@@ -698,6 +698,8 @@ def tuning(studies):
                 shares.plot([place - 0.1, place + 0.1], [np.mean(values)] * 2, color=colour, lw=2.5)
     history.set(xlabel="trial", ylabel="validation loss above the best", yscale="symlog")
     history.xaxis.get_major_locator().set_params(integer=True)
+    history.yaxis.set_major_locator(FixedLocator([0, 1, 2, 5, 10, 20]))
+    history.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     history.axhline(0, color=GREY, lw=0.6)
     shares.set(ylabel="importance (per cent)", ylim=(-3, 103), xticks=range(len(HYPERPARAMETERS)))
     shares.set_xticklabels(HYPERPARAMETERS.values())
