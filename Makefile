@@ -1,10 +1,11 @@
-# make help lists the targets. Options: PROFILE=name, JOBS=n, TORCH=requirement, PYTHON=interpreter.
+# make help lists the targets. Options: PROFILE=name, FULL=1, JOBS=n, TORCH=requirement, PYTHON=interpreter.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?=
 TORCH ?=
 JOBS ?=
 PROFILE ?=
+FULL ?=
 export PYTHON TORCH
 
 BIN := .venv/bin
@@ -14,7 +15,7 @@ CAMELSIGHT := $(BIN)/python -m camelsight
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  JOBS=processes  TORCH=torch==2.13.0  PYTHON=python3"
+	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  TORCH=torch==2.13.0  PYTHON=python3"
 
 setup: ## virtual environment, system packages and LaTeX; under 2 s when already done
 	@bash code/setup.sh
@@ -22,8 +23,8 @@ setup: ## virtual environment, system packages and LaTeX; under 2 s when already
 maps: setup ## the maps alone: simulated, or fetched and checked where the profile names the real ones
 	@$(CAMELSIGHT) maps $(if $(PROFILE),--profile $(PROFILE))
 
-paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name)
-	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(JOBS),--jobs $(JOBS))
+paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name); FULL=1 adds robustness
+	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS))
 
 evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt SUITE=name [CASE=id] [PROFILE=name]
 	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE))
@@ -49,4 +50,4 @@ lock: setup ## mend requirements.lock after a change in pyproject.toml; torch an
 	@mv requirements.lock.part requirements.lock
 
 clean: ## remove results, figures, the PDF and what DVC keeps of them; .venv and finished maps stay
-	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png .dvc/cache data/partial
+	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png figures/robustness .dvc/cache data/partial

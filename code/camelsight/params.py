@@ -4,6 +4,7 @@ PyYAML reads ``1e-3`` as a string, ruamel as a float; numbers are cast here, so 
 """
 
 import difflib
+import re
 import typing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -11,8 +12,16 @@ from pathlib import Path
 import yaml
 
 from camelsight import cases, paths, theta
+from camelsight.universe import cmd
 
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
+EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
+    "transfer": (
+        "suites", "smoothing", "probes", "leakage", "simulations", "normalisation", "augmentation", "seeds"
+    ),
+    "baseline": ("network", "histogram", "likelihood"),
+}  # fmt: skip
+FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
 
 
 @dataclass(frozen=True)
@@ -86,8 +95,7 @@ class Tune:
         _check(self.workers >= 1, "tune.workers", "at least 1", self.workers)
         for name in ("max_lr", "weight_decay", "dropout", "hidden"):
             low, high = getattr(self, name)
-            positive = low > 0 or (name == "dropout" and low == 0)
-            _check(positive and low <= high, f"tune.{name}", "two positive numbers, the lower first", [low, high])
+            _check_range(f"tune.{name}", low, high, may_be_zero=name == "dropout")
             for case, values in self.start.items():
                 cases.parse(case)
                 value, within = getattr(values, name), f"a value within tune.{name} = {[low, high]}"
@@ -105,6 +113,8 @@ class Train:
     schedule: str  # "cyclic" as published (500 steps up, 500 down), or "onecycle"
     precision: str  # "bfloat16", "float32", or "auto": the former where the hardware has it
     normalisation: str  # statistics of the "train" maps, or of "all" as in the released code
+    patience: int  # epochs without a better one after which training ends; 0: never, as published
+    deterministic: bool  # a GPU repeats itself bit for bit, and is slower; a CPU always does
 
     def __post_init__(self):
         _check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
@@ -113,6 +123,7 @@ class Train:
         good = self.precision in ("auto", "float32", "bfloat16")
         _check(good, "train.precision", "auto, float32 or bfloat16", self.precision)
         _check(self.normalisation in ("train", "all"), "train.normalisation", "train or all", self.normalisation)
+        _check(self.patience >= 0, "train.patience", "at least 0", self.patience)
 
 
 @dataclass(frozen=True)
@@ -168,6 +179,69 @@ class Sanity:
 
 
 @dataclass(frozen=True)
+class Robustness:
+    transfer: tuple[str, ...]  # experiments of the stage that are run
+    baseline: tuple[str, ...]
+    suites: tuple[str, ...]  # made for transfer@suites alone, uncut
+    smoothing: tuple[float, ...]  # widths in pixels
+    cuts: tuple[str, ...]  # cases that the probes show to the network of the uncut maps
+    seeds: int  # networks trained from other seeds
+    curve_epochs: int  # of the learning curves, each counted in as many maps as the training set has
+
+    def __post_init__(self):
+        for stage, known in EXPERIMENTS.items():
+            asked = getattr(self, stage)
+            good = len(set(asked)) == len(asked) and set(asked) <= set(known)
+            _check(good, f"robustness.{stage}", f"some of {', '.join(known)}, each once", list(asked))
+        for suite in self.suites:
+            theta.hydro_suite(suite)
+        for case in self.cuts:
+            cases.parse(case)
+        for width in self.smoothing:
+            _check(width > 0, "robustness.smoothing", "widths above 0 pixels", width)
+        for name in ("seeds", "curve_epochs"):
+            _check(getattr(self, name) >= 1, f"robustness.{name}", "at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Emulator:
+    epochs: int
+    max_lr: float
+    weight_decay: float
+
+    def __post_init__(self):
+        _check(self.epochs >= 1, "rivals.emulator.epochs", "at least 1", self.epochs)
+        _check(self.max_lr > 0, "rivals.emulator.max_lr", "above 0", self.max_lr)
+        _check(self.weight_decay >= 0, "rivals.emulator.weight_decay", "at least 0", self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    trials: int  # of the networks on the spectrum; the first is in the middle of the ranges
+    epochs: int
+    layers: tuple[int, int]
+    hidden: tuple[int, int]
+    max_lr: tuple[float, float]
+    weight_decay: tuple[float, float]
+    dropout: tuple[float, float]
+    emulator: Emulator
+    maps: int  # of each test simulation whose posterior is sampled
+    walkers: int
+    steps: int  # at most
+    lengths: int  # autocorrelation times after which a chain ends
+
+    def __post_init__(self):
+        for name in ("trials", "epochs", "steps", "lengths"):
+            _check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
+        _check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
+        enough = self.walkers >= 4 * len(theta.NAMES) and self.walkers % 2 == 0
+        _check(enough, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)}", self.walkers)
+        for name in ("layers", "hidden", "max_lr", "weight_decay", "dropout"):
+            _check_range(f"rivals.{name}", *getattr(self, name), may_be_zero=name == "dropout")
+        _check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))
+
+
+@dataclass(frozen=True)
 class Seconds:
     """What one item of each stage took where the profile was measured; for the forecast alone."""
 
@@ -179,6 +253,9 @@ class Seconds:
     evaluate: float
     attribute: float
     sanity: float
+    further: float
+    transfer: float
+    baseline: float
     tabulate: float
     figures: float
     paper: float
@@ -199,6 +276,8 @@ class Params:
     evaluate: Evaluate
     attribute: Attribute
     sanity: Sanity
+    robustness: Robustness
+    rivals: Rivals
     seconds: Seconds
 
     def __post_init__(self):
@@ -215,6 +294,9 @@ class Params:
         asked = self.attribute.cases
         good = "original" in asked and len(set(asked)) == len(asked) and set(asked) <= set(self.cases)
         _check(good, "attribute.cases", f"some of {', '.join(self.cases)}, original among them", list(asked))
+        more = self.robustness.suites
+        good = len(set(more)) == len(more) and not set(more) & set(self.suites)
+        _check(good, "robustness.suites", f"suites other than {', '.join(self.suites)}", list(more))
 
 
 def load(path="params.yaml"):
@@ -227,9 +309,25 @@ def load(path="params.yaml"):
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
+def with_everything(text):
+    """The text of a params.yaml in which every experiment on robustness is switched on, all else as it is."""
+    suites = _build(Params, yaml.safe_load(text), "").suites
+    wanted = EXPERIMENTS | {"suites": [suite for suite in FURTHER_SUITES if suite not in suites]}
+    start = text.index("\nrobustness:")
+    head, block = text[:start], text[start:]
+    for key, values in wanted.items():
+        block = re.sub(rf"(?m)^(  {key}:) *\[[^\]]*\]", rf"\1 [{', '.join(values)}]", block, count=1)
+    return head + block
+
+
 def _check(condition, key, expected, got):
     if not condition:
         raise ValueError(f"{key}: expected {expected}, got {got!r}")
+
+
+def _check_range(key, low, high, *, may_be_zero):
+    positive = low > 0 or (may_be_zero and low == 0)
+    _check(positive and low <= high, key, "two positive numbers, the lower first", [low, high])
 
 
 def _build(cls, raw, prefix):
@@ -259,6 +357,9 @@ def _cast(value, kind, key):
     if origin is dict:
         _check(isinstance(value, dict), key, "a mapping", value)
         return {str(name): _cast(item, inner[1], f"{key}.{name}") for name, item in value.items()}
+    if kind is bool:
+        _check(isinstance(value, bool), key, "true or false", value)
+        return value
     if kind is str:
         _check(isinstance(value, str | int) and not isinstance(value, bool), key, "a word", value)
         return str(value)

@@ -107,14 +107,16 @@ def _train(params, suite, what, epochs):
             by_simulation = targets[name].reshape(-1, dataset.PER_SIMULATION, len(theta.NAMES))
             generator = seeding.numpy_generator(params.seed, suite, CASE, "shuffled labels", name)
             targets[name] = by_simulation[generator.permutation(len(by_simulation))].flatten(0, 1)
-    key = dataset.resume_key(params, suite, CASE, device, "sanity", what, epochs, precision, hyperparameters)
+    key = dataset.resume_key(
+        params, suite, CASE, device, networks.engine(device), "sanity", what, epochs, precision, hyperparameters
+    )
     with store.Checkpoint(paths.CHECKPOINTS / f"sanity-{key}.pt", device, params.checkpoint) as checkpoint:
         net, _ = networks.fit(
             params,
             suite,
             CASE,
             hyperparameters,
-            *((parts[name].maps.to(device), targets[name].to(device)) for name in ("train", "valid")),
+            *((dataset.place(parts[name].maps, device), targets[name].to(device)) for name in ("train", "valid")),
             weights=("sanity", what),
             seed=("sanity", what),
             epochs=epochs,
@@ -122,7 +124,7 @@ def _train(params, suite, what, epochs):
             state=checkpoint.state,
             on_epoch=checkpoint.keep,
         )
-    mean, _ = training.predict(net, parts["test"].maps.to(device))
+    mean, _ = training.predict(net, parts["test"].maps)
     r2 = metrics.r2(parts["test"].targets.numpy(), mean.cpu().numpy())
     return net, {"epochs": epochs, "r2": dict(zip(theta.NAMES, r2, strict=True))}, checkpoint
 

@@ -9,7 +9,7 @@ def main(params, suite, case):
     precision = training.resolve_precision(spec.precision, device)
     hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
-    key = dataset.resume_key(params, suite, case, device, "train", precision, hyperparameters)
+    key = dataset.resume_key(params, suite, case, device, networks.engine(device), "train", precision, hyperparameters)
     checkpoint = store.Checkpoint(paths.CHECKPOINTS / f"train-{key}.pt", device, params.checkpoint)
     done = len(checkpoint.state["history"]) if checkpoint.state else 0
     with checkpoint, cli.progress(spec.epochs, f"train {suite} {case}", "epoch", done) as bar:
@@ -30,6 +30,7 @@ def main(params, suite, case):
             seed=("train",),
             epochs=spec.epochs,
             precision=precision,
+            patience=spec.patience,
             state=checkpoint.state,
             on_epoch=on_epoch,
         )

@@ -65,7 +65,7 @@ def search(params, suite, case, wait=True):
     precision = training.resolve_precision(params.train.precision, device)
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
     alike = dataclasses.replace(spec, workers=1, **({"trials": 0} if spec.pruner == "none" else {}))
-    key = dataset.resume_key(params, suite, case, device, "tune", precision, alike)
+    key = dataset.resume_key(params, suite, case, device, networks.engine(device), "tune", precision, alike)
     folder = paths.unfinished_study(suite, case, key).parent
 
     def objective(hyperparameters, number, report):
