@@ -11,10 +11,10 @@ export PYTHON TORCH
 BIN := .venv/bin
 CAMELSIGHT := $(BIN)/python -m camelsight
 
-.PHONY: help setup maps paper evaluate test bench lint lock clean
+.PHONY: help setup maps paper evaluate dashboard test bench lint lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  TORCH=torch==2.13.0  PYTHON=python3"
 
 setup: ## virtual environment, system packages and LaTeX; under 2 s when already done
@@ -31,6 +31,9 @@ evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.
 
 bench: setup ## how fast, against a plain way of doing the same; ONLY=row for one of them
 	@$(BIN)/python benchmarks/run.py $(ONLY)
+
+dashboard: setup ## Optuna's dashboard on the searches as they stand, at localhost:8080, until Ctrl-C
+	@$(CAMELSIGHT).stages.tune --dashboard
 
 test: setup ## lint, unit tests and the smoke profile from end to end
 	@$(BIN)/ruff check code tests benchmarks

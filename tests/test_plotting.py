@@ -73,6 +73,26 @@ def checks():
     return cascade, dict.fromkeys(theta.COSMOLOGICAL, curves)
 
 
+def study(trials):
+    """The record of a search in which every fourth trial was not stopped."""
+    losses = np.random.default_rng(trials).normal(-8, 0.3, trials)
+    return {
+        "trials": [
+            {"number": i, "state": "pruned" if i % 4 else "complete", "losses": [loss + 3 * (i % 4 > 0)]}
+            for i, loss in enumerate(losses)
+        ],
+        "importances": dict(zip(plotting.HYPERPARAMETERS, (0.6, 0.1, 0.25, 0.05), strict=True)) if trials > 1 else {},
+    }
+
+
+def searches():
+    return [
+        {"kind": kind, "epochs": epochs, "best": [[1, 0.5], [3, -6.9], [epochs // 2, -9.1 - 0.1 * seed]]}
+        for kind, epochs in (("full", 720), ("halving", 102))
+        for seed in (1, 2, 3)
+    ] + [{"kind": "halving", "epochs": 0, "best": []}]
+
+
 def measured(r2=0.8):
     triples = {name: [r2 - 0.1 * column, r2 - 0.1 * column - 0.05, 0.95] for column, name in enumerate(theta.NAMES)}
     keys = ("r2", "relative_error", "bias", "bias_slope", "chi2")
@@ -163,6 +183,10 @@ def figures():
         "attribution_scales": plotting.attribution_scales(fourier(), rows_of(LARGE), 32.17),
         "attribution_profiles": plotting.attribution_profiles(around()),
         "sanity": plotting.sanity(*checks()),
+        "tuning": plotting.tuning({suite: [study(50), study(2)] for suite in SUITES}),
+        "tuning, two trials": plotting.tuning({SUITES[0]: [study(2)]}),
+        "tuning, none": plotting.tuning({suite: [study(0)] for suite in SUITES}),
+        "tuning_epochs": plotting.tuning_epochs(searches()),
     }
     drawn |= robustness_figures(truth)
     for number, ids in (("two", SMALL[::2]), ("six", LARGE[:1] + LARGE[8:13])):
@@ -202,7 +226,7 @@ def test_no_text_overlaps_another_or_leaves_the_figure():
     for name, figure in figures().items():
         texts = printed_texts(figure)
         width, height = figure.bbox.size
-        assert len(texts) > 5 or name == "not_simulated", name
+        assert len(texts) > 5 or name in ("not_simulated", "tuning, none"), name
         for text, box in texts:
             assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, (name, text)
         for (first, a), (second, b) in combinations(texts, 2):
@@ -416,3 +440,19 @@ def test_the_network_is_drawn_layer_by_layer():
     assert len(axes.patches) == 9
     assert heights == sorted(heights, reverse=True) and widths == sorted(widths)
     assert [text.get_text() for text in axes.texts if text.get_text()][:2] == ["input", r"$1\times64^2$"]
+
+
+def test_the_tuning_figures_show_every_trial_and_every_search():
+    history, shares = plotting.tuning({"IllustrisTNG": [study(50)]}).axes
+    complete, pruned = (line.get_ydata() for line in history.lines[:2])
+    assert len(complete) == 13 and min(complete) == 0 and len(pruned) == 37
+    assert shares.lines[0].get_ydata() == [60]
+    axes = plotting.tuning_epochs(searches()).axes[0]
+    ends = [line.get_ydata()[-1] for line in axes.lines]
+    assert (
+        len(ends) == 12
+        and ends[:2] == [-9.2, -9.2]
+        and [line.get_xdata()[-1] for line in axes.lines[::6]] == [720, 102]
+    )
+    band = axes.patches[0].get_extents()
+    assert (band.y0 - band.y1) != 0

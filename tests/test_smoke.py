@@ -26,7 +26,7 @@ from camelsight.stages import attribute, evaluate, paper, train, tune
 from camelsight.universe import cmd
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("code", "paper", "profiles", "figures", "dvc.yaml", ".dvc/config", ".dvcignore")
+COPIED = ("code", "paper", "profiles", "figures", "benchmarks/tuning.json", "dvc.yaml", ".dvc/config", ".dvcignore")
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
 CHAIN = ("cut", "tune", "train", "evaluate")
 GENERATED = shutil.ignore_patterns("build", "ms.pdf", "*.png", "*.pdf", "__pycache__", "*.egg-info")
@@ -145,7 +145,7 @@ def test_the_pdf_holds_every_figure_without_a_loose_end(project):
     assert (folder / "paper/ms.pdf").read_bytes().startswith(b"%PDF")
     source = (folder / "paper/ms.tex").read_text()
     figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
-    assert len(figures) == 14 and all(f"{{{name}}}" in source for name in figures)
+    assert len(figures) == 16 and all(f"{{{name}}}" in source for name in figures)
     log = (folder / "paper/build/ms.log").read_text(errors="replace")
     assert "undefined" not in log.lower() and "multiply" not in log and "Overfull" not in log
     assert r"\newcommand{\IsMock}{1}" in (folder / "results/numbers.tex").read_text()

@@ -202,3 +202,17 @@ def test_an_exported_study_comes_back_with_the_released_names(tmp_path):
     assert loaded.best_value == -3 and set(loaded.best_params) == set(RELEASED)
     record, _ = tuning.choose(studies.read(tmp_path / "study.db"))
     assert record["hyperparameters"] == study.best_params and record["complete"] == 4
+
+
+def test_the_studies_that_there_are_are_gathered_under_their_names(tmp_path):
+    (tmp_path / "empty.log").touch()
+    for number, name in enumerate(("begun", "done"), start=1):
+        study = optuna.create_study(storage=studies.journal(tmp_path / f"{name}.log"), study_name="search")
+        study.optimize(lambda trial: trial.suggest_float("max_lr", 0, 1), n_trials=number)
+    paths = {name: tmp_path / f"{name}.log" for name in ("begun", "done", "empty", "missing")}
+    found = studies.gather({"one": [paths["begun"], paths["done"]], "two": [paths["begun"], paths["empty"]],
+                            "three": [paths["missing"]]})  # fmt: skip
+    counts = {study.study_name: len(found.get_all_trials(study._study_id)) for study in found.get_all_studies()}
+    assert counts == {"one": 2, "two": 1}
+    with pytest.raises(ValueError, match=r"expected a search that has begun, got none: .* tune\.trials above 0"):
+        studies.gather({"three": [paths["missing"], paths["empty"]]})

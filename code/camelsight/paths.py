@@ -25,6 +25,7 @@ NUMBERS = Path("results/numbers.tex")
 FIGURES = Path("figures")
 ROBUSTNESS_FIGURES = FIGURES / "robustness"  # those of the experiments that were run
 PDF = Path("paper/ms.pdf")
+TUNING_RECORD = Path("benchmarks/tuning.json")  # measured once, by benchmarks/tuning.py
 EXPECTED = Path("paper/expected.yaml")  # published numbers
 FUSED_SOURCE = Path(__file__).parent / "inference" / "fused.cpp"
 
@@ -72,6 +73,11 @@ def study(suite, case):
 
 def trials(suite, case):
     return TRIALS / suite / f"{case}.json"
+
+
+def unfinished_study(suite, case, key):
+    """The journal of a search, which processes share; ``key`` is that of ``dataset.resume_key``, or ``*``."""
+    return CHECKPOINTS / f"tune-{suite}-{case}-{key}" / "study.log"
 
 
 def weights(suite, case):

@@ -96,3 +96,21 @@ def journal(path):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).touch()
     return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path), JournalLock(path)))
+
+
+def gather(journals):
+    """A storage in memory with the studies of ``journals``, name -> paths, of which the last that holds one counts.
+
+    ValueError where none of them holds a study.
+    """
+    gathered = optuna.storages.InMemoryStorage()
+    for name, places in journals.items():
+        if held := [path for path in places if Path(path).exists() and Path(path).stat().st_size]:
+            source = journal(held[-1])
+            optuna.copy_study(
+                from_study_name=optuna.load_study(study_name=None, storage=source).study_name,
+                from_storage=source, to_storage=gathered, to_study_name=name,
+            )  # fmt: skip
+    if not gathered.get_all_studies():
+        raise ValueError("expected a search that has begun, got none: run make paper with tune.trials above 0")
+    return gathered

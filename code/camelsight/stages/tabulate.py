@@ -58,7 +58,7 @@ def main(params):
     numbers = (
         _provenance(params) | _settings(params, metrics) | _results(params, metrics)
         | _attribution(params) | _failures(judged) | _universe(universe) | _transfer(params, metrics)
-        | _baseline(params, metrics)
+        | _baseline(params, metrics) | _tuning(store.read_json(paths.TUNING_RECORD))
     )  # fmt: skip
     store.write_text(paths.NUMBERS, tables.macros(numbers))
 
@@ -319,6 +319,24 @@ def _universe(universe):
         ratio = np.mean(universe["baryons"][suite]["fiducial"], axis=0)
         values.append(f"{100 * (1 - ratio[(k > 9) & (k < 11)].mean()):.0f}")
     return dict(zip(names, values, strict=True))
+
+
+def _tuning(record):
+    """What the appendix says of the recorded searches: how many trials and epochs, the best losses, where and when."""
+    about, numbers = record["about"], {}
+    for kind in ("full", "halving"):
+        searches = [one for one in record["searches"] if one["kind"] == kind and one["best"]]
+        for name, values in (
+            ("Trials", [str(one["trials"]) for one in searches]),
+            ("Epochs", [str(one["epochs"]) for one in searches]),
+            ("Losses", [f"{one['best'][-1][1]:.2f}" for one in searches]),
+        ):
+            numbers[f"Searched{kind.capitalize()}{name}"] = ", ".join(values) or MISSING
+    return numbers | {
+        "SearchedEpochs": about["epochs"],
+        "SearchedSuite": tables.suite_label(about["suite"]),
+        "SearchedOn": f"{about['hardware']}, {about['date']}, commit {about['commit'][:12]}",
+    }
 
 
 if __name__ == "__main__":

@@ -45,6 +45,20 @@ def join(join=False, *, suite, case):
         search(params, suite, case, wait=False)
 
 
+def dashboard(dashboard=False, *, port="8080"):
+    """Serve Optuna's dashboard on the searches of params.yaml, finished or not, as they stand now."""
+    try:
+        import optuna_dashboard
+    except ImportError:
+        raise ValueError("expected the package optuna-dashboard, got none: run pip install optuna-dashboard") from None
+    params, journals = load(paths.PARAMS), {}
+    for suite in params.suites:
+        for case in params.cases:
+            begun = sorted(Path().glob(str(paths.unfinished_study(suite, case, "*"))))
+            journals[f"{suite} {case}"] = [*begun, paths.study(suite, case)]
+    optuna_dashboard.run_server(studies.gather(journals), port=int(port))
+
+
 def search(params, suite, case, wait=True):
     """The study of a case, run as far as it was missing, and its journal. What is unfinished outlives this process."""
     spec, device = params.tune, cli.device()
@@ -52,7 +66,7 @@ def search(params, suite, case, wait=True):
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
     alike = dataclasses.replace(spec, workers=1, **({"trials": 0} if spec.pruner == "none" else {}))
     key = dataset.resume_key(params, suite, case, device, networks.engine(device), "tune", precision, alike)
-    folder = paths.CHECKPOINTS / f"tune-{key}"
+    folder = paths.unfinished_study(suite, case, key).parent
 
     def objective(hyperparameters, number, report):
         def on_epoch(state):
@@ -107,14 +121,16 @@ def search(params, suite, case, wait=True):
 
 @contextlib.contextmanager
 def _helpers(count, suite, case):
-    """As many other processes that join the search; whatever ends the block ends them."""
+    """As many other processes that join the search. They end when nothing is left, or with a block that fails."""
     command = [sys.executable, "-m", "camelsight.stages.tune", "--join", "--suite", suite, "--case", case]
     running = [subprocess.Popen(command) for _ in range(count)]
     try:
         yield
-    finally:
+    except BaseException:
         for process in running:
             process.terminate()
+        raise
+    finally:
         for process in running:
             process.wait()
 
@@ -154,4 +170,4 @@ def export_study(export, *, suite, case):
 
 
 if __name__ == "__main__":
-    cli.run_stage(main, import_study, export_study, join)
+    cli.run_stage(main, import_study, export_study, join, dashboard)
