@@ -22,6 +22,8 @@ ROOF = (
     "cli",
     "dataset",
     "release",
+    "launch",
+    "status",
     "__main__",
 )
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -14,8 +14,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
-import torch
 import yaml
 
 from camelsight import paths
@@ -71,16 +69,22 @@ def read_arrays(path):
 
 
 def write_weights(path, network):
+    import safetensors.torch  # here and below: the command line, which uses the rest, must not wait for torch
+
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_bytes(path, safetensors.torch.save(tensors))
 
 
 def read_weights(path, network):
+    import safetensors.torch
+
     network.load_state_dict(safetensors.torch.load_file(path))
     return network
 
 
 def write_checkpoint(path, state):
+    import torch
+
     buffer = io.BytesIO()  # torch.save itself does not say when a disk is full
     torch.save(state, buffer)
     write_bytes(path, buffer.getvalue())
@@ -88,6 +92,8 @@ def write_checkpoint(path, state):
 
 def read_checkpoint(path, device):
     """The state last written to ``path``, or None where there is none."""
+    import torch
+
     return torch.load(path, map_location=device, weights_only=True) if Path(path).exists() else None
 
 

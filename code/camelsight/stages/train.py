@@ -18,7 +18,7 @@ def main(params, suite, case):
         def on_epoch(state):
             store.write_checkpoint(checkpoint, state)
             bar.set_postfix_str(f"valid {state['history'][-1]['valid']:.2f}", refresh=False)
-            bar.update()
+            bar.update(best=min(record["valid"] for record in state["history"]))
 
         net, history = networks.fit(
             params,
