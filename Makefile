@@ -1,10 +1,11 @@
-# make help lists the targets. Options: PROFILE=name, JOBS=n, TORCH=requirement, PYTHON=interpreter.
+# make help lists the targets. Options: PROFILE=name, FULL=1, JOBS=n, TORCH=requirement, PYTHON=interpreter.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?=
 TORCH ?=
 JOBS ?=
 PROFILE ?=
+FULL ?=
 export PYTHON TORCH
 
 BIN := .venv/bin
@@ -17,7 +18,7 @@ SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(if $(PARTITION),--partition $(PARTI
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  JOBS=processes  TORCH=torch==2.13.0  PYTHON=python3"
+	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  TORCH=torch==2.13.0  PYTHON=python3"
 	@echo "  With LAUNCH=slurm: PARTITION=name  ACCOUNT=name  GPUS=of a job  MINUTES=of a job  CONCURRENCY=jobs"
 
 setup: ## virtual environment, system packages and LaTeX; under 2 s when already done
@@ -26,8 +27,8 @@ setup: ## virtual environment, system packages and LaTeX; under 2 s when already
 maps: setup ## the maps alone: simulated, or fetched and checked where the profile names the real ones
 	@$(CAMELSIGHT) maps $(if $(PROFILE),--profile $(PROFILE))
 
-paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name); LAUNCH=slurm: on a cluster
-	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(JOBS),--jobs $(JOBS)) $(SLURM)
+paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name); FULL=1 adds robustness, LAUNCH=slurm a cluster
+	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(SLURM)
 
 status: ## how far each case is, while a run goes on and afterwards; [JSON=1]
 	@$(CAMELSIGHT) status $(if $(JSON),--json)
@@ -53,4 +54,4 @@ lock: setup ## mend requirements.lock after a change in pyproject.toml; torch an
 	@mv requirements.lock.part requirements.lock
 
 clean: ## remove results, figures, the PDF and what DVC keeps of them; .venv and finished maps stay
-	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png .dvc/cache data/partial
+	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png figures/robustness .dvc/cache data/partial

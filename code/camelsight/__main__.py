@@ -1,7 +1,7 @@
 """``python -m camelsight paper`` (``maps``, ``status``): what will run and for how long, the run itself, its results.
 
-The work is done by ``dvc repro``. Before that, the chains of all cases, which do not depend on one another, are run by
-several DVC processes at a time, here or on a cluster: see ``launch``.
+The work is done by ``dvc repro``. Before that, the chains of all cases, which do not depend on one another, and then the
+experiments on robustness are run by several DVC processes at a time, here or on a cluster: see ``launch``.
 """
 
 import argparse
@@ -20,6 +20,7 @@ def main():
     maps = commands.add_parser("maps", help="simulate the maps, or fetch and check the real ones")
     for command in (paper, maps):
         command.add_argument("--profile", help=f"copy {paths.PROFILES}/PROFILE.yaml to {paths.PARAMS} first")
+    paper.add_argument("--full", action="store_true", help=f"write every experiment on robustness into {paths.PARAMS}")
     paper.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
     cluster = paper.add_argument_group("on a SLURM cluster, from its login node")
     cluster.add_argument("--launch", choices=("local", "slurm"), default="local", help="where cases run")
@@ -38,7 +39,8 @@ def main():
     else:
         names = ("partition", "account", "gpus", "minutes", "concurrency")
         options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-        cli.guard(lambda: make_paper(arguments.profile, arguments.jobs, arguments.launch, options), prefix="paper")
+        chosen = (arguments.profile, arguments.full, arguments.jobs, arguments.launch, options)
+        cli.guard(lambda: make_paper(*chosen), prefix="paper")
 
 
 def make_maps(profile=None):
@@ -51,13 +53,13 @@ def make_maps(profile=None):
     print(f"  maps     {paths.MAPS}/ ({', '.join(loaded.suites)})")
 
 
-def make_paper(profile, jobs, where, options):
+def make_paper(profile, full, jobs, where, options):
     for name, value in {"jobs": jobs, **options}.items():
         if isinstance(value, int) and value < (name != "gpus"):
             raise ValueError(f"expected --{name} of at least {int(name != 'gpus')}, got {value}")
     if options and where == "local":
         raise ValueError(f"expected --{', --'.join(options)} with --launch slurm only")
-    loaded = begin(profile)
+    loaded = begin(profile, full)
     pending = launch.out_of_date()
     if where == "slurm":
         jobs = min(options.get("concurrency", 256), max(1, len(launch.chains(loaded, pending))))
@@ -70,7 +72,8 @@ def make_paper(profile, jobs, where, options):
     elif pending and jobs > 1:
         if "maps" in pending:
             launch.dvc("repro", "--quiet", "--single-item", "maps")
-        launch.local(launch.chains(loaded, pending), jobs, lambda key: summary(key, loaded))
+        for queue in (launch.chains(loaded, pending), launch.experiments(pending)):
+            launch.local(queue, jobs, lambda key: summary(key, loaded))
     if pending:
         launch.dvc("repro", "--quiet")
     report(loaded, pending, time.monotonic() - start)
@@ -85,10 +88,13 @@ def show_status(as_json):
         print(status.table(rows))
 
 
-def begin(profile):
+def begin(profile, full=False):
     """The params of ``profile``, or of the active one, with what they have no use for out of the way."""
     if profile:
         activate(profile)
+    if full:
+        params.load(paths.PARAMS)
+        store.write_text(paths.PARAMS, params.with_everything(paths.PARAMS.read_text()))
     loaded = params.load(paths.PARAMS)
     prune(loaded)
     release.unlink_replaced(loaded)
@@ -99,6 +105,7 @@ def activate(profile):
     """Make ``profiles/<profile>.yaml`` the active ``params.yaml``; own changes to the latter are kept beside it."""
     wanted = paths.profile(profile).read_bytes()
     known = [path.read_bytes() for path in paths.PROFILES.glob("*.yaml")]
+    known += [params.with_everything(text.decode()).encode() for text in known]
     if paths.PARAMS.exists() and paths.PARAMS.read_bytes() not in known:
         backup = paths.PARAMS.with_suffix(".yaml.bak")
         while backup.exists():
@@ -119,6 +126,16 @@ def prune(loaded):
     for path in paths.SANITY.glob("*"):
         if path.stem not in loaded.suites:
             path.unlink()
+    more = loaded.robustness.suites
+    for path in (paths.ROBUSTNESS / "networks").glob("*/*"):
+        here = path.stem in loaded.suites and path.parent.name in loaded.cases
+        if not here and path not in [paths.network(suite, "original") for suite in more]:
+            path.unlink()
+    folders = {"further": more} | {stage: getattr(loaded.robustness, stage) for stage in params.EXPERIMENTS}
+    for folder, known in folders.items():
+        for path in (paths.ROBUSTNESS / folder).glob("*"):
+            if path.stem not in known:
+                path.unlink()
 
 
 def forecast(loaded, pending, jobs):
@@ -158,6 +175,8 @@ def announce(loaded, pending, jobs):
 def summary(key, loaded):
     if key == "universe":
         return f"  {key}: power spectra and pixel statistics are in {paths.UNIVERSE}"
+    if "@" in key or key == "maps":
+        return f"  {key}: done"
     suite = launch.suite_of(key, loaded)
     r2 = store.read_json(paths.metrics(suite, key.removeprefix(f"{suite}-")))["metrics"]["r2"]
     return f"  {key}: R² {r2['omega_m'][0]:.3f} (omega_m), {r2['sigma_8'][0]:.3f} (sigma_8)"
@@ -166,7 +185,7 @@ def summary(key, loaded):
 def report(loaded, pending, seconds):
     if pending:
         print(f"Done in {seconds / 60:.1f} min.")
-    figures = len(list(paths.FIGURES.glob("*.pdf")))
+    figures = len(list(paths.FIGURES.rglob("*.pdf")))
     print(f"  PDF      {paths.PDF}")
     print(f"  tables   {paths.TABLES}/ (r2.csv, r2.md, r2.tex)")
     print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")

@@ -17,14 +17,22 @@ import sys
 import time
 from pathlib import Path
 
-from camelsight import cli, paths, store
+from camelsight import cli, params, paths, store
 from camelsight.universe import cmd
 
 DVC = [sys.executable, "-m", "dvc"]
 CHAIN = ("cut", "tune", "train", "evaluate")
-PARALLEL = (*CHAIN, "attribute", "sanity", "universe")
-FAMILIES = (("maps",), ("universe", "cut"), ("tune",), ("train",), ("evaluate", "attribute", "sanity"))
-ON_GPU = ("tune", "train", "evaluate")  # families with one of these
+EXPERIMENTS = tuple(params.EXPERIMENTS)
+PARALLEL = (*CHAIN, "attribute", "sanity", "universe", "further", *EXPERIMENTS)
+FAMILIES = (
+    ("maps",),
+    ("universe", "cut"),
+    ("tune",),
+    ("train", "further"),
+    ("evaluate", "attribute", "sanity"),
+    EXPERIMENTS,
+)
+WITHOUT_GPU = ("maps", "universe")  # families that begin with one of these
 PEEKS, PEEK_SECONDS = 10, 0.5
 ACTIVE = (
     *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "STOPPED", "RESIZING"),
@@ -85,8 +93,9 @@ def _out_of_date(repo, changed):
 
 
 def chains(loaded, pending):
-    """(name, targets) of the universe, and of every suite and case, with something to do."""
-    everything = {"universe": ["universe"]}
+    """(name, targets) of the universe, further suites, and every suite and case, with something to do."""
+    further = {f"further@{suite}": [f"further@{suite}"] for suite in loaded.robustness.suites}
+    everything = {"universe": ["universe"], **further}
     for case in loaded.cases:
         for suite in loaded.suites:
             key = f"{suite}-{case}"
@@ -97,6 +106,11 @@ def chains(loaded, pending):
                 everything[key].append(f"sanity@{suite}")
     wanted = {key: [target for target in targets if target in pending] for key, targets in everything.items()}
     return [(key, targets) for key, targets in wanted.items() if targets]
+
+
+def experiments(pending):
+    """(name, targets) of the experiments on robustness that have something to do; they compare what chains made."""
+    return [(stage, [stage]) for stage in pending if stage.partition("@")[0] in EXPERIMENTS]
 
 
 def process_bytes(loaded):
@@ -136,7 +150,7 @@ def local(queue, jobs, on_end):
     if not queue:
         return
     paths.LOGS.mkdir(parents=True, exist_ok=True)
-    with cli.progress(len(queue), "train and evaluate", "case") as bar, _ending(running):
+    with cli.progress(len(queue), "cases", "case") as bar, _ending(running):
         while queue or running:
             while queue and slots:
                 (key, targets), slot = queue.pop(0), slots.pop(0)
@@ -207,7 +221,7 @@ def slurm(loaded, pending, on_end, *, partition=None, account=None, gpus=0, minu
     missing = [program for program in ("sbatch", "srun", "squeue", "scancel") if not shutil.which(program)]
     if missing:
         raise ValueError(f"expected SLURM's commands on this machine, got no {', '.join(missing)}: use a login node")
-    queue = dict(chains(loaded, pending))
+    queue = dict(chains(loaded, pending) + experiments(pending))
     if "maps" in pending and loaded.maps.source == "mock":
         queue["maps"] = ["maps"]
     elif "maps" in pending:  # nodes often have no network
@@ -224,15 +238,15 @@ def slurm(loaded, pending, on_end, *, partition=None, account=None, gpus=0, minu
     }
     failed = {}
     for family in FAMILIES:
-        targets = {key: [one for one in stages if one.startswith(family)] for key, stages in queue.items()}
+        targets = {key: [one for one in stages if one.partition("@")[0] in family] for key, stages in queue.items()}
         commands = {key: _repro(wanted) for key, wanted in targets.items() if wanted and key not in failed}
-        on_gpu = {"gpus_per_node": gpus} if gpus and set(family).intersection(ON_GPU) else {}
+        on_gpu = {"gpus_per_node": gpus} if gpus and family[0] not in WITHOUT_GPU else {}
         helpers = _helpers(loaded, commands) if family == ("tune",) else {}
         failed |= _array("+".join(family), commands, helpers, parameters | on_gpu)
-        if "maps" in failed:
-            break
-        if "evaluate" in family:
-            for key in commands.keys() - failed:
+        if "maps" in failed or (failed and "evaluate" in family):
+            break  # nothing, or no experiment, has what it needs
+        for key, stages in queue.items():
+            if key in commands and stages[-1] in targets[key]:
                 print(on_end(key), file=sys.stderr)
     if failed:
         raise ValueError("; ".join(f"{key} failed: {why}" for key, why in failed.items()))

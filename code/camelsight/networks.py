@@ -1,6 +1,6 @@
 """The network of a case: trained with hyperparameters, or as the stage train left it."""
 
-from camelsight import paths, seeding, store
+from camelsight import compiled, paths, seeding, store
 from camelsight.inference import network, training
 
 
@@ -10,6 +10,7 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
     ``weights`` and ``seed`` are the words that name the draws of the initial weights and of the training; ``progress``
     is the state and on_epoch of ``training.fit``.
     """
+    engine(train[0].device)
     net = network.build(
         hyperparameters["hidden"],
         hyperparameters["dropout"],
@@ -30,6 +31,11 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
         **progress,
     )
     return net, history
+
+
+def engine(device):
+    """What trains on ``device``, for the keys of unfinished work: its results differ in the last bits."""
+    return "compiled" if device.type == "cpu" and compiled.load() else "torch"
 
 
 def trained(params, suite, case):

@@ -4,6 +4,7 @@ PyYAML reads ``1e-3`` as a string, ruamel as a float; numbers are cast here, so 
 """
 
 import difflib
+import re
 import typing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -13,6 +14,13 @@ import yaml
 from camelsight import cases, paths, theta
 
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
+EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
+    "transfer": (
+        "suites", "smoothing", "probes", "leakage", "simulations", "normalisation", "augmentation", "seeds"
+    ),
+    "baseline": ("network", "histogram", "likelihood"),
+}  # fmt: skip
+FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
 
 
 @dataclass(frozen=True)
@@ -164,6 +172,21 @@ class Sanity:
 
 
 @dataclass(frozen=True)
+class Robustness:
+    transfer: tuple[str, ...]  # experiments of the stage that are run
+    baseline: tuple[str, ...]
+    suites: tuple[str, ...]  # made for transfer@suites alone, uncut
+
+    def __post_init__(self):
+        for stage, known in EXPERIMENTS.items():
+            asked = getattr(self, stage)
+            good = len(set(asked)) == len(asked) and set(asked) <= set(known)
+            _check(good, f"robustness.{stage}", f"some of {', '.join(known)}, each once", list(asked))
+        for suite in self.suites:
+            theta.hydro_suite(suite)
+
+
+@dataclass(frozen=True)
 class Seconds:
     """What one item of each stage took where the profile was measured; for the forecast alone."""
 
@@ -175,6 +198,9 @@ class Seconds:
     evaluate: float
     attribute: float
     sanity: float
+    further: float
+    transfer: float
+    baseline: float
     tabulate: float
     figures: float
     paper: float
@@ -194,6 +220,7 @@ class Params:
     evaluate: Evaluate
     attribute: Attribute
     sanity: Sanity
+    robustness: Robustness
     seconds: Seconds
 
     def __post_init__(self):
@@ -209,6 +236,9 @@ class Params:
         asked = self.attribute.cases
         good = "original" in asked and len(set(asked)) == len(asked) and set(asked) <= set(self.cases)
         _check(good, "attribute.cases", f"some of {', '.join(self.cases)}, original among them", list(asked))
+        more = self.robustness.suites
+        good = len(set(more)) == len(more) and not set(more) & set(self.suites)
+        _check(good, "robustness.suites", f"suites other than {', '.join(self.suites)}", list(more))
 
 
 def load(path="params.yaml"):
@@ -219,6 +249,17 @@ def load(path="params.yaml"):
         return _build(Params, raw, "")
     except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+
+
+def with_everything(text):
+    """The text of a params.yaml in which every experiment on robustness is switched on, all else as it is."""
+    suites = _build(Params, yaml.safe_load(text), "").suites
+    wanted = EXPERIMENTS | {"suites": [suite for suite in FURTHER_SUITES if suite not in suites]}
+    start = text.index("\nrobustness:")
+    head, block = text[:start], text[start:]
+    for key, values in wanted.items():
+        block = re.sub(rf"(?m)^(  {key}:) *\[[^\]]*\]", rf"\1 [{', '.join(values)}]", block, count=1)
+    return head + block
 
 
 def _check(condition, key, expected, got):

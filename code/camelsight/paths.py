@@ -18,12 +18,16 @@ EVALUATIONS = Path("results/evaluate")
 ATTRIBUTIONS = Path("results/attribute")
 UNIVERSE = Path("results/universe.json")
 SANITY = Path("results/sanity")
+ROBUSTNESS = Path("results/robustness")  # networks/CASE/SUITE.json, STAGE/EXPERIMENT.json and .npz
+FURTHER = Path("data/further")  # maps of the suites that transfer@suites adds
 INTERPRETATION = Path("results/interpretation.json")
 TABLES = Path("results/tables")
 NUMBERS = Path("results/numbers.tex")
 FIGURES = Path("figures")
+ROBUSTNESS_FIGURES = FIGURES / "robustness"  # those of the experiments that were run
 PDF = Path("paper/ms.pdf")
 EXPECTED = Path("paper/expected.yaml")  # published numbers
+FUSED_SOURCE = Path(__file__).parent / "inference" / "fused.cpp"
 
 
 def profile(name):
@@ -34,17 +38,21 @@ def profile(name):
     return PROFILES / f"{name}.yaml"
 
 
+def fused(capability, digest):
+    return FUSED_SOURCE.with_name(f"fused-{capability}-{digest}.so")
+
+
 def digests(profile):
     """The lock file that pins the files of CMD: sha256, size, name and source, a line a file."""
     return PROFILES / f"{profile}.sha256"
 
 
-def maps(suite):
-    return MAPS / cmd.maps_file_name(suite)
+def maps(suite, folder=MAPS):
+    return folder / cmd.maps_file_name(suite)
 
 
-def parameters(suite):
-    return MAPS / cmd.params_file_name(suite)
+def parameters(suite, folder=MAPS):
+    return folder / cmd.params_file_name(suite)
 
 
 def cut(suite, case):
@@ -101,6 +109,29 @@ def attribution_statistics(suite, case):
 
 def sanity(suite):
     return SANITY / f"{suite}.json"
+
+
+def network(suite, case):
+    """Which network was evaluated; a stage that needs those of a case in every suite depends on their folder."""
+    return ROBUSTNESS / "networks" / case / f"{suite}.json"
+
+
+def experiment(stage, name):
+    return ROBUSTNESS / stage / f"{name}.json"
+
+
+def experiment_arrays(stage, name):
+    return ROBUSTNESS / stage / f"{name}.npz"
+
+
+def further(suite):
+    """What training must know of the maps of such a suite: its ``survey``."""
+    return ROBUSTNESS / "further" / f"{suite}.json"
+
+
+def further_maps(suite):
+    """The folder of the maps of a suite beyond those of the profile."""
+    return FURTHER / suite
 
 
 def figure(name, ending):

@@ -128,7 +128,7 @@ def digest(*values):
 
 def code_digest():
     """sha256 of this package's source."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
+    files = sorted(path for kind in ("*.py", "*.cpp") for path in Path(__file__).parent.rglob(kind))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -37,6 +37,7 @@ def main(params, suite, case):
         "metrics": measure(predictions, seeding.numpy_generator(params.seed, suite, case, "bootstrap"), params),
     }
     store.write_json(paths.metrics(suite, case), record)
+    store.write_json(paths.network(suite, case), {"weights": record["weights"], "hyperparameters": hyperparameters})
 
 
 def predict(net, part, suite, views):

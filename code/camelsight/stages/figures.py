@@ -67,6 +67,7 @@ def main(params):
     for name, figure in figures.items():
         for ending in ("pdf", "png"):
             _save(figure, paths.figure(name, ending))
+    paths.ROBUSTNESS_FIGURES.mkdir(parents=True, exist_ok=True)
 
 
 def _universe():

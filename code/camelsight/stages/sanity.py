@@ -107,7 +107,9 @@ def _train(params, suite, what, epochs):
             by_simulation = targets[name].reshape(-1, dataset.PER_SIMULATION, len(theta.NAMES))
             generator = seeding.numpy_generator(params.seed, suite, CASE, "shuffled labels", name)
             targets[name] = by_simulation[generator.permutation(len(by_simulation))].flatten(0, 1)
-    key = dataset.resume_key(params, suite, CASE, device, "sanity", what, epochs, precision, hyperparameters)
+    key = dataset.resume_key(
+        params, suite, CASE, device, networks.engine(device), "sanity", what, epochs, precision, hyperparameters
+    )
     checkpoint = paths.CHECKPOINTS / f"sanity-{key}.pt"
     net, _ = networks.fit(
         params,

@@ -9,7 +9,7 @@ def main(params, suite, case):
     precision = training.resolve_precision(spec.precision, device)
     hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
-    key = dataset.resume_key(params, suite, case, device, "train", precision, hyperparameters)
+    key = dataset.resume_key(params, suite, case, device, networks.engine(device), "train", precision, hyperparameters)
     checkpoint = paths.CHECKPOINTS / f"train-{key}.pt"
     state = store.read_checkpoint(checkpoint, device)
     done = len(state["history"]) if state else 0

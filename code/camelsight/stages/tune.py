@@ -23,7 +23,7 @@ def main(params, suite, case):
     precision = training.resolve_precision(params.train.precision, device)
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
 
-    key = dataset.resume_key(params, suite, case, device, "tune", precision, params.tune)
+    key = dataset.resume_key(params, suite, case, device, networks.engine(device), "tune", precision, params.tune)
     journal = paths.CHECKPOINTS / f"tune-{key}.log"
     journal.parent.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
