@@ -1,7 +1,7 @@
 """``python -m camelsight paper`` (``maps``, ``status``): what will run and for how long, the run itself, its results.
 
-The work is done by ``dvc repro``. Before that, the chains of all cases, which do not depend on one another, and then the
-experiments on robustness are run by several DVC processes at a time, here or on a cluster: see ``launch``.
+The work is done by ``dvc repro``. Before that, the chains of all cases, which do not depend on one another, and then
+the experiments on robustness are run by several DVC processes at a time, here or on a cluster: see ``launch``.
 """
 
 import argparse
