@@ -1,5 +1,6 @@
 """Cases on several processes, GPUs and machines; and what can be seen of them meanwhile."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -64,6 +65,14 @@ def test_a_case_that_fails_is_named_with_its_reason_and_its_log(smoke, fake_dvc,
     monkeypatch.setenv("FAIL", "case-3")
     with pytest.raises(ValueError, match=r"case-3 failed: train: out of luck \(see runs/logs/case-3.log\)"):
         launch.local(QUEUE, 2, str)
+
+
+def test_on_a_cluster_the_workers_of_a_search_are_jobs_that_join_it(smoke):
+    object.__setattr__(smoke, "tune", dataclasses.replace(smoke.tune, workers=3))
+    found = launch._helpers(smoke, {"Nbody_IllustrisTNG-kmax_1": ["dvc"]})
+    assert list(found) == ["Nbody_IllustrisTNG-kmax_1-2", "Nbody_IllustrisTNG-kmax_1-3"]
+    for command in found.values():
+        assert command[1:] == "-m camelsight.stages.tune --join --suite Nbody_IllustrisTNG --case kmax_1".split()
 
 
 def say(suite, case, **said):

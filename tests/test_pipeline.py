@@ -25,6 +25,7 @@ ROOF = (
     "release",
     "launch",
     "status",
+    "simulation",
     "__main__",
 )
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

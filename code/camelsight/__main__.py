@@ -118,7 +118,8 @@ def activate(profile):
 
 def prune(loaded):
     """Remove the results of suites and cases that ``params.yaml`` no longer has: DVC sees folders as a whole."""
-    wanted = {paths.CUTS: loaded.cases, paths.EVALUATIONS: loaded.cases, paths.ATTRIBUTIONS: loaded.attribute.cases}
+    wanted = {paths.CUTS: loaded.cases, paths.TRIALS: loaded.cases, paths.EVALUATIONS: loaded.cases}
+    wanted[paths.ATTRIBUTIONS] = loaded.attribute.cases
     for folder, cases in wanted.items():
         for path in folder.glob("*/*"):
             if path.parent.name not in loaded.suites or path.stem not in cases:
@@ -127,14 +128,13 @@ def prune(loaded):
         if path.stem not in loaded.suites:
             path.unlink()
     more = loaded.robustness.suites
-    for path in (paths.ROBUSTNESS / "networks").glob("*/*"):
+    for path in (paths.ROBUSTNESS / "inputs").glob("*/*"):
         here = path.stem in loaded.suites and path.parent.name in loaded.cases
-        if not here and path not in [paths.network(suite, "original") for suite in more]:
+        if not here and path not in [paths.robustness_input(suite, "original") for suite in more]:
             path.unlink()
-    folders = {"further": more} | {stage: getattr(loaded.robustness, stage) for stage in params.EXPERIMENTS}
-    for folder, known in folders.items():
-        for path in (paths.ROBUSTNESS / folder).glob("*"):
-            if path.stem not in known:
+    for stage in params.EXPERIMENTS:
+        for path in (paths.ROBUSTNESS / stage).glob("*"):
+            if path.stem not in getattr(loaded.robustness, stage):
                 path.unlink()
 
 

@@ -191,7 +191,13 @@ class Job:
         if (here := store.code_digest()) != self.code:
             raise ValueError(f"expected the code that was submitted, {self.code[:8]}, got {here[:8]} on {cli.node()}")
         with open(self.log, "a") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_deaf)
+            self.process = subprocess.Popen(
+                self.command,
+                env=os.environ | {"CAMELSIGHT_HELPERS": "elsewhere"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_deaf,
+            )
         while self.process.poll() is None:  # a signal's handler can run in the pauses
             time.sleep(0.1)
         if self.process.returncode:
@@ -259,7 +265,7 @@ def _helpers(loaded, commands):
         f"{key}-{worker}": [*tune, "--suite", suite, "--case", key.removeprefix(f"{suite}-")]
         for key in commands
         for suite in [suite_of(key, loaded)]
-        for worker in range(2, getattr(loaded.tune, "workers", 1) + 1)
+        for worker in range(2, loaded.tune.workers + 1)
     }
 
 

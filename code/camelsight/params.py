@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from camelsight import cases, paths, theta
+from camelsight.universe import cmd
 
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
 EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
@@ -77,6 +78,8 @@ class Hyperparameters:
 class Tune:
     trials: int  # 0: no search, `start` is what the networks are trained with
     epochs: int
+    pruner: str  # "halving": stop early what is behind others after as many epochs; "none"
+    workers: int  # processes that share the search; with more than one, trials are not the same from run to run
     start: dict[str, Hyperparameters]  # by case; the first trial, the others are drawn by TPE from the ranges
     max_lr: tuple[float, float]
     weight_decay: tuple[float, float]
@@ -88,10 +91,11 @@ class Tune:
         _check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
         _check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
         _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
+        _check(self.pruner in ("halving", "none"), "tune.pruner", "halving or none", self.pruner)
+        _check(self.workers >= 1, "tune.workers", "at least 1", self.workers)
         for name in ("max_lr", "weight_decay", "dropout", "hidden"):
             low, high = getattr(self, name)
-            positive = low > 0 or (name == "dropout" and low == 0)
-            _check(positive and low <= high, f"tune.{name}", "two positive numbers, the lower first", [low, high])
+            _check_range(f"tune.{name}", low, high, may_be_zero=name == "dropout")
             for case, values in self.start.items():
                 cases.parse(case)
                 value, within = getattr(values, name), f"a value within tune.{name} = {[low, high]}"
@@ -109,6 +113,8 @@ class Train:
     schedule: str  # "cyclic" as published (500 steps up, 500 down), or "onecycle"
     precision: str  # "bfloat16", "float32", or "auto": the former where the hardware has it
     normalisation: str  # statistics of the "train" maps, or of "all" as in the released code
+    patience: int  # epochs without a better one after which training ends; 0: never, as published
+    deterministic: bool  # a GPU repeats itself bit for bit, and is slower; a CPU always does
 
     def __post_init__(self):
         _check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
@@ -117,6 +123,7 @@ class Train:
         good = self.precision in ("auto", "float32", "bfloat16")
         _check(good, "train.precision", "auto, float32 or bfloat16", self.precision)
         _check(self.normalisation in ("train", "all"), "train.normalisation", "train or all", self.normalisation)
+        _check(self.patience >= 0, "train.patience", "at least 0", self.patience)
 
 
 @dataclass(frozen=True)
@@ -176,6 +183,10 @@ class Robustness:
     transfer: tuple[str, ...]  # experiments of the stage that are run
     baseline: tuple[str, ...]
     suites: tuple[str, ...]  # made for transfer@suites alone, uncut
+    smoothing: tuple[float, ...]  # widths in pixels
+    cuts: tuple[str, ...]  # cases that the probes show to the network of the uncut maps
+    seeds: int  # networks trained from other seeds
+    curve_epochs: int  # of the learning curves, each counted in as many maps as the training set has
 
     def __post_init__(self):
         for stage, known in EXPERIMENTS.items():
@@ -184,6 +195,50 @@ class Robustness:
             _check(good, f"robustness.{stage}", f"some of {', '.join(known)}, each once", list(asked))
         for suite in self.suites:
             theta.hydro_suite(suite)
+        for case in self.cuts:
+            cases.parse(case)
+        for width in self.smoothing:
+            _check(width > 0, "robustness.smoothing", "widths above 0 pixels", width)
+        for name in ("seeds", "curve_epochs"):
+            _check(getattr(self, name) >= 1, f"robustness.{name}", "at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Emulator:
+    epochs: int
+    max_lr: float
+    weight_decay: float
+
+    def __post_init__(self):
+        _check(self.epochs >= 1, "rivals.emulator.epochs", "at least 1", self.epochs)
+        _check(self.max_lr > 0, "rivals.emulator.max_lr", "above 0", self.max_lr)
+        _check(self.weight_decay >= 0, "rivals.emulator.weight_decay", "at least 0", self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    trials: int  # of the networks on the spectrum; the first is in the middle of the ranges
+    epochs: int
+    layers: tuple[int, int]
+    hidden: tuple[int, int]
+    max_lr: tuple[float, float]
+    weight_decay: tuple[float, float]
+    dropout: tuple[float, float]
+    emulator: Emulator
+    maps: int  # of each test simulation whose posterior is sampled
+    walkers: int
+    steps: int  # at most
+    lengths: int  # autocorrelation times after which a chain ends
+
+    def __post_init__(self):
+        for name in ("trials", "epochs", "steps", "lengths"):
+            _check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
+        _check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
+        enough = self.walkers >= 4 * len(theta.NAMES) and self.walkers % 2 == 0
+        _check(enough, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)}", self.walkers)
+        for name in ("layers", "hidden", "max_lr", "weight_decay", "dropout"):
+            _check_range(f"rivals.{name}", *getattr(self, name), may_be_zero=name == "dropout")
+        _check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))
 
 
 @dataclass(frozen=True)
@@ -211,6 +266,7 @@ class Params:
     profile: str
     seed: int
     threads: int  # of one process on CPU; fixed, because results depend on it in the last bit
+    checkpoint: float  # seconds of training that a killed process may lose; results do not depend on it
     suites: tuple[str, ...]
     cases: tuple[str, ...]
     maps: Maps
@@ -221,10 +277,12 @@ class Params:
     attribute: Attribute
     sanity: Sanity
     robustness: Robustness
+    rivals: Rivals
     seconds: Seconds
 
     def __post_init__(self):
         _check(self.threads >= 1, "threads", "at least 1", self.threads)
+        _check(self.checkpoint >= 0, "checkpoint", "at least 0", self.checkpoint)
         for name in ("suites", "cases"):
             values = getattr(self, name)
             _check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
@@ -267,6 +325,11 @@ def _check(condition, key, expected, got):
         raise ValueError(f"{key}: expected {expected}, got {got!r}")
 
 
+def _check_range(key, low, high, *, may_be_zero):
+    positive = low > 0 or (may_be_zero and low == 0)
+    _check(positive and low <= high, key, "two positive numbers, the lower first", [low, high])
+
+
 def _build(cls, raw, prefix):
     _check(isinstance(raw, dict), prefix.rstrip(".") or "the file", "a mapping of keys to values", raw)
     names = [field.name for field in fields(cls)]
@@ -294,6 +357,9 @@ def _cast(value, kind, key):
     if origin is dict:
         _check(isinstance(value, dict), key, "a mapping", value)
         return {str(name): _cast(item, inner[1], f"{key}.{name}") for name, item in value.items()}
+    if kind is bool:
+        _check(isinstance(value, bool), key, "true or false", value)
+        return value
     if kind is str:
         _check(isinstance(value, str | int) and not isinstance(value, bool), key, "a word", value)
         return str(value)

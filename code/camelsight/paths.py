@@ -14,11 +14,12 @@ TIMINGS = Path("runs/timings")
 LOGS = Path("runs/logs")
 STATUS = Path("runs/status")  # what running stages say of themselves
 CUTS = Path("results/cuts")
+TRIALS = Path("results/tune")
 EVALUATIONS = Path("results/evaluate")
 ATTRIBUTIONS = Path("results/attribute")
 UNIVERSE = Path("results/universe.json")
 SANITY = Path("results/sanity")
-ROBUSTNESS = Path("results/robustness")  # networks/CASE/SUITE.json, STAGE/EXPERIMENT.json and .npz
+ROBUSTNESS = Path("results/robustness")  # inputs/CASE/SUITE.json, STAGE/EXPERIMENT.json and .npz
 FURTHER = Path("data/further")  # maps of the suites that transfer@suites adds
 INTERPRETATION = Path("results/interpretation.json")
 TABLES = Path("results/tables")
@@ -79,6 +80,10 @@ def study(suite, case):
     return Path("runs", suite, case, "study.log")
 
 
+def trials(suite, case):
+    return TRIALS / suite / f"{case}.json"
+
+
 def weights(suite, case):
     return Path("runs", suite, case, "weights.safetensors")
 
@@ -111,9 +116,16 @@ def sanity(suite):
     return SANITY / f"{suite}.json"
 
 
-def network(suite, case):
-    """Which network was evaluated; a stage that needs those of a case in every suite depends on their folder."""
-    return ROBUSTNESS / "networks" / case / f"{suite}.json"
+def robustness_input(suite, case):
+    """What the experiments start from: the digest of a trained network, or the survey of a further suite.
+
+    They depend on the folder of a case, which holds it for every suite.
+    """
+    return ROBUSTNESS / "inputs" / case / f"{suite}.json"
+
+
+def robustness_figure(name, ending):
+    return ROBUSTNESS_FIGURES / f"{name}.{ending}"
 
 
 def experiment(stage, name):
@@ -122,11 +134,6 @@ def experiment(stage, name):
 
 def experiment_arrays(stage, name):
     return ROBUSTNESS / stage / f"{name}.npz"
-
-
-def further(suite):
-    """What training must know of the maps of such a suite: its ``survey``."""
-    return ROBUSTNESS / "further" / f"{suite}.json"
 
 
 def further_maps(suite):

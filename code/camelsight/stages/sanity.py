@@ -71,7 +71,7 @@ def main(params, suite):
         },
     )
     for checkpoint in checkpoints:
-        checkpoint.unlink()
+        checkpoint.remove()
 
 
 def _each(params, measure):
@@ -110,21 +110,21 @@ def _train(params, suite, what, epochs):
     key = dataset.resume_key(
         params, suite, CASE, device, networks.engine(device), "sanity", what, epochs, precision, hyperparameters
     )
-    checkpoint = paths.CHECKPOINTS / f"sanity-{key}.pt"
-    net, _ = networks.fit(
-        params,
-        suite,
-        CASE,
-        hyperparameters,
-        *((parts[name].maps.to(device), targets[name].to(device)) for name in ("train", "valid")),
-        weights=("sanity", what),
-        seed=("sanity", what),
-        epochs=epochs,
-        precision=precision,
-        state=store.read_checkpoint(checkpoint, device),
-        on_epoch=lambda state: store.write_checkpoint(checkpoint, state),
-    )
-    mean, _ = training.predict(net, parts["test"].maps.to(device))
+    with store.Checkpoint(paths.CHECKPOINTS / f"sanity-{key}.pt", device, params.checkpoint) as checkpoint:
+        net, _ = networks.fit(
+            params,
+            suite,
+            CASE,
+            hyperparameters,
+            *((dataset.place(parts[name].maps, device), targets[name].to(device)) for name in ("train", "valid")),
+            weights=("sanity", what),
+            seed=("sanity", what),
+            epochs=epochs,
+            precision=precision,
+            state=checkpoint.state,
+            on_epoch=checkpoint.keep,
+        )
+    mean, _ = training.predict(net, parts["test"].maps)
     r2 = metrics.r2(parts["test"].targets.numpy(), mean.cpu().numpy())
     return net, {"epochs": epochs, "r2": dict(zip(theta.NAMES, r2, strict=True))}, checkpoint
 
