@@ -72,7 +72,8 @@ def test_on_a_cluster_the_workers_of_a_search_are_jobs_that_join_it(smoke):
     found = launch._helpers(smoke, {"Nbody_IllustrisTNG-kmax_1": ["dvc"]})
     assert list(found) == ["Nbody_IllustrisTNG-kmax_1-2", "Nbody_IllustrisTNG-kmax_1-3"]
     for command in found.values():
-        assert command[1:] == "-m camelsight.stages.tune --join --suite Nbody_IllustrisTNG --case kmax_1".split()
+        assert command[1:4] == ["-m", "camelsight.stages.tune", "--join"]
+        assert command[4:] == ["--suite", "Nbody_IllustrisTNG", "--case", "kmax_1"]
 
 
 def say(suite, case, **said):

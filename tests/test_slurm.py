@@ -123,10 +123,12 @@ def scontrol(*arguments):
     return run.stdout + run.stderr
 
 
-def until(condition, seconds=120):
+def until(condition, run=None, seconds=300):
+    """What ``condition`` returns once it is true; fails when ``run``, a command, has ended before."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "in vain"
+        assert run is None or run.poll() is None, run.communicate()[0]
         time.sleep(0.1)
     return found
 
@@ -160,14 +162,14 @@ def ended(project, cluster):
     Of three jobs that train, the first is told that its time is up, the second is cancelled, the third preempted.
     """
     run = camelsight(project, "paper", "--launch", "slurm", "--minutes", "20")
-    until(lambda: scontrol("show", "job").count("JobName=camelsight-tune") >= len(CASES) or run.poll() is not None)
+    until(lambda: scontrol("show", "job").count("JobName=camelsight-tune") >= len(CASES), run)
     scontrol("update", "nodename=node2", "state=drain", "reason=test")
-    timed_out = until(lambda: at_work(project, "original", "train"))
+    timed_out = until(lambda: at_work(project, "original", "train"), run)
     subprocess.run(["scancel", "--signal=USR2", timed_out], check=True)
-    cancelled = until(lambda: at_work(project, "kmax_1", "train"))
+    cancelled = until(lambda: at_work(project, "kmax_1", "train"), run)
     shown = status(project)
     subprocess.run(["scancel", cancelled], check=True)
-    preempted = until(lambda: at_work(project, "max_1e12_random", "train"))
+    preempted = until(lambda: at_work(project, "max_1e12_random", "train"), run)
     scontrol("requeue", preempted)
     for job in (timed_out, preempted):
         started_again(job)
@@ -239,7 +241,7 @@ def test_ctrl_c_cancels_the_jobs(project, ended):
     path.write_text(text.replace("dropout: 0.05", "dropout: 0.06"))
     run = camelsight(project, "paper", "--launch", "slurm")
     try:
-        until(lambda: "JobState=RUNNING" in scontrol("show", "job") or run.poll() is not None)
+        until(lambda: "JobState=RUNNING" in scontrol("show", "job"), run)
         os.killpg(run.pid, signal.SIGINT)
         assert "interrupted; the same command goes on from here" in finish(run, code=130)
     finally:
