@@ -76,6 +76,19 @@ def test_on_a_cluster_the_workers_of_a_search_are_jobs_that_join_it(smoke):
         assert command[4:] == ["--suite", "Nbody_IllustrisTNG", "--case", "kmax_1"]
 
 
+def test_a_job_says_why_it_failed_and_refuses_other_code(smoke, fake_dvc, monkeypatch):
+    paths.LOGS.mkdir(parents=True)
+    launch.Job(launch._repro(["train@case-1"]), paths.log("case-1"))()
+    assert "train@case-1" in paths.log("case-1").read_text()
+    monkeypatch.setenv("FAIL", "case-3")
+    with pytest.raises(ValueError, match=r"train: out of luck"):
+        launch.Job(launch._repro(["train@case-3"]), paths.log("case-3"))()
+    job = launch.Job(["true"], paths.log("case-4"))
+    job.code = "another"
+    with pytest.raises(ValueError, match="expected the code that was submitted, another, got"):
+        job()
+
+
 def say(suite, case, **said):
     where = {"profile": "smoke", "node": cli.node(), "pid": os.getpid(), "time": time.time()}
     store.write_json(paths.heartbeat(f"{suite}-{case}"), {"suite": suite, "case": case, **where, **said})

@@ -59,6 +59,8 @@ def make_paper(profile, full, jobs, where, options):
             raise ValueError(f"expected --{name} of at least {int(name != 'gpus')}, got {value}")
     if options and where == "local":
         raise ValueError(f"expected --{', --'.join(options)} with --launch slurm only")
+    if jobs and where == "slurm":
+        raise ValueError("expected --concurrency with --launch slurm, got --jobs")
     loaded = begin(profile, full)
     pending = launch.out_of_date()
     if where == "slurm":
