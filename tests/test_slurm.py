@@ -156,16 +156,20 @@ def started_again(job):
 
 
 @pytest.fixture(scope="module")
-def ended(project, cluster):
+def ended(project, cluster, request):
     """A run on one of two nodes, the other one drained, and its repetition.
 
     Of three jobs that train, the first is told that its time is up, the second is cancelled, the third preempted.
     """
     run = camelsight(project, "paper", "--launch", "slurm", "--minutes", "20")
+    request.addfinalizer(lambda: run.poll() is None and run.kill())
     until(lambda: scontrol("show", "job").count("JobName=camelsight-tune") >= len(CASES), run)
     scontrol("update", "nodename=node2", "state=drain", "reason=test")
     timed_out = until(lambda: at_work(project, "original", "train"), run)
-    subprocess.run(["scancel", "--signal=USR2", timed_out], check=True)
+    signalling = subprocess.Popen(["scancel", "--quiet", "--signal=USR2", timed_out])  # and again, until it is stopped
+    until(lambda: "JobState=PENDING" in scontrol("show", "job", timed_out), run)
+    signalling.kill()
+    signalling.wait()
     cancelled = until(lambda: at_work(project, "kmax_1", "train"), run)
     shown = status(project)
     subprocess.run(["scancel", cancelled], check=True)
