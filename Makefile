@@ -11,11 +11,15 @@ export PYTHON TORCH
 BIN := .venv/bin
 CAMELSIGHT := $(BIN)/python -m camelsight
 
-.PHONY: help setup maps paper evaluate dashboard test bench lint lock clean
+SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(if $(PARTITION),--partition $(PARTITION)) $(if $(ACCOUNT),--account $(ACCOUNT)) \
+  $(if $(GPUS),--gpus $(GPUS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY))
+
+.PHONY: help setup maps paper status evaluate dashboard test bench lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  TORCH=torch==2.13.0  PYTHON=python3"
+	@echo "  With LAUNCH=slurm: PARTITION=name  ACCOUNT=name  GPUS=of a job  MINUTES=of a job  CONCURRENCY=jobs"
 
 setup: ## virtual environment, system packages and LaTeX; under 2 s when already done
 	@bash code/setup.sh
@@ -23,8 +27,11 @@ setup: ## virtual environment, system packages and LaTeX; under 2 s when already
 maps: setup ## the maps alone: simulated, or fetched and checked where the profile names the real ones
 	@$(CAMELSIGHT) maps $(if $(PROFILE),--profile $(PROFILE))
 
-paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name); FULL=1 adds robustness
-	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS))
+paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name); FULL=1 adds robustness, LAUNCH=slurm a cluster
+	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(SLURM)
+
+status: ## how far each case is, while a run goes on and afterwards; [JSON=1]
+	@$(CAMELSIGHT) status $(if $(JSON),--json)
 
 evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt SUITE=name [CASE=id] [PROFILE=name]
 	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE))

@@ -23,6 +23,8 @@ ROOF = (
     "cli",
     "dataset",
     "release",
+    "launch",
+    "status",
     "simulation",
     "__main__",
 )

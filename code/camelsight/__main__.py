@@ -1,29 +1,15 @@
-"""``python -m camelsight paper`` (or ``maps``): what will run and for how long, the run itself, and its results.
+"""``python -m camelsight paper`` (``maps``, ``status``): what will run and for how long, the run itself, its results.
 
-The work is done by ``dvc repro``. Before that, the chains cut -> tune -> train -> evaluate of all cases, attribute for
-those that attribute.cases names, sanity for the uncut ones, universe and further suites, which do not depend on one
-another, are run by several DVC processes at a time; then, in the same way, the experiments on robustness.
+The work is done by ``dvc repro``. Before that, the chains of all cases, which do not depend on one another, and then
+the experiments on robustness are run by several DVC processes at a time, here or on a cluster: see ``launch``.
 """
 
 import argparse
-import contextlib
-import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
-import torch
+from camelsight import cli, launch, params, paths, release, status, store
 
-from camelsight import cli, dataset, params, paths, release, store
-
-DVC = [sys.executable, "-m", "dvc"]
-CHAIN = ("cut", "tune", "train", "evaluate")
-PARALLEL = (*CHAIN, "attribute", "sanity", "universe", "further", *params.EXPERIMENTS)
-PROCESS_BYTES = 1.5e9  # of one process without its maps
 START_SECONDS = 3  # of a stage, before and after its own work
 
 
@@ -36,39 +22,72 @@ def main():
         command.add_argument("--profile", help=f"copy {paths.PROFILES}/PROFILE.yaml to {paths.PARAMS} first")
     paper.add_argument("--full", action="store_true", help=f"write every experiment on robustness into {paths.PARAMS}")
     paper.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
+    cluster = paper.add_argument_group("on a SLURM cluster, from its login node")
+    cluster.add_argument("--launch", choices=("local", "slurm"), default="local", help="where cases run")
+    cluster.add_argument("--partition")
+    cluster.add_argument("--account")
+    cluster.add_argument("--gpus", type=int, help="of a job that trains; default: none")
+    cluster.add_argument("--minutes", type=int, help="of a job, which then goes on in a new one; default: 720")
+    cluster.add_argument("--concurrency", type=int, help="jobs at a time; default: 256")
+    look = commands.add_parser("status", help="how far each case is, of a run on this machine or on others")
+    look.add_argument("--json", action="store_true", help="for a program")
     arguments = parser.parse_args()
-    if arguments.command == "maps":
+    if arguments.command == "status":
+        cli.guard(lambda: show_status(arguments.json), prefix="status")
+    elif arguments.command == "maps":
         cli.guard(lambda: make_maps(arguments.profile), prefix="maps")
     else:
-        cli.guard(lambda: make_paper(arguments.profile, arguments.jobs, arguments.full), prefix="paper")
+        names = ("partition", "account", "gpus", "minutes", "concurrency")
+        options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+        chosen = (arguments.profile, arguments.full, arguments.jobs, arguments.launch, options)
+        cli.guard(lambda: make_paper(*chosen), prefix="paper")
 
 
 def make_maps(profile=None):
     loaded = begin(profile)
-    if "maps" in out_of_date():
+    if "maps" in launch.out_of_date():
         announce(loaded, ["maps"], 1)
-        _dvc("repro", "--quiet", "--single-item", "maps")
+        launch.dvc("repro", "--quiet", "--single-item", "maps")
     else:
         print(f"Profile {loaded.profile}: the maps are up to date.")
     print(f"  maps     {paths.MAPS}/ ({', '.join(loaded.suites)})")
 
 
-def make_paper(profile=None, jobs=None, full=False):
+def make_paper(profile, full, jobs, where, options):
+    for name, value in {"jobs": jobs, **options}.items():
+        if isinstance(value, int) and value < (name != "gpus"):
+            raise ValueError(f"expected --{name} of at least {int(name != 'gpus')}, got {value}")
+    if options and where == "local":
+        raise ValueError(f"expected --{', --'.join(options)} with --launch slurm only")
+    if jobs and where == "slurm":
+        raise ValueError("expected --concurrency with --launch slurm, got --jobs")
     loaded = begin(profile, full)
-    jobs = default_jobs(loaded) if jobs is None else jobs
-    if jobs < 1:
-        raise ValueError(f"expected --jobs of at least 1, got {jobs}")
-    pending = out_of_date()
+    pending = launch.out_of_date()
+    if where == "slurm":
+        jobs = min(options.get("concurrency", 256), max(1, len(launch.chains(loaded, pending))))
+    elif pending and jobs is None:
+        jobs = launch.default_jobs(loaded)
     announce(loaded, pending, jobs)
     start = time.monotonic()
-    if jobs > 1:
+    if pending and where == "slurm":
+        launch.slurm(loaded, pending, lambda key: summary(key, loaded), **options)
+    elif pending and jobs > 1:
         if "maps" in pending:
-            _dvc("repro", "--quiet", "--single-item", "maps")
-        run_chains(chains(loaded, pending), jobs, loaded)
-        run_chains(experiments(pending), jobs, loaded, "robustness")
+            launch.dvc("repro", "--quiet", "--single-item", "maps")
+        for queue in (launch.chains(loaded, pending), launch.experiments(pending)):
+            launch.local(queue, jobs, lambda key: summary(key, loaded))
     if pending:
-        _dvc("repro", "--quiet")
+        launch.dvc("repro", "--quiet")
     report(loaded, pending, time.monotonic() - start)
+
+
+def show_status(as_json):
+    loaded = params.load(paths.PARAMS)
+    rows = status.rows(loaded, launch.peek())
+    if as_json:
+        cli.print_json({"profile": loaded.profile, "rows": rows})
+    else:
+        print(status.table(rows))
 
 
 def begin(profile, full=False):
@@ -121,54 +140,6 @@ def prune(loaded):
                 path.unlink()
 
 
-def default_jobs(loaded):
-    """One per core and its threads, fewer where memory is short; one where a GPU does the work."""
-    if torch.cuda.is_available():
-        return 1
-    suite = loaded.maps.simulations * dataset.PER_SIMULATION * loaded.maps.pixels**2 * 4
-    return cli.processes(loaded.threads, 2 * suite + PROCESS_BYTES)
-
-
-def out_of_date():
-    """The names of the stages that ``dvc repro`` would run, those downstream of a change included, in order."""
-    import networkx
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo() as repo, repo.lock:
-            graph = repo.index.graph  # edges lead from a stage to what it depends on
-            pending = []
-            for stage in reversed(list(networkx.topological_sort(graph))):
-                upstream = {dependency.addressing for dependency in graph.successors(stage)}
-                if upstream.intersection(pending) or stage.changed():
-                    pending.append(stage.addressing)
-    except DvcException as error:
-        raise ValueError(f"DVC: {error}") from error
-    return pending
-
-
-def chains(loaded, pending):
-    """(name, targets) of the universe, and of every suite and case, with something to do."""
-    further = {f"further@{suite}": [f"further@{suite}"] for suite in loaded.robustness.suites}
-    everything = {"universe": ["universe"], **further}
-    for case in loaded.cases:
-        for suite in loaded.suites:
-            key = f"{suite}-{case}"
-            everything[key] = [f"{stage}@{key}" for stage in CHAIN]
-            if case in loaded.attribute.cases:
-                everything[key].append(f"attribute@{key}")
-            if case == "original":
-                everything[key].append(f"sanity@{suite}")
-    wanted = {key: [target for target in targets if target in pending] for key, targets in everything.items()}
-    return [(key, targets) for key, targets in wanted.items() if targets]
-
-
-def experiments(pending):
-    """(name, targets) of the experiments on robustness that have something to do."""
-    return [(stage, [stage]) for stage in pending if stage.partition("@")[0] in params.EXPERIMENTS]
-
-
 def forecast(loaded, pending, jobs):
     """Seconds that ``pending`` will roughly take: as long as last time here, otherwise as the profile says."""
     serial = parallel = 0
@@ -177,7 +148,7 @@ def forecast(loaded, pending, jobs):
         timing = paths.TIMINGS / f"{stage.replace('@', '-')}.json"
         last = store.read_json(timing) if timing.exists() else {}
         seconds = last["seconds"] if last.get("profile") == loaded.profile else getattr(loaded.seconds, name)
-        if name in PARALLEL:
+        if name in launch.PARALLEL:
             parallel += seconds + START_SECONDS
         else:
             serial += seconds + START_SECONDS
@@ -203,60 +174,12 @@ def announce(loaded, pending, jobs):
     )
 
 
-def run_chains(queue, jobs, loaded, what="train and evaluate"):
-    """Run the chains in ``jobs`` DVC processes; what they print goes to ``runs/logs``."""
-    queue, running = list(queue), {}
-    if not queue:
-        return
-    paths.LOGS.mkdir(parents=True, exist_ok=True)
-    with cli.progress(len(queue), what, "case") as bar, _ending(running):
-        while queue or running:
-            while queue and len(running) < jobs:
-                key, targets = queue.pop(0)
-                log = open(paths.LOGS / f"{key}.log", "w")  # noqa: SIM115
-                command = [*DVC, "--wait-for-lock", "repro", "--single-item", *targets]
-                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-                running[process] = key, log
-            time.sleep(0.1)
-            for process in [process for process in running if process.poll() is not None]:
-                key, log = running.pop(process)
-                log.close()
-                if process.returncode != 0:
-                    raise ValueError(f"{key} failed: {_reason(log.name)} (see {log.name})")
-                bar.write(_summary(key, loaded), file=sys.stderr)
-                bar.update()
-
-
-@contextlib.contextmanager
-def _ending(running):
-    """Whatever ends the block, interrupt the sessions that ``running`` lead, and wait for them.
-
-    They lead sessions because DVC itself ignores signals while a stage runs: the stage must hear them, once.
-    """
-    try:
-        yield
-    finally:
-        for process in running:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
-        for process in running:
-            process.wait()
-
-
-def _reason(log):
-    """The line in which a stage said what went wrong, or the last one."""
-    lines = Path(log).read_text(errors="replace").splitlines()
-    lines = [line for line in lines if line.strip() and not re.search(r"\d+%\|", line)]  # without progress bars
-    said = [line for line in lines if line.startswith(PARALLEL) or re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (said or lines or ["no output"])[-1]
-
-
-def _summary(key, loaded):
+def summary(key, loaded):
     if key == "universe":
         return f"  {key}: power spectra and pixel statistics are in {paths.UNIVERSE}"
-    if "@" in key:
+    if "@" in key or key == "maps":
         return f"  {key}: done"
-    suite = next(suite for suite in loaded.suites if key.startswith(f"{suite}-"))
+    suite = launch.suite_of(key, loaded)
     r2 = store.read_json(paths.metrics(suite, key.removeprefix(f"{suite}-")))["metrics"]["r2"]
     return f"  {key}: R² {r2['omega_m'][0]:.3f} (omega_m), {r2['sigma_8'][0]:.3f} (sigma_8)"
 
@@ -270,14 +193,6 @@ def report(loaded, pending, seconds):
     print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")
     if loaded.maps.source == "mock":
         print("  The maps are simulated: these are not results on CAMELS.")
-
-
-def _dvc(*arguments):
-    process = subprocess.Popen([*DVC, *arguments], start_new_session=True)
-    with _ending({process: None}):
-        code = process.wait()
-    if code:
-        raise ValueError(f"dvc {' '.join(arguments)} ended with {code}; the reason stands above")
 
 
 if __name__ == "__main__":

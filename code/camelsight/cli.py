@@ -1,22 +1,26 @@
 """How a stage runs: arguments, params, one line for a person's mistake, and how long it took."""
 
 import argparse
+import contextlib
 import ctypes
 import inspect
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
 from camelsight import params, paths, store
 
 INTERRUPTED = 130
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+BEAT_SECONDS = 1  # between two writes of a heartbeat
+JOB_NAMES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
+WARNINGS = (signal.SIGTERM, signal.SIGUSR2)  # of the end; submitit sends the latter before a job's time is up
 
 
 def run_stage(main, *commands):
@@ -68,25 +72,43 @@ def print_json(value):
 def guard(action, prefix):
     """Run ``action``; a mistake ends in one line and exit code 1, a bug in a traceback.
 
-    Ctrl-C, SIGTERM and a closed terminal end in one line and 130, also where a background shell ignores the first.
+    Ctrl-C, SIGTERM, a job's last minute and a closed terminal end in one line and 130, also where a background shell
+    ignores the first.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for warning in WARNINGS:
+        signal.signal(warning, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
         signal.signal(signal.SIGHUP, _interrupt)
     try:
         action()
     except KeyboardInterrupt:
         sys.exit(_say(prefix, "interrupted; the same command goes on from here", INTERRUPTED))
-    except (MemoryError, torch.OutOfMemoryError):
-        sys.exit(_say(prefix, "out of memory; close something, or use fewer processes: make paper JOBS=1", 1))
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("CAMELSIGHT_TRACEBACK"):
+    except Exception as error:
+        if not _mistake(error) or os.environ.get("CAMELSIGHT_TRACEBACK"):
             raise
-        sys.exit(_say(prefix, store.one_line(error), 1))
+        sys.exit(_say(prefix, _reason(error), 1))
+
+
+def _mistake(error):
+    """Whether ``error`` is a person's or a machine's, and no bug."""
+    return isinstance(error, (ValueError, OSError, FloatingPointError)) or _out_of_memory(error)
+
+
+def _out_of_memory(error):
+    torch = sys.modules.get("torch")  # without it nothing of torch's can have been raised
+    return isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError))
+
+
+def _reason(error):
+    if _out_of_memory(error):
+        return "out of memory; close something, or use fewer processes: make paper JOBS=1"
+    return store.one_line(error)
 
 
 def device():
+    import torch  # here and below: it takes 1.5 s, and the command line must not wait for it
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -116,6 +138,8 @@ def keep_memory():
 def free_bytes(device):
     """What this process may still allocate on ``device``, cgroup limits included."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.mem_get_info(device)[0]
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
@@ -131,7 +155,7 @@ def _cgroup(name):
 
 def progress(total, what, unit, initial=0):
     """A progress bar with the time left on standard error; a line every half minute where that is no terminal."""
-    return tqdm(
+    return Progress(
         total=total,
         desc=what,
         unit=unit,
@@ -141,6 +165,56 @@ def progress(total, what, unit, initial=0):
         mininterval=0.5 if sys.stderr.isatty() else 30,
         smoothing=0.05,
     )
+
+
+class Progress(tqdm):
+    """A progress bar that also leaves word in ``runs/status`` of how far its stage is."""
+
+    def update(self, n=1, best=None):
+        """``best`` is the best validation loss so far."""
+        shown = super().update(n)
+        done = self.n - self.initial
+        per_item = self.format_dict["elapsed"] / done if done > 0 else None
+        left = per_item and self.total and per_item * (self.total - self.n)
+        heartbeat.beat(done=self.n, total=self.total, unit=self.unit, per_item=per_item, seconds_left=left, best=best)
+        return shown
+
+
+class Heartbeat:
+    """What a running stage says of itself in a file, which outlives it. Without ``begin`` it says nothing."""
+
+    def __init__(self):
+        self.path, self.said, self.written = None, {}, 0.0
+
+    def begin(self, stage, arguments, profile):
+        self.path = paths.heartbeat("-".join(arguments.values()) or stage)
+        job = "_".join(map(os.environ.get, JOB_NAMES)) if JOB_NAMES[0] in os.environ else os.environ.get("SLURM_JOB_ID")
+        self.said = {"profile": profile, "stage": stage, **arguments, "node": node(), "pid": os.getpid(), "job": job}
+        self.beat(state="running")
+
+    def beat(self, **news):
+        """Add ``news`` to what is said; None changes nothing, and best only falls. A new state is written at once."""
+        if self.path is None:
+            return
+        if news.get("best") is not None:
+            news["best"] = min(news["best"], self.said.get("best", news["best"]))
+        self.said |= {key: value for key, value in news.items() if value is not None}
+        if "state" in news or time.monotonic() - self.written >= BEAT_SECONDS:
+            self.written = time.monotonic()
+            with contextlib.suppress(OSError):  # a stage does not end for want of somebody who listens
+                store.write_json(self.path, self.said | {"time": round(time.time(), 1)})
+
+    def end(self, **news):
+        self.beat(**news)
+        self.path = None
+
+
+heartbeat = Heartbeat()
+
+
+def node():
+    """What SLURM, or else the machine itself, calls this machine."""
+    return os.environ.get("SLURMD_NODENAME", socket.gethostname())
 
 
 def timing_key(name, arguments):
@@ -154,9 +228,19 @@ def _timed(main, name, arguments):
     for key, known in (("suite", suites), ("case", loaded.cases), ("experiment", experiments)):
         if key in arguments and arguments[key] not in known:
             raise ValueError(f"expected a {key} among {', '.join(known)} ({paths.PARAMS}), got {arguments[key]!r}")
-    torch.set_num_threads(loaded.threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(loaded.threads)
+    heartbeat.begin(name, arguments, loaded.profile)
     start = time.monotonic()
-    main(loaded, **arguments)
+    try:
+        main(loaded, **arguments)
+    except KeyboardInterrupt:
+        heartbeat.end(state="interrupted")
+        raise
+    except Exception as error:
+        heartbeat.end(state="failed", reason=_reason(error))
+        raise
+    heartbeat.end(state="done")
     record = {"profile": loaded.profile, "stage": name, "seconds": round(time.monotonic() - start, 2)}
     store.write_json(paths.TIMINGS / f"{timing_key(name, arguments)}.json", record)
 

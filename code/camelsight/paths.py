@@ -6,11 +6,13 @@ from camelsight.universe import cmd
 
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
+DVC_LOCK = Path("dvc.lock")
 MAPS = Path("data/maps")
 PARTIAL = Path("data/partial")  # simulations of an unfinished set
 CHECKPOINTS = Path("runs/checkpoints")  # of unfinished trainings; outside DVC's outs, which DVC deletes before a run
 TIMINGS = Path("runs/timings")
 LOGS = Path("runs/logs")
+STATUS = Path("runs/status")  # what running stages say of themselves
 CUTS = Path("results/cuts")
 TRIALS = Path("results/tune")
 EVALUATIONS = Path("results/evaluate")
@@ -61,6 +63,14 @@ def cut(suite, case):
 
 def cut_samples(suite, case):
     return CUTS / suite / f"{case}.npz"
+
+
+def log(name):
+    return LOGS / f"{name}.log"
+
+
+def heartbeat(name):
+    return STATUS / f"{name}.json"
 
 
 def tuning(suite, case):

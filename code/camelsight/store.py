@@ -18,8 +18,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
-import torch
 import yaml
 
 from camelsight import paths
@@ -75,17 +73,23 @@ def read_arrays(path):
 
 
 def write_weights(path, network):
+    import safetensors.torch  # here and below: the command line, which uses the rest, must not wait for torch
+
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     write_bytes(path, safetensors.torch.save(tensors))
 
 
 def read_weights(path, network):
+    import safetensors.torch
+
     network.load_state_dict(safetensors.torch.load_file(path))
     return network
 
 
 def write_checkpoint(path, state):
     """``state`` in ``path``, sealed with its digest; what was there before stays beside it."""
+    import torch
+
     buffer = io.BytesIO()  # torch.save itself does not say when a disk is full
     torch.save(state, buffer)
     data, new = buffer.getvalue(), Path(path).with_suffix(".new")
@@ -100,6 +104,8 @@ def read_checkpoint(path, device):
 
     A damaged file is set aside with a line on standard error, and the one before it is read.
     """
+    import torch
+
     for place in (Path(path), _previous(path)):
         if not place.exists():
             continue

@@ -17,7 +17,7 @@ def main(params, suite, case):
         def on_epoch(state):
             checkpoint.keep(state)
             bar.set_postfix_str(f"valid {state['history'][-1]['valid']:.2f}", refresh=False)
-            bar.update()
+            bar.update(best=min(record["valid"] for record in state["history"]))
 
         net, history = networks.fit(
             params,

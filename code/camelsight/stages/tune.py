@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ RANGES = ("max_lr", "weight_decay", "dropout", "hidden")
 def main(params, suite, case):
     spec, study = params.tune, None
     if spec.trials:
-        with _helpers(spec.workers - 1, suite, case):
+        elsewhere = os.environ.get("CAMELSIGHT_HELPERS")  # jobs of their own, see launch
+        with _helpers(0 if elsewhere else spec.workers - 1, suite, case):
             study, journal = search(params, suite, case)
     start = {"hyperparameters": spec.start_of(case), "value": None, "trial": None, "complete": 0}
     store.write_json(paths.tuning(suite, case), tuning.best(study, spec.trials) if study else start)
@@ -76,6 +78,7 @@ def search(params, suite, case, wait=True):
         def tell(state):
             last = state["history"][-1]
             bar.set_postfix_str(f"epoch {last['epoch']}, valid {last['valid']:.2f}", refresh=False)
+            cli.heartbeat.beat(best=last["valid"])
             report(last["epoch"], last["valid"])
 
         bar.update(max(number - bar.n, 0))

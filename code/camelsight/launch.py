@@ -1,0 +1,382 @@
+"""Running the chains of cases: in several processes of this machine, or as array jobs of a SLURM cluster.
+
+A chain is cut -> tune -> train -> evaluate of one suite and case, attribute where attribute.cases names it, sanity
+where nothing is cut. Chains do not depend on one another; DVC's own lock keeps its processes apart, on several machines
+as on one.
+"""
+
+import contextlib
+import math
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from camelsight import cli, params, paths, store
+from camelsight.universe import cmd
+
+DVC = [sys.executable, "-m", "dvc"]
+CHAIN = ("cut", "tune", "train", "evaluate")
+EXPERIMENTS = tuple(params.EXPERIMENTS)
+PARALLEL = (*CHAIN, "attribute", "sanity", "universe", "further", *EXPERIMENTS)
+FAMILIES = (
+    ("maps",),
+    ("universe", "cut"),
+    ("tune",),
+    ("train", "further"),
+    ("evaluate", "attribute", "sanity"),
+    EXPERIMENTS,
+)
+WITHOUT_GPU = ("maps", "universe")  # families that begin with one of these
+PEEKS, PEEK_SECONDS = 10, 0.5
+ACTIVE = (
+    *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "SUSPENDED", "STOPPED", "RESIZING"),
+    *("REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT"),
+)
+TAKEN_BACK = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")  # where SLURM did not put the job in its queue again by itself
+MOST_TIMEOUTS = 100  # of one job, after each of which it goes on in a new one
+POLL_SECONDS = 2
+RESULT_SECONDS = 90
+KILL_SECONDS = 60  # SLURM kills what does not end within its KillWait, 30 s
+PROCESS_BYTES = 1.5e9  # of one process without its maps
+
+
+def out_of_date():
+    """The names of the stages that ``dvc repro`` would run, those downstream of a change included, in order."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo, repo.lock:
+            return _out_of_date(repo, lambda stage: stage.changed())
+    except DvcException as error:
+        raise ValueError(f"DVC: {error}") from error
+
+
+def peek():
+    """``out_of_date`` without DVC's locks, beside a run that goes on; what it is writing just then is read again."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    def changed(stage):
+        return stage.changed_stage() or any(item.status() for item in (*stage.deps, *stage.outs))
+
+    for _ in range(PEEKS):
+        before = _modified(paths.DVC_LOCK)
+        with contextlib.suppress(DvcException, OSError), Repo() as repo:
+            pending = _out_of_date(repo, changed)
+            if _modified(paths.DVC_LOCK) == before:
+                return pending
+        time.sleep(PEEK_SECONDS)
+    raise ValueError(f"{paths.DVC_LOCK} could not be read, or changed all the time; try again")
+
+
+def _modified(path):
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _out_of_date(repo, changed):
+    import networkx
+
+    graph = repo.index.graph  # edges lead from a stage to what it depends on
+    pending = []
+    for stage in reversed(list(networkx.topological_sort(graph))):
+        upstream = {dependency.addressing for dependency in graph.successors(stage)}
+        if upstream.intersection(pending) or changed(stage):
+            pending.append(stage.addressing)
+    return pending
+
+
+def chains(loaded, pending):
+    """(name, targets) of the universe, further suites, and every suite and case, with something to do."""
+    further = {f"further@{suite}": [f"further@{suite}"] for suite in loaded.robustness.suites}
+    everything = {"universe": ["universe"], **further}
+    for case in loaded.cases:
+        for suite in loaded.suites:
+            key = f"{suite}-{case}"
+            everything[key] = [f"{stage}@{key}" for stage in CHAIN]
+            if case in loaded.attribute.cases:
+                everything[key].append(f"attribute@{key}")
+            if case == "original":
+                everything[key].append(f"sanity@{suite}")
+    wanted = {key: [target for target in targets if target in pending] for key, targets in everything.items()}
+    return [(key, targets) for key, targets in wanted.items() if targets]
+
+
+def experiments(pending):
+    """(name, targets) of the experiments on robustness that have something to do; they compare what chains made."""
+    return [(stage, [stage]) for stage in pending if stage.partition("@")[0] in EXPERIMENTS]
+
+
+def process_bytes(loaded):
+    return 2 * loaded.maps.simulations * cmd.MAPS_PER_SIMULATION * loaded.maps.pixels**2 * 4 + PROCESS_BYTES
+
+
+def gpus():
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES calls them."""
+    import torch
+
+    count = torch.cuda.device_count()
+    return (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))).split(",")[:count]
+
+
+def default_jobs(loaded):
+    """One for each GPU, or else one for each core and its threads; fewer where memory is short."""
+    if found := gpus():
+        return min(len(found), cli.processes(1, process_bytes(loaded)))
+    return cli.processes(loaded.threads, process_bytes(loaded))
+
+
+def dvc(*arguments):
+    """Run one DVC command here, in sight."""
+    process = subprocess.Popen([*DVC, *arguments], start_new_session=True)
+    with _ending({process: None}):
+        code = process.wait()
+    if code:
+        raise ValueError(f"dvc {' '.join(arguments)} ended with {code}; the reason stands above")
+
+
+def local(queue, jobs, on_end):
+    """Run chains in ``jobs`` DVC processes, each with one GPU where there are some; the first that fails ends all.
+
+    ``on_end(name)`` says in a line what came out. What a chain prints goes to ``runs/logs``.
+    """
+    queue, running, slots, devices = list(queue), {}, list(range(jobs)), gpus()
+    if not queue:
+        return
+    paths.LOGS.mkdir(parents=True, exist_ok=True)
+    with cli.progress(len(queue), "cases", "case") as bar, _ending(running):
+        while queue or running:
+            while queue and slots:
+                (key, targets), slot = queue.pop(0), slots.pop(0)
+                device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
+                log = open(paths.log(key), "w")  # noqa: SIM115
+                process = subprocess.Popen(
+                    _repro(targets),
+                    env=os.environ | device,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+                running[process] = key, log, slot
+            time.sleep(0.1)
+            for process in [process for process in running if process.poll() is not None]:
+                key, log, slot = running.pop(process)
+                slots.append(slot)
+                log.close()
+                if process.returncode != 0:
+                    raise ValueError(f"{key} failed: {reason(log.name)} (see {log.name})")
+                bar.write(on_end(key), file=sys.stderr)
+                bar.update()
+
+
+def _repro(targets):
+    return [*DVC, "--wait-for-lock", "repro", "--single-item", *targets]
+
+
+class Job:
+    """What a job of the cluster does: one command, and the same again in a new job where it is told to leave."""
+
+    def __init__(self, command, log):
+        self.command, self.log, self.root, self.code = command, Path(log), Path.cwd(), store.code_digest()
+        self.process = None
+
+    def __call__(self):
+        os.chdir(self.root)
+        if (here := store.code_digest()) != self.code:
+            raise ValueError(f"expected the code that was submitted, {self.code[:8]}, got {here[:8]} on {cli.node()}")
+        with open(self.log, "a") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env=os.environ | {"CAMELSIGHT_HELPERS": "elsewhere"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_deaf,
+            )
+        while self.process.poll() is None:  # a signal's handler can run in the pauses
+            time.sleep(0.1)
+        if self.process.returncode:
+            raise ValueError(reason(self.log))
+
+    def checkpoint(self):
+        """Called by submitit before a job's time is up; the stage has heard the signal, too, and is about to end."""
+        from submitit.helpers import DelayedSubmission
+
+        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        return DelayedSubmission(Job(self.command, self.log))
+
+
+def _deaf():
+    """DVC must outlive the stage that it runs, to clean up after it; a stage chooses what it hears by itself."""
+    for warning in cli.WARNINGS:
+        signal.signal(warning, signal.SIG_IGN)
+
+
+def slurm(loaded, pending, on_end, *, partition=None, account=None, gpus=0, minutes=720, concurrency=256):
+    """Run ``maps`` and the chains as jobs, one array for each family of stages, and wait for them; they end with us.
+
+    A case that fails is left out of the families that follow, and named at the end in a ValueError. What SLURM takes
+    back, or has no time left for, goes on in a new job. ``gpus``: of a job of a family that has a use for them;
+    ``minutes``: of a job; ``concurrency``: jobs at a time; ``on_end(name)`` as for ``local``.
+    """
+    missing = [program for program in ("sbatch", "srun", "squeue", "scancel") if not shutil.which(program)]
+    if missing:
+        raise ValueError(f"expected SLURM's commands on this machine, got no {', '.join(missing)}: use a login node")
+    queue = dict(chains(loaded, pending) + experiments(pending))
+    if "maps" in pending and loaded.maps.source == "mock":
+        queue["maps"] = ["maps"]
+    elif "maps" in pending:  # nodes often have no network
+        dvc("repro", "--quiet", "--single-item", "maps")
+    parameters = {
+        "cpus_per_task": loaded.threads,
+        "srun_args": ["--cpus-per-task", str(loaded.threads)],  # which srun does not take from the job
+        "mem": f"{math.ceil(process_bytes(loaded) / 2**20)}M",
+        "time": minutes,
+        "array_parallelism": concurrency,
+        "stderr_to_stdout": True,
+        "additional_parameters": {"requeue": True},
+        **{name: value for name, value in {"partition": partition, "account": account}.items() if value},
+    }
+    failed = {}
+    for family in FAMILIES:
+        targets = {key: [one for one in stages if one.partition("@")[0] in family] for key, stages in queue.items()}
+        commands = {key: _repro(wanted) for key, wanted in targets.items() if wanted and key not in failed}
+        on_gpu = {"gpus_per_node": gpus} if gpus and family[0] not in WITHOUT_GPU else {}
+        helpers = _helpers(loaded, commands) if family == ("tune",) else {}
+        failed |= _array("+".join(family), commands, helpers, parameters | on_gpu)
+        if "maps" in failed or (failed and "evaluate" in family):
+            break  # nothing, or no experiment, has what it needs
+        for key, stages in queue.items():
+            if key in commands and stages[-1] in targets[key]:
+                print(on_end(key), file=sys.stderr)
+    if failed:
+        raise ValueError("; ".join(f"{key} failed: {why}" for key, why in failed.items()))
+
+
+def _helpers(loaded, commands):
+    """Commands that join the searches of ``commands``, tune.workers to each of them."""
+    tune = [sys.executable, "-m", "camelsight.stages.tune", "--join"]
+    return {
+        f"{key}-{worker}": [*tune, "--suite", suite, "--case", key.removeprefix(f"{suite}-")]
+        for key in commands
+        for suite in [suite_of(key, loaded)]
+        for worker in range(2, loaded.tune.workers + 1)
+    }
+
+
+def suite_of(key, loaded):
+    return next(suite for suite in loaded.suites if key.startswith(f"{suite}-"))
+
+
+def _array(name, commands, helpers, parameters):
+    """Run ``commands`` as the jobs of an array, with ``helpers`` as long as these need them; name -> why it failed."""
+    import submitit
+
+    failed, jobs, left = {}, {}, commands | helpers
+    if not commands:
+        return failed
+    executor = submitit.SlurmExecutor(paths.LOGS / "slurm", max_num_timeout=MOST_TIMEOUTS)
+    with cli.progress(len(commands), name, "job") as bar, _cancelling(jobs):
+        while left:
+            try:
+                executor.update_parameters(job_name=f"camelsight-{name}", **parameters)
+                with executor.batch():
+                    submitted = {key: executor.submit(Job(command, paths.log(key))) for key, command in left.items()}
+            except submitit.core.utils.FailedJobError as error:
+                raise ValueError(f"SLURM takes no job: {store.one_line(error)}") from None
+            jobs |= submitted
+            left = {}
+            while jobs.keys() & commands:
+                time.sleep(POLL_SECONDS)
+                states = _states(jobs.values())
+                for key, job in list(jobs.items()):
+                    state, node = states.get(job.job_id, (None, None))
+                    if state in ACTIVE:
+                        continue
+                    del jobs[key]
+                    if state in TAKEN_BACK:
+                        left[key] = (commands | helpers)[key]
+                    elif key in commands:
+                        if (why := _failure(job, state, node, paths.log(key))) is not None:
+                            failed[key] = why
+                        bar.update()
+            left = {key: command for key, command in left.items() if left.keys() & commands}
+    return failed
+
+
+def _states(jobs):
+    """Job id -> (state, node) of what SLURM knows of these jobs; it forgets them minutes after their end."""
+    ids = ",".join({job.job_id.partition("_")[0] for job in jobs})
+    command = ["squeue", "--array", "--noheader", "--states=all", "--format=%i|%T|%N", f"--jobs={ids}"]
+    while True:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode == 0 or "Invalid job id" in result.stderr:
+            lines = [line.split("|") for line in result.stdout.splitlines()]
+            return {job: (state, node) for job, state, node in lines}
+        time.sleep(POLL_SECONDS)  # the controller does not answer
+
+
+def _failure(job, state, node, log):
+    """Why ``job``, which has ended, did not do its work; None if it did."""
+    for _ in range(RESULT_SECONDS if state in ("COMPLETED", None) else 1):  # other machines' files come late over NFS
+        if job.paths.result_pickle.exists():
+            break
+        time.sleep(1)
+    where = f"job {job.job_id} on {node or 'no node'}"
+    if state == "CANCELLED":
+        return f"{where} was cancelled; the same command goes on from there"
+    if not job.paths.result_pickle.exists() and not job.paths.stdout.exists():
+        return (
+            f"{where} left nothing in {paths.LOGS.resolve()}: the node does not see {Path.cwd()}; the repository "
+            "and its .venv must be on a disk that all nodes share, under one name"
+        )
+    if not job.paths.result_pickle.exists():
+        return f"{where} ended as {state}: {reason(job.paths.stdout)} (see {job.paths.stdout})"
+    outcome, result = pickle.loads(job.paths.result_pickle.read_bytes())
+    if outcome == "success":
+        return None
+    return f"{result.strip().splitlines()[-1].removeprefix('ValueError: ')} ({where}; see {log})"
+
+
+@contextlib.contextmanager
+def _cancelling(jobs):
+    """Whatever ends the block, cancel what is left in ``jobs`` and give it time to end."""
+    try:
+        yield
+    finally:
+        if jobs:
+            subprocess.run(["scancel", *(job.job_id for job in jobs.values())], check=False)
+        deadline = time.monotonic() + KILL_SECONDS
+        while jobs and time.monotonic() < deadline:
+            if not {state for state, _ in _states(jobs.values()).values()}.intersection(ACTIVE):
+                break
+            time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _ending(running):
+    """Whatever ends the block, interrupt the sessions that ``running`` lead, and wait for them.
+
+    They lead sessions because DVC itself ignores signals while a stage runs: the stage must hear them, once.
+    """
+    try:
+        yield
+    finally:
+        for process in running:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+        for process in running:
+            process.wait()
+
+
+def reason(log):
+    """The line in which a stage said what went wrong, or the last one."""
+    lines = Path(log).read_text(errors="replace").splitlines()
+    lines = [line for line in lines if line.strip() and not re.search(r"\d+%\|", line)]  # without progress bars
+    said = [line for line in lines if line.startswith(PARALLEL) or re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return (said or lines or ["no output"])[-1]

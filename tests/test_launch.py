@@ -1,0 +1,161 @@
+"""Cases on several processes, GPUs and machines; and what can be seen of them meanwhile."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from camelsight import cli, launch, params, paths, status, store
+
+ROOT = Path(__file__).parent.parent
+QUEUE = [(f"case-{number}", [f"train@case-{number}"]) for number in range(5)]
+
+
+@pytest.fixture
+def smoke(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return params.load(ROOT / "profiles/smoke.yaml")
+
+
+@pytest.fixture
+def fake_dvc(monkeypatch, tmp_path):
+    """A DVC that says which GPU it sees and what it is to do, and fails where that is case 3."""
+    script = tmp_path / "dvc.py"
+    script.write_text(
+        "import os, sys, time; time.sleep(.1); print('GPU', os.environ.get('CUDA_VISIBLE_DEVICES'), sys.argv[1:]);"
+        "sys.exit('train: out of luck' if os.environ.get('FAIL') in sys.argv[-1] else 0)"
+    )
+    monkeypatch.setattr(launch, "DVC", [sys.executable, str(script)])
+    monkeypatch.setenv("FAIL", "nothing")
+
+
+def test_the_command_line_does_not_wait_for_torch():
+    """It takes 1.5 s to import, more than all the rest that a run without work does."""
+    code = "import sys, camelsight.__main__; sys.exit(bool({'torch', 'captum', 'optuna', 'scipy'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "code")}, check=True)
+
+
+def test_every_process_gets_one_gpu_and_the_next_one_the_gpu_that_has_become_free(smoke, fake_dvc, monkeypatch):
+    monkeypatch.setattr(launch, "gpus", lambda: ["4", "GPU-7"])
+    ended = []
+    launch.local(QUEUE, 2, lambda key: ended.append(key) or key)
+    assert sorted(ended) == [key for key, _ in QUEUE]
+    said = [paths.log(key).read_text() for key, _ in QUEUE]
+    assert {line.split()[1] for line in said} == {"4", "GPU-7"}
+    assert all("--wait-for-lock" in line and "--single-item" in line for line in said)
+    assert launch.default_jobs(smoke) == 2
+
+
+def test_without_a_gpu_processes_times_threads_are_the_cores(smoke, monkeypatch):
+    monkeypatch.setattr(launch, "gpus", list)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(launch, "process_bytes", lambda _: 1)
+    monkeypatch.setattr(cli, "_cgroup", lambda _: "")
+    assert launch.default_jobs(smoke) == 8
+    object.__setattr__(smoke, "threads", 3)
+    assert launch.default_jobs(smoke) == 2
+
+
+def test_a_case_that_fails_is_named_with_its_reason_and_its_log(smoke, fake_dvc, monkeypatch):
+    monkeypatch.setenv("FAIL", "case-3")
+    with pytest.raises(ValueError, match=r"case-3 failed: train: out of luck \(see runs/logs/case-3.log\)"):
+        launch.local(QUEUE, 2, str)
+
+
+def test_on_a_cluster_the_workers_of_a_search_are_jobs_that_join_it(smoke):
+    object.__setattr__(smoke, "tune", dataclasses.replace(smoke.tune, workers=3))
+    found = launch._helpers(smoke, {"Nbody_IllustrisTNG-kmax_1": ["dvc"]})
+    assert list(found) == ["Nbody_IllustrisTNG-kmax_1-2", "Nbody_IllustrisTNG-kmax_1-3"]
+    for command in found.values():
+        assert command[1:4] == ["-m", "camelsight.stages.tune", "--join"]
+        assert command[4:] == ["--suite", "Nbody_IllustrisTNG", "--case", "kmax_1"]
+
+
+def test_a_job_says_why_it_failed_and_refuses_other_code(smoke, fake_dvc, monkeypatch):
+    paths.LOGS.mkdir(parents=True)
+    launch.Job(launch._repro(["train@case-1"]), paths.log("case-1"))()
+    assert "train@case-1" in paths.log("case-1").read_text()
+    monkeypatch.setenv("FAIL", "case-3")
+    with pytest.raises(ValueError, match=r"train: out of luck"):
+        launch.Job(launch._repro(["train@case-3"]), paths.log("case-3"))()
+    job = launch.Job(["true"], paths.log("case-4"))
+    job.code = "another"
+    with pytest.raises(ValueError, match="expected the code that was submitted, another, got"):
+        job()
+
+
+def say(suite, case, **said):
+    where = {"profile": "smoke", "node": cli.node(), "pid": os.getpid(), "time": time.time()}
+    store.write_json(paths.heartbeat(f"{suite}-{case}"), {"suite": suite, "case": case, **where, **said})
+
+
+def states(smoke, pending):
+    return {(row["suite"], row["case"]): row for row in status.rows(smoke, pending)}
+
+
+def test_each_case_has_one_of_five_states(smoke):
+    every = [f"{stage}@{suite}-{case}" for stage in launch.CHAIN for suite in smoke.suites for case in smoke.cases]
+    pending = [stage for stage in every if not stage.endswith("@IllustrisTNG-max_1e12_random")]
+    store.write_json(paths.history("IllustrisTNG", "max_1e12_random"), {"epochs": [{"valid": -3}, {"valid": -2}]})
+    running = {"state": "running", "stage": "train", "done": 3, "total": 9, "unit": "epoch"}
+    say("IllustrisTNG", "original", **running, best=-1.5, seconds_left=3700)
+    say("IllustrisTNG", "kmax_1", **running | {"node": "another"}, per_item=200, time=time.time() - 900)
+    say("Nbody_IllustrisTNG", "kmax_1", **running | {"node": "another"}, per_item=10, time=time.time() - 900)
+    say("Nbody_IllustrisTNG", "original", state="failed", stage="tune", reason="no luck")
+    rows = states(smoke, pending)
+    assert {key: row["state"] for key, row in rows.items()} == {
+        ("IllustrisTNG", "original"): "running",
+        ("IllustrisTNG", "kmax_1"): "running",  # silent for long, but its epochs are long
+        ("IllustrisTNG", "max_1e12_random"): "done",  # without a word: DVC has it
+        ("Nbody_IllustrisTNG", "original"): "failed",
+        ("Nbody_IllustrisTNG", "kmax_1"): "lost",
+        ("Nbody_IllustrisTNG", "max_1e12_random"): "waiting",
+    }
+    assert rows["IllustrisTNG", "max_1e12_random"]["best"] == -3
+    text = status.table(list(rows.values()))
+    first = next(line for line in text.splitlines() if line.startswith("IllustrisTNG"))
+    assert all(word in first for word in ("3/9 epoch", "-1.500", "1 h 01 min", cli.node()))
+    assert "Nbody_IllustrisTNG-original: no luck" in text
+    assert text.endswith("2 running, 1 waiting, 1 failed, 1 lost, 1 done")
+    json.dumps(list(rows.values()), allow_nan=False)
+
+
+def test_what_failed_or_was_lost_before_does_not_mark_a_case_that_is_done(smoke):
+    say("IllustrisTNG", "original", state="failed", stage="train", reason="no luck")
+    say("IllustrisTNG", "kmax_1", state="running", stage="train", node="another", time=0)
+    assert {row["state"] for row in status.rows(smoke, [])} == {"done"}
+
+
+def test_a_stage_whose_process_is_gone_is_lost(smoke):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    say("IllustrisTNG", "original", state="running", stage="train", pid=gone.pid)
+    assert states(smoke, ["train@IllustrisTNG-original"])["IllustrisTNG", "original"]["state"] == "lost"
+
+
+def test_a_stage_says_how_far_it_is_and_how_it_ended(smoke, monkeypatch):
+    (Path("params.yaml")).write_text((ROOT / "profiles/smoke.yaml").read_text())
+    said = []
+    monkeypatch.setattr(cli, "BEAT_SECONDS", 0)
+
+    def work(params, suite, case):
+        with cli.progress(3, "work", "epoch", 1) as bar:
+            bar.update(best=-1.0)
+            said.append(store.read_json(paths.heartbeat("IllustrisTNG-original")))
+            if case == "original":
+                raise ValueError("no\nluck")
+
+    with pytest.raises(ValueError):
+        cli._timed(work, "train", {"suite": "IllustrisTNG", "case": "original"})
+    running = {"profile": "smoke", "stage": "train", "state": "running", "done": 2, "total": 3, "unit": "epoch"}
+    assert said[0].items() >= (running | {"best": -1.0, "node": cli.node(), "pid": os.getpid()}).items()
+    assert said[0]["seconds_left"] == pytest.approx(said[0]["per_item"])
+    ended = store.read_json(paths.heartbeat("IllustrisTNG-original"))
+    assert (ended["state"], ended["reason"]) == ("failed", "no luck")
+    cli._timed(work, "train", {"suite": "IllustrisTNG", "case": "kmax_1"})
+    assert store.read_json(paths.heartbeat("IllustrisTNG-kmax_1"))["state"] == "done"
