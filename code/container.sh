@@ -4,7 +4,6 @@
 # There, what nothing writes to is a link into the image, and the rest a copy; params.yaml and dvc.lock are only put where
 # there are none, so that a folder that was used before goes on where it stopped, also with the image of another version.
 set -euo pipefail
-umask 0002
 image=$(dirname "$(dirname "$(realpath "$0")")")
 fail() { echo "container: $*" >&2; exit 1; }
 
