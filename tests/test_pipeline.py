@@ -13,9 +13,12 @@ STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.
 CORE = ("universe", "maps", "inference", "interpretation", "report")
 ROOF = (
     "attributions",
+    "doctor",
     "networks",
+    "pack",
     "params",
     "paths",
+    "plan",
     "store",
     "studies",
     "stages",

@@ -34,22 +34,37 @@ def main():
     maps = commands.add_parser("maps", help="simulate the maps, or fetch and check the real ones")
     for command in (paper, maps):
         command.add_argument("--profile", help=f"copy {paths.PROFILES}/PROFILE.yaml to {paths.PARAMS} first")
+        command.add_argument(
+            "--json", action="store_true", help="print what was done as JSON; the rest to standard error"
+        )
     paper.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
     arguments = parser.parse_args()
     if arguments.command == "maps":
-        cli.guard(lambda: make_maps(arguments.profile), prefix="maps")
+        cli.guard(lambda: say(make_maps, arguments.json, arguments.profile), prefix="maps")
     else:
-        cli.guard(lambda: make_paper(arguments.profile, arguments.jobs), prefix="paper")
+        cli.guard(lambda: say(make_paper, arguments.json, arguments.profile, arguments.jobs), prefix="paper")
+
+
+def say(make, json, *arguments):
+    """Call ``make``, which prints what it does and returns a record of it, for people or for a program."""
+    if not json:
+        make(*arguments)
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        record = make(*arguments)
+    cli.print_json(record)
 
 
 def make_maps(profile=None):
     loaded = begin(profile)
-    if "maps" in out_of_date():
+    pending = [stage for stage in out_of_date() if stage == "maps"]
+    if pending:
         announce(loaded, ["maps"], 1)
         _dvc("repro", "--quiet", "--single-item", "maps")
     else:
         print(f"Profile {loaded.profile}: the maps are up to date.")
     print(f"  maps     {paths.MAPS}/ ({', '.join(loaded.suites)})")
+    return {"profile": loaded.profile, "ran": pending, "maps": [str(paths.maps(suite)) for suite in loaded.suites]}
 
 
 def make_paper(profile=None, jobs=None):
@@ -66,7 +81,10 @@ def make_paper(profile=None, jobs=None):
         run_chains(chains(loaded, pending), jobs, loaded)
     if pending:
         _dvc("repro", "--quiet")
-    report(loaded, pending, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    report(loaded, pending, seconds)
+    results = {"pdf": str(paths.PDF), "tables": str(paths.TABLES), "figures": str(paths.FIGURES)}
+    return {"profile": loaded.profile, "ran": list(pending), "seconds": round(seconds, 1)} | results
 
 
 def begin(profile):
@@ -109,12 +127,20 @@ def default_jobs(loaded):
     """One per core and its threads, fewer where memory is short; one where a GPU does the work."""
     if torch.cuda.is_available():
         return 1
-    suite = loaded.maps.simulations * dataset.PER_SIMULATION * loaded.maps.pixels**2 * 4
-    return cli.processes(loaded.threads, 2 * suite + PROCESS_BYTES)
+    return cli.processes(loaded.threads, process_bytes(loaded))
 
 
-def out_of_date():
-    """The names of the stages that ``dvc repro`` would run, those downstream of a change included, in order."""
+def process_bytes(loaded):
+    """Memory that a process may take: its maps as they are and as it trains on them, and itself."""
+    return 2 * suite_bytes(loaded) + PROCESS_BYTES
+
+
+def suite_bytes(loaded):
+    return loaded.maps.simulations * dataset.PER_SIMULATION * loaded.maps.pixels**2 * 4
+
+
+def out_of_date(describe=lambda stage, pending_upstream: None):
+    """What ``dvc repro`` would run, downstream of a change included, in order: a stage's name -> ``describe`` of it."""
     import networkx
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -122,11 +148,11 @@ def out_of_date():
     try:
         with Repo() as repo, repo.lock:
             graph = repo.index.graph  # edges lead from a stage to what it depends on
-            pending = []
+            pending = {}
             for stage in reversed(list(networkx.topological_sort(graph))):
-                upstream = {dependency.addressing for dependency in graph.successors(stage)}
-                if upstream.intersection(pending) or stage.changed():
-                    pending.append(stage.addressing)
+                upstream = [other for other in graph.successors(stage) if other.addressing in pending]
+                if upstream or stage.changed():
+                    pending[stage.addressing] = describe(stage, upstream)
     except DvcException as error:
         raise ValueError(f"DVC: {error}") from error
     return pending
@@ -148,18 +174,18 @@ def chains(loaded, pending):
 
 
 def forecast(loaded, pending, jobs):
-    """Seconds that ``pending`` will roughly take: as long as last time here, otherwise as the profile says."""
-    serial = parallel = 0
-    for stage in pending:
-        name = stage.partition("@")[0]
-        timing = paths.TIMINGS / f"{stage.replace('@', '-')}.json"
-        last = store.read_json(timing) if timing.exists() else {}
-        seconds = last["seconds"] if last.get("profile") == loaded.profile else getattr(loaded.seconds, name)
-        if name in PARALLEL:
-            parallel += seconds + START_SECONDS
-        else:
-            serial += seconds + START_SECONDS
+    """Seconds that ``pending`` will roughly take."""
+    parallel = sum(seconds_of(loaded, stage) for stage in pending if stage.partition("@")[0] in PARALLEL)
+    serial = sum(seconds_of(loaded, stage) for stage in pending if stage.partition("@")[0] not in PARALLEL)
     return serial + parallel / jobs
+
+
+def seconds_of(loaded, stage):
+    """As long as the stage took last time here, otherwise as the profile says."""
+    timing = paths.TIMINGS / f"{stage.replace('@', '-')}.json"
+    last = store.read_json(timing) if timing.exists() else {}
+    name = stage.partition("@")[0]
+    return START_SECONDS + (last["seconds"] if last.get("profile") == loaded.profile else getattr(loaded.seconds, name))
 
 
 def announce(loaded, pending, jobs):
@@ -249,7 +275,7 @@ def report(loaded, pending, seconds):
 
 
 def _dvc(*arguments):
-    process = subprocess.Popen([*DVC, *arguments], start_new_session=True)
+    process = subprocess.Popen([*DVC, *arguments], stdout=sys.stdout, start_new_session=True)
     with _ending({process: None}):
         code = process.wait()
     if code:
