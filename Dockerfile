@@ -20,13 +20,13 @@ RUN bash code/setup.sh build
 FROM run
 COPY --from=build /opt/camelsight/.venv .venv
 COPY . .
-# Any user may run it: who that is may have no name and no home, and DVC's cache goes where it may write.
+# Any user may run it: who that is may have no name and no home, and DVC's cache goes where it may write. There is no USER,
+# because code/container.sh hands over to the owner of the folder that is mounted, whoever that is, before it does anything.
 ENV HOME=/tmp LOGNAME=camelsight DVC_SITE_CACHE_DIR=/out/.dvc/site \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN find . -path ./.venv -prune -o -exec chmod a+rX {} + && .venv/bin/python -m compileall -q code && \
     mkdir /out && cd /out && bash /opt/camelsight/code/container.sh lay && chmod -R a+rwX /out
 WORKDIR /out
-USER 1000:1000
 ENTRYPOINT ["/usr/bin/tini", "--", "/opt/camelsight/code/container.sh"]
 
 ARG VERSION= REVISION=unknown SOURCE= CREATED=

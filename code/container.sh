@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What a container does: lay the project out in the working folder, /out, and hand over to make there.
+# What a container does: lay the project out in the working folder, /out, and hand over to make there; not as root, but as
+# the owner of that folder, where -u does not say who.
 #
 # There, what nothing writes to is a link into the image, and the rest a copy; params.yaml and dvc.lock are only put where
 # there are none, so that a folder that was used before goes on where it stopped, also with the image of another version.
@@ -12,7 +13,7 @@ usage() {
 camelsight: a reproducibility package for arXiv:2504.17839
 
   mkdir -p out
-  docker run --rm -u "$(id -u):$(id -g)" -v "$PWD/out:/out" IMAGE COMMAND
+  docker run --rm -v "$PWD/out:/out" IMAGE COMMAND
 
   paper    every figure, every table and the PDF, from simulated maps; twenty minutes on two cores
   verify   what they say, against what is expected
@@ -24,8 +25,20 @@ camelsight: a reproducibility package for arXiv:2504.17839
 
 With a GPU:         docker run --gpus all ... IMAGE paper PROFILE=mock
 With CAMELS' maps:  docker run --gpus all -v /path/to/CMD:/out/data/CMD ... IMAGE paper PROFILE=camels
-The next run with the same folder goes on where the last one stopped. Rootless podman: --userns=keep-id, not -u.
+The next run with the same folder goes on where the last one stopped.
 END
+}
+
+leave_root() { # for the owner of the folder; for user 1000 where the engine made it, or none is mounted
+  local owner outside
+  read -r _ outside _ </proc/self/uid_map
+  [ "$(id -u)" = 0 ] && [ "$outside" = 0 ] || return 0 # the root of rootless podman is the user outside
+  owner=$(stat --format %u:%g .)
+  if [ "${owner%:*}" = 0 ]; then
+    owner=1000:1000
+    chown $owner .
+  fi
+  exec setpriv --reuid "${owner%:*}" --regid "${owner#*:}" --clear-groups -- "$0" "$@"
 }
 
 lay_out() {
@@ -45,8 +58,8 @@ lay_out() {
 
 case ${1:-help} in help | -h | --help) usage; exit ;; esac
 [ ! -e .git ] || fail "expected an empty folder or one of an earlier run in $PWD, got a checkout; mount another one"
-[ -w . ] || fail "$PWD belongs to another user; make the folder first, and run as yourself: mkdir -p out;" \
-  "docker run -u \"\$(id -u):\$(id -g)\" -v \"\$PWD/out:/out\" ...; with rootless podman --userns=keep-id, not -u"
+[ "$1" = lay ] || leave_root "$@"
+[ -w . ] || fail "expected a folder that user $(id -u) may write to, got $PWD; mount your own, or run as its owner: -u"
 lay_out
 case $1 in
   lay) ;;
