@@ -59,8 +59,8 @@ def test_the_same_files_give_the_same_archive(run):
 def test_the_list_is_one_that_sha256sum_reads(run, tmp_path):
     loaded, names = run
     pack.write("one.tar", loaded)
-    with tarfile.open("one.tar") as archive:
-        archive.extractall(tmp_path / "plain", filter="data")
+    (tmp_path / "plain").mkdir()
+    subprocess.run(["tar", "-xf", "one.tar", "-C", tmp_path / "plain"], check=True)
     checked = subprocess.run(
         ["sha256sum", "-c", pack.LIST], cwd=tmp_path / "plain", capture_output=True, text=True, check=True
     )
