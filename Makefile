@@ -1,10 +1,11 @@
-# make help lists the targets. Options: PROFILE=name, JOBS=n, JSON=1, TORCH=requirement, PYTHON=interpreter.
+# make help lists the targets. Options: PROFILE=name, FULL=1, JOBS=n, JSON=1, TORCH=requirement, PYTHON=interpreter.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?=
 TORCH ?=
 JOBS ?=
 PROFILE ?=
+FULL ?=
 JSON ?=
 export PYTHON TORCH BASE TAG
 
@@ -15,7 +16,7 @@ CAMELSIGHT := $(BIN)/python -m camelsight
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  JOBS=processes  JSON=1  TORCH=torch==2.13.0  PYTHON=python3"
+	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  JSON=1  TORCH=torch==2.13.0  PYTHON=python3"
 
 setup: ## virtual environment, system packages and LaTeX; under 2 s when already done
 	@bash code/setup.sh
@@ -24,14 +25,14 @@ doctor: ## whether this machine has what a run needs, and what to do where not [
 	@PYTHONPATH=code $(if $(wildcard $(BIN)/python),$(BIN)/python,$(or $(PYTHON),python3)) -m camelsight.doctor \
 	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json) $(if $(QUIET),--quiet)
 
-plan: setup ## what make paper would run, why, and for how long, without running it [PROFILE=name] [JSON=1]
-	@$(CAMELSIGHT).plan $(if $(PROFILE),--profile $(PROFILE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(JSON),--json)
+plan: setup ## what make paper would run, why, and for how long, without running it [PROFILE=name] [FULL=1] [JSON=1]
+	@$(CAMELSIGHT).plan $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(if $(JSON),--json)
 
 maps: setup ## the maps alone: simulated, or fetched and checked where the profile names the real ones
 	@$(CAMELSIGHT) maps $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
 
-paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name)
-	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(JOBS),--jobs $(JOBS)) $(if $(JSON),--json)
+paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name); FULL=1 adds robustness
+	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(if $(JSON),--json)
 
 evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt SUITE=name [CASE=id] [PROFILE=name]
 	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
@@ -60,4 +61,4 @@ lock: setup ## mend requirements.lock after a change in pyproject.toml; torch an
 	@mv requirements.lock.part requirements.lock
 
 clean: ## remove results, figures, the PDF and what DVC keeps of them; .venv and finished maps stay
-	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png .dvc/cache data/partial
+	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png figures/robustness .dvc/cache data/partial

@@ -49,7 +49,7 @@ lay_out() {
   for path in "$image"/* "$image"/.[!.]*; do
     name=${path##*/}
     case $name in
-      params.yaml | dvc.lock) [ -e "$name" ] || cp "$path" "$name" ;;
+      params.yaml | dvc.lock) [ -s "$name" ] || cp "$path" "$name" ;; # empty: DVC was killed while it wrote it
       .dvc | figures | paper | profiles) cp -R "$path" . ;;
       *) ln -sfn "$path" "$name" ;;
     esac

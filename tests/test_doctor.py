@@ -54,6 +54,7 @@ def test_nothing_is_wrong_with_a_healthy_machine():
         ("writing", {"unwritable": ("runs", "results")}, "refused in runs, results", f"chown -R {os.getuid()}"),
         ("writing", {"unwritable": (".",), "container": True}, "refused in .", '-u "$(id -u):$(id -g)"'),
         ("locks", {"locks": ((7, "dvc repro", "reused"),)}, "process id 7 is another program's", "rm .dvc/tmp/rwlock"),
+        ("locks", {"record": False}, "dvc.lock is cut off", "git checkout dvc.lock"),
         ("locks", {"locks": ((0, "", "unreadable"),)}, "cannot be read", "rm .dvc/tmp/rwlock"),
     ],
 )  # fmt: skip
@@ -108,6 +109,18 @@ def test_holders_of_the_lock_are_told_from_programs_that_got_their_process_id(tm
     lock.write_text('{"read": {"a": [')
     assert list(doctor._locks_held(lock, processes)) == [(0, "", "unreadable")]
     assert not list(doctor._locks_held(tmp_path / "none", processes))
+
+
+def test_a_record_that_was_cut_off_is_noticed(tmp_path):
+    record = tmp_path / "dvc.lock"
+    assert doctor._is_whole(record)
+    for text, whole in (
+        ("", False),
+        ("schema: '2.0'\nstages:\n  maps: {cmd: a}\n", True),
+        ("stages: {maps: {cm", False),
+    ):
+        record.write_text(text)
+        assert doctor._is_whole(record) == whole
 
 
 def test_pins_are_compared_with_what_is_installed(tmp_path):

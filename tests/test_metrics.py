@@ -123,3 +123,15 @@ def test_a_negative_sigma_and_no_rows_at_all_are_refused():
         metrics.summary(truth[:0], mean[:0], sigma[:0], simulation[:0])
     with pytest.raises(ValueError, match="of one shape"):
         metrics.r2(truth, mean[:, :1])
+
+
+def test_bias_and_its_slope_of_a_known_line():
+    """A prediction that is off by 0.05 and shrinks to the centre by a fifth."""
+    truth, _, sigma, simulation = draw(40)
+    mean = 0.8 * (truth - truth.mean(0)) + truth.mean(0) + 0.05
+    values = summary(truth, mean, sigma, simulation)
+    np.testing.assert_allclose(values["bias"][0], 0.05, rtol=1e-9)
+    np.testing.assert_allclose(values["bias_slope"][0], -0.2, rtol=1e-9)
+    np.testing.assert_allclose(values["bias_slope"][1:], -0.2, rtol=1e-9)
+    expected = np.polyfit(truth[:, 0], truth[:, 0] ** 2 - truth[:, 0], 1)[0]
+    np.testing.assert_allclose(summary(truth, truth**2, sigma, simulation)["bias_slope"][0][0], expected, rtol=1e-9)

@@ -149,3 +149,15 @@ def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
 
 def test_the_baselines_of_a_profile_are_those_that_can_be_made():
     assert params.BASELINES == attribution.BASELINES
+
+
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
+def test_everything_switches_all_experiments_on_and_changes_nothing_else(path, tmp_path):
+    text = path.read_text()
+    assert params.with_everything(params.with_everything(text)) == params.with_everything(text) != text
+    (tmp_path / "params.yaml").write_text(params.with_everything(text))
+    before, after = params.load(path), params.load(tmp_path / "params.yaml")
+    assert not before.robustness.transfer and not before.robustness.baseline and not before.robustness.suites
+    assert {stage: getattr(after.robustness, stage) for stage in params.EXPERIMENTS} == params.EXPERIMENTS
+    assert "SIMBA" in after.suites + after.robustness.suites
+    assert dataclasses.replace(after, robustness=before.robustness) == before

@@ -13,6 +13,7 @@ STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.
 CORE = ("universe", "maps", "inference", "interpretation", "report")
 ROOF = (
     "attributions",
+    "compiled",
     "doctor",
     "networks",
     "pack",
@@ -25,6 +26,7 @@ ROOF = (
     "cli",
     "dataset",
     "release",
+    "simulation",
     "__main__",
 )
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -58,6 +60,8 @@ def reached(path, seen=None):
         seen.add(path)
         for name in imported(path):
             reached(module_file(name), seen)
+        if path.with_suffix(".cpp").exists():
+            seen.add(path.with_suffix(".cpp"))
     return {file for file in seen if file.stat().st_size}
 
 

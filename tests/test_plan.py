@@ -75,9 +75,12 @@ def test_another_profile_is_planned_without_touching_the_active_one(tmp_path, mo
     (tmp_path / "profiles").mkdir()
     paths.PARAMS.write_text("mine")
     paths.Path("profiles/other.yaml").write_text("other")
-    with plan._in_place_of_params("other"):
+    with plan._in_place_of_params("other", full=False):
         assert paths.PARAMS.read_text() == "other" and paths.Path.cwd() != tmp_path
     assert paths.PARAMS.read_text() == "mine" and paths.Path.cwd() == tmp_path
     assert "DVC_SITE_CACHE_DIR" not in plan.os.environ
-    with pytest.raises(ValueError, match="expected a profile among other"), plan._in_place_of_params("none"):
+    with (
+        pytest.raises(ValueError, match="expected a profile among other"),
+        plan._in_place_of_params("none", full=False),
+    ):
         pass

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from camelsight import cases, theta
-from camelsight.report import plotting
+from camelsight.report import plotting, plotting_robustness, robustness
 
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
 SMALL = ("original", "kmax_1", "max_1e12_clamp")
@@ -73,6 +73,65 @@ def checks():
     return cascade, dict.fromkeys(theta.COSMOLOGICAL, curves)
 
 
+def measured(r2=0.8):
+    triples = {name: [r2 - 0.1 * column, r2 - 0.1 * column - 0.05, 0.95] for column, name in enumerate(theta.NAMES)}
+    keys = ("r2", "relative_error", "bias", "bias_slope", "chi2")
+    return dict.fromkeys(keys, triples)
+
+
+def robustness_records():
+    """The form of what stage transfer writes."""
+    suites = ["IllustrisTNG", "Nbody_IllustrisTNG", "SIMBA"]
+
+    def rows(*settings, **more):
+        return {"suite": suites[0], "rows": [{"setting": one, "metrics": measured()} | more for one in settings]}
+
+    counts = ((10, 12), (32, 4), (128, 1), (128, 4), (128, 12))
+    kinds = ("training maps", "all maps", "test maps")
+    return {
+        "suites": {
+            "suites": suites,
+            "rows": [{"train": a, "test": b, "metrics": measured()} for a in suites for b in suites],
+        },
+        "smoothing": {"rows": [{"width": width, "metrics": measured(0.3 + width / 10)} for width in (0.0, 1.0, 2.0)]},
+        "probes": {"rows": [{"probe": one, "metrics": measured(r2)} for one, r2 in (("none", 0.9), ("kmax_1", -2e6))]},
+        "leakage": rows(
+            "split by simulation", "148 simulations split at random, apparent", "18 simulations split at random, true"
+        ),
+        "simulations": {
+            "rows": [
+                {"setting": f"{n} simulations, {m} maps of each", "simulations": n, "maps": m, "metrics": measured()}
+                for n, m in counts
+            ]
+        },
+        "normalisation": {"rows": rows(*kinds, test=suites[0])["rows"] + rows(*kinds, test=suites[1])["rows"]},
+        "augmentation": rows("eight symmetries", "rotations only", "none"),
+        "seeds": rows("seed 0", "seed 1", "seed 2"),
+    }
+
+
+def robustness_figures(truth):
+    suites = ["IllustrisTNG", "Nbody_IllustrisTNG", "SIMBA"]
+    arrays = {"truth": truth, "mean": truth + 0.02, "sigma": truth / 10}
+    pairs = {(a, b): arrays for a in suites for b in suites}
+    panels = dict.fromkeys(
+        ("none", "pixels shuffled", "mean only", "phases random", "log phases random", "log Gaussianised"),
+        densities((16, 16)),
+    )
+    records = robustness_records()
+    curves = records.pop("simulations")["rows"]
+    studies = robustness.settings({study: records[study] for study in robustness.STUDIES if study in records})
+    return {
+        "transfer": plotting_robustness.transfer(suites, pairs, "sigma_8"),
+        "crossed": plotting_robustness.crossed({pair: pairs[pair] for pair in list(pairs)[1:3]}),
+        "smoothing": plotting_robustness.smoothing(records["smoothing"]["rows"]),
+        "probes": plotting_robustness.probes(panels | {"phases random": panels["none"] - 3e11}),
+        "generalisation": plotting_robustness.generalisation(studies, curves),
+        "generalisation, leakage alone": plotting_robustness.generalisation({"leakage": studies["leakage"]}, []),
+        "generalisation, curves alone": plotting_robustness.generalisation({}, curves),
+    }
+
+
 @cache
 def figures():
     """One of each figure, those that depend on the cases for few and for many."""
@@ -105,6 +164,7 @@ def figures():
         "attribution_profiles": plotting.attribution_profiles(around()),
         "sanity": plotting.sanity(*checks()),
     }
+    drawn |= robustness_figures(truth)
     for number, ids in (("two", SMALL[::2]), ("six", LARGE[:1] + LARGE[8:13])):
         panels = [(cases.parse(case), maps[0], rng.normal(size=(2, 16, 16)) / 1000) for case in ids]
         drawn[f"attribution_cuts, {number} cases"] = plotting.attribution_cuts(panels)

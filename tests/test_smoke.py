@@ -71,11 +71,12 @@ def check_out(folder):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A checkout in which the smoke profile was interrupted while it simulated, and then ran to its end."""
+    """A checkout in which the smoke profile with the experiments on robustness was interrupted, and ran to its end."""
     folder = tmp_path_factory.mktemp("smoke")
     check_out(folder)
+    (folder / "params.yaml").write_text(params.with_everything((folder / "profiles/smoke.yaml").read_text()))
 
-    first = camelsight(folder, "paper", "--profile", "smoke", "--jobs", "2")
+    first = camelsight(folder, "paper", "--jobs", "2")
     deadline = time.monotonic() + 300
     while not simulated(folder) and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -101,7 +102,8 @@ def simulated(folder):
 def test_it_says_what_will_run_for_how_long_and_where_the_results_are(project):
     _, output = project
     once = dict.fromkeys(("maps", "universe", "tabulate", "figures", "paper"), 1)
-    assert stages_run(output) == once | dict.fromkeys(CHAIN, 6) | {"attribute": 4, "sanity": 2}
+    robustness = {"further": 1} | {stage: len(experiments) for stage, experiments in params.EXPERIMENTS.items()}
+    assert stages_run(output) == once | dict.fromkeys(CHAIN, 6) | {"attribute": 4, "sanity": 2} | robustness
     assert re.search(r"Roughly \d+ min", output) and "paper/ms.pdf" in output and "not results on CAMELS" in output
 
 
@@ -147,6 +149,58 @@ def test_the_pdf_holds_every_figure_without_a_loose_end(project):
     log = (folder / "paper/build/ms.log").read_text(errors="replace")
     assert "undefined" not in log.lower() and "multiply" not in log and "Overfull" not in log
     assert r"\newcommand{\IsMock}{1}" in (folder / "results/numbers.tex").read_text()
+
+
+def test_the_experiments_on_robustness_are_in_tables_figures_and_paper(project):
+    folder, _ = project
+    figures = [path.stem for path in (folder / "figures/robustness").glob("*.pdf")]
+    source = "".join((folder / "paper" / name).read_text() for name in ("robustness.tex", "rivals.tex"))
+    assert len(figures) == 8 and all(f"{{{name}}}" in source for name in figures)
+    columns = {
+        "transfer": "train,test,parameter,r2,low,high,relative_error,bias",
+        "probes": "probe,parameter,r2,low,high",
+        "generalisation": "study,setting,parameter,r2,low,high",
+        "smoothing": "width,parameter,r2,low,high,relative_error",
+        "rivals": "method,parameter,r2,low,high,relative_error",
+    }
+    tables = {}
+    for name, header in columns.items():
+        with open(folder / f"results/tables/{name}.csv", newline="") as file:
+            tables[name] = list(csv.DictReader(file))
+        assert ",".join(tables[name][0]) == header
+    suites = (*SUITES, "SIMBA")
+    pairs = {(row["train"], row["test"]): row for row in tables["transfer"] if row["parameter"] == "A_SN1"}
+    assert set(pairs) == set(itertools.product(suites, suites))
+    meaningful = {pair for pair, row in pairs.items() if row["r2"]}
+    assert meaningful == {("IllustrisTNG", "IllustrisTNG"), ("SIMBA", "SIMBA")}
+    assert all(row["r2"] for row in tables["transfer"] if row["parameter"] in theta.COSMOLOGICAL)
+    studies = {row["study"] for row in tables["generalisation"]}
+    assert studies == {"leakage", "simulations", "normalisation", "augmentation", "seeds"}
+    assert {"none", "pixels shuffled", "total mass alone", "kmax_1", "kmax_1, trained anew"} <= {
+        row["probe"] for row in tables["probes"]
+    }
+    assert [row["method"] for row in tables["rivals"][::6]] == ["CNN", "P(k) network", "P(k)+PDF network", "P(k) MCMC"]
+    quoted = set(re.findall(r"\\val\{\\(\w+)\}", source))
+    numbers = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", (folder / "results/numbers.tex").read_text()))
+    assert quoted and all(numbers[name] != "n/a" for name in quoted)
+
+
+def test_a_network_on_its_own_suite_is_what_evaluate_says(project):
+    folder, _ = project
+
+    def evaluated(suite):
+        return json.loads((folder / f"results/evaluate/{suite}/original.json").read_text())["metrics"]
+
+    def rows(experiment):
+        return json.loads((folder / f"results/robustness/transfer/{experiment}.json").read_text())["rows"]
+
+    for suite in SUITES:
+        (own,) = (row for row in rows("suites") if row["train"] == row["test"] == suite)
+        assert own["metrics"] == evaluated(suite)
+    for experiment in ("smoothing", "probes", "leakage", "normalisation", "augmentation", "seeds"):
+        assert rows(experiment)[0]["metrics"] == evaluated(SUITES[0]), experiment
+    others = [row["metrics"]["r2"] for row in rows("suites") if row["train"] != row["test"]]
+    assert evaluated(SUITES[0])["r2"] not in others
 
 
 def test_no_number_of_a_result_is_typed_by_hand(project):
@@ -527,5 +581,9 @@ def test_another_profile_keeps_own_changes_beside_it(project):
     assert "params.yaml.bak" in output and (folder / "params.yaml.bak").read_text().endswith("# of my own\n")
     assert path.read_bytes() == (folder / "profiles/smoke.yaml").read_bytes()
     assert {path.stem for path in (folder / "results/evaluate/IllustrisTNG").glob("*")} == set(params.load(path).cases)
+    robustness = folder / "results/robustness"
+    assert not list(robustness.glob("transfer/*")) and not (robustness / "inputs/original/SIMBA.json").exists()
+    assert not list((folder / "figures/robustness").glob("*"))
+    assert not (folder / "results/tables/transfer.csv").exists()
     unknown = finish(camelsight(folder, "paper", "--profile", "paper"), code=1)
     assert unknown == "paper: expected a profile among camels, mini, mock, smoke, got 'paper'\n"

@@ -199,3 +199,49 @@ def test_published_numbers_are_those_of_one_suite_and_case():
     assert published["rms_relative_error"]["A_AGN1"] == 2.034
     assert store.read_published("IllustrisTNG", "kmax_10") == {"valid_loss": {"all": -9.9347}}
     assert store.read_published("SIMBA", "original") == {}
+
+
+def test_a_checkpoint_keeps_the_one_before_and_a_damaged_one_is_set_aside(tmp_path, capsys):
+    path = tmp_path / "train.pt"
+    for epoch in range(3):
+        store.write_checkpoint(path, {"epoch": epoch, "weights": torch.full((50,), float(epoch))})
+    assert store.read_checkpoint(path, "cpu")["epoch"] == 2
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1  # one bit
+    path.write_bytes(data)
+    assert store.read_checkpoint(path, "cpu")["epoch"] == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "train.pt is damaged and now called train.pt.damaged" in said
+    assert path.with_name("train.pt.damaged").exists() and not path.exists()
+    store.remove_checkpoint(path)
+    assert os.listdir(tmp_path) == ["train.pt.damaged"] and store.read_checkpoint(path, "cpu") is None
+
+
+@pytest.mark.parametrize("length", [0, 10, 32, 500])
+def test_a_checkpoint_cut_short_is_not_used(tmp_path, length):
+    path = tmp_path / "train.pt"
+    store.write_checkpoint(path, {"weights": torch.ones(500)})
+    path.write_bytes(path.read_bytes()[:length])
+    assert store.read_checkpoint(path, "cpu") is None and not path.exists()
+
+
+def test_unfinished_work_is_saved_at_intervals_and_when_it_is_interrupted(tmp_path):
+    path, weights = tmp_path / "train.pt", torch.zeros(3)
+    with store.Checkpoint(path, "cpu", 1e9) as checkpoint:
+        checkpoint.keep({"weights": weights})
+    assert checkpoint.state is None and not path.exists(), "no interval has passed"
+    with pytest.raises(KeyboardInterrupt), store.Checkpoint(path, "cpu", 1e9) as checkpoint:
+        checkpoint.keep({"weights": weights})
+        weights += 1  # of the epoch that is interrupted
+        raise KeyboardInterrupt
+    assert torch.equal(store.Checkpoint(path, "cpu", 0).state["weights"], torch.zeros(3))
+    with store.Checkpoint(path, "cpu", 0) as checkpoint:
+        checkpoint.keep({"weights": weights})
+    assert torch.equal(store.read_checkpoint(path, "cpu")["weights"], torch.ones(3))
+
+
+def test_a_claim_is_held_by_one_at_a_time(tmp_path):
+    with store.claim(tmp_path / "a") as first, store.claim(tmp_path / "a") as second, store.claim(tmp_path / "b") as b:
+        assert first and b and not second
+    with store.claim(tmp_path / "a") as again:
+        assert again

@@ -33,3 +33,11 @@ def test_feedback_means_nothing_in_gravity_only_suites():
 def test_an_unknown_suite_names_the_known_ones():
     with pytest.raises(ValueError, match=r"IllustrisTNG.*got 'TNG'"):
         theta.ranges("TNG")
+
+
+def test_the_prior_is_a_unit_cube():
+    low, high = theta.ranges("Astrid")
+    np.testing.assert_allclose(theta.to_prior(np.stack([low, high]), "Astrid"), [[0] * 6, [1] * 6], atol=1e-15)
+    middle = theta.from_prior(np.full(6, 0.5), "Astrid")  # geometric means of the A's, arithmetic ones of the others
+    np.testing.assert_allclose(middle, [0.3, 0.8, 1, 1, 1, 1])
+    np.testing.assert_allclose(theta.to_prior(middle, "Astrid"), 0.5)

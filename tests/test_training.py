@@ -83,8 +83,27 @@ def test_the_global_generator_is_left_alone():
 
 
 def test_divergence_says_when_and_what_to_try():
-    with pytest.raises(training.DivergenceError, match=r"epoch \d at learning rate .* try a smaller max_lr"):
+    with pytest.raises(training.DivergenceError, match=r"in epoch 1, from step 1 of 2 on, at .* try a smaller max_lr$"):
         fit(build(), train=(torch.full((64, SIZE, SIZE), float("nan")), torch.rand(64, 2)))
+
+
+@pytest.mark.parametrize("schedule", ["onecycle", "cyclic"])
+def test_divergence_names_the_step_and_its_learning_rate(monkeypatch, schedule):
+    """They are found afterwards: nothing is read from the device while an epoch runs."""
+    rates, moments = [], training.loss.moments
+
+    def spoilt(mean, sigma, theta):
+        rates.append(optimisers[0].param_groups[0]["lr"])
+        return moments(mean, sigma, theta) * (torch.nan if len(rates) == 2 * 8 + 3 else 1)
+
+    optimisers, adam = [], torch.optim.AdamW
+    monkeypatch.setattr(training.loss, "moments", spoilt)
+    monkeypatch.setattr(torch.optim, "AdamW", lambda *a, **k: optimisers.append(adam(*a, **k)) or optimisers[0])
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: 0.0)
+    with pytest.raises(training.DivergenceError, match=r"in epoch 3, from step 3 of 8 on, at learning rate") as caught:
+        fit(build(), schedule=schedule, precision="bfloat16")
+    assert caught.value.epoch == 3 and f"learning rate {rates[2 * 8 + 2]:.2g}; try" in str(caught.value)
+    assert str(caught.value).endswith("or precision float32")
 
 
 def test_the_published_schedule_climbs_500_batches_and_falls_500():
@@ -156,3 +175,24 @@ def test_training_sees_every_symmetry_and_validation_none(monkeypatch):
     fit(build(), train=(maps, theta.expand(64, 2).contiguous()), valid=(maps, theta.expand(64, 2)), epochs=2)
     assert len(torch.unique(torch.cat(seen[True]), dim=0)) == 8
     assert torch.equal(torch.unique(torch.cat(seen[False]), dim=0), maps[:1])
+
+
+def test_augmentation_can_be_left_out_or_be_rotations_alone(monkeypatch):
+    """The first release drew its flips with randint(0, 1), which is always 0: its maps were never mirrored."""
+    seen = []
+    forward = training._forward
+
+    def spy(net, maps, precision):
+        if net.training:
+            seen.append(maps.detach().clone())
+        return forward(net, maps, precision)
+
+    monkeypatch.setattr(training, "_forward", spy)
+    maps, theta = toy(1)
+    maps = torch.randn_like(maps).expand(64, SIZE, SIZE).contiguous()
+    part = (maps, theta.expand(64, 2).contiguous())
+    for symmetries, wanted in ((range(1), maps[:1]), (range(4), [torch.rot90(maps[0], k) for k in range(4)])):
+        seen.clear()
+        fit(build(), train=part, valid=part, epochs=2, symmetries=symmetries)
+        views = torch.unique(torch.cat(seen), dim=0)
+        assert torch.equal(views, torch.unique(torch.stack(list(wanted)), dim=0))

@@ -1,8 +1,8 @@
 """``python -m camelsight paper`` (or ``maps``): what will run and for how long, the run itself, and its results.
 
 The work is done by ``dvc repro``. Before that, the chains cut -> tune -> train -> evaluate of all cases, attribute for
-those that attribute.cases names, sanity for the uncut ones, and universe, which do not depend on one another, are run
-by several DVC processes at a time.
+those that attribute.cases names, sanity for the uncut ones, universe and further suites, which do not depend on one
+another, are run by several DVC processes at a time; then, in the same way, the experiments on robustness.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from camelsight import cli, dataset, params, paths, release, store
 
 DVC = [sys.executable, "-m", "dvc"]
 CHAIN = ("cut", "tune", "train", "evaluate")
-PARALLEL = (*CHAIN, "attribute", "sanity", "universe")
+PARALLEL = (*CHAIN, "attribute", "sanity", "universe", "further", *params.EXPERIMENTS)
 PROCESS_BYTES = 1.5e9  # of one process without its maps
 START_SECONDS = 3  # of a stage, before and after its own work
 
@@ -37,12 +37,14 @@ def main():
         command.add_argument(
             "--json", action="store_true", help="print what was done as JSON; the rest to standard error"
         )
+    paper.add_argument("--full", action="store_true", help=f"write every experiment on robustness into {paths.PARAMS}")
     paper.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
     arguments = parser.parse_args()
     if arguments.command == "maps":
         cli.guard(lambda: say(make_maps, arguments.json, arguments.profile), prefix="maps")
     else:
-        cli.guard(lambda: say(make_paper, arguments.json, arguments.profile, arguments.jobs), prefix="paper")
+        choice = arguments.profile, arguments.jobs, arguments.full
+        cli.guard(lambda: say(make_paper, arguments.json, *choice), prefix="paper")
 
 
 def say(make, json, *arguments):
@@ -67,8 +69,8 @@ def make_maps(profile=None):
     return {"profile": loaded.profile, "ran": pending, "maps": [str(paths.maps(suite)) for suite in loaded.suites]}
 
 
-def make_paper(profile=None, jobs=None):
-    loaded = begin(profile)
+def make_paper(profile=None, jobs=None, full=False):
+    loaded = begin(profile, full)
     jobs = default_jobs(loaded) if jobs is None else jobs
     if jobs < 1:
         raise ValueError(f"expected --jobs of at least 1, got {jobs}")
@@ -79,6 +81,7 @@ def make_paper(profile=None, jobs=None):
         if "maps" in pending:
             _dvc("repro", "--quiet", "--single-item", "maps")
         run_chains(chains(loaded, pending), jobs, loaded)
+        run_chains(experiments(pending), jobs, loaded, "robustness")
     if pending:
         _dvc("repro", "--quiet")
     seconds = time.monotonic() - start
@@ -87,10 +90,13 @@ def make_paper(profile=None, jobs=None):
     return {"profile": loaded.profile, "ran": list(pending), "seconds": round(seconds, 1)} | results
 
 
-def begin(profile):
+def begin(profile, full=False):
     """The params of ``profile``, or of the active one, with what they have no use for out of the way."""
     if profile:
         activate(profile)
+    if full:
+        params.load(paths.PARAMS)
+        store.write_text(paths.PARAMS, params.with_everything(paths.PARAMS.read_text()))
     loaded = params.load(paths.PARAMS)
     prune(loaded)
     release.unlink_replaced(loaded)
@@ -101,6 +107,7 @@ def activate(profile):
     """Make ``profiles/<profile>.yaml`` the active ``params.yaml``; own changes to the latter are kept beside it."""
     wanted = paths.profile(profile).read_bytes()
     known = [path.read_bytes() for path in paths.PROFILES.glob("*.yaml")]
+    known += [params.with_everything(text.decode()).encode() for text in known]
     if paths.PARAMS.exists() and paths.PARAMS.read_bytes() not in known:
         backup = paths.PARAMS.with_suffix(".yaml.bak")
         while backup.exists():
@@ -113,7 +120,8 @@ def activate(profile):
 
 def prune(loaded):
     """Remove the results of suites and cases that ``params.yaml`` no longer has: DVC sees folders as a whole."""
-    wanted = {paths.CUTS: loaded.cases, paths.EVALUATIONS: loaded.cases, paths.ATTRIBUTIONS: loaded.attribute.cases}
+    wanted = {paths.CUTS: loaded.cases, paths.TRIALS: loaded.cases, paths.EVALUATIONS: loaded.cases}
+    wanted[paths.ATTRIBUTIONS] = loaded.attribute.cases
     for folder, cases in wanted.items():
         for path in folder.glob("*/*"):
             if path.parent.name not in loaded.suites or path.stem not in cases:
@@ -121,6 +129,15 @@ def prune(loaded):
     for path in paths.SANITY.glob("*"):
         if path.stem not in loaded.suites:
             path.unlink()
+    more = loaded.robustness.suites
+    for path in (paths.ROBUSTNESS / "inputs").glob("*/*"):
+        here = path.stem in loaded.suites and path.parent.name in loaded.cases
+        if not here and path not in [paths.robustness_input(suite, "original") for suite in more]:
+            path.unlink()
+    for stage in params.EXPERIMENTS:
+        for path in (paths.ROBUSTNESS / stage).glob("*"):
+            if path.stem not in getattr(loaded.robustness, stage):
+                path.unlink()
 
 
 def default_jobs(loaded):
@@ -160,7 +177,8 @@ def out_of_date(describe=lambda stage, pending_upstream: None):
 
 def chains(loaded, pending):
     """(name, targets) of the universe, and of every suite and case, with something to do."""
-    everything = {"universe": ["universe"]}
+    further = {f"further@{suite}": [f"further@{suite}"] for suite in loaded.robustness.suites}
+    everything = {"universe": ["universe"], **further}
     for case in loaded.cases:
         for suite in loaded.suites:
             key = f"{suite}-{case}"
@@ -171,6 +189,11 @@ def chains(loaded, pending):
                 everything[key].append(f"sanity@{suite}")
     wanted = {key: [target for target in targets if target in pending] for key, targets in everything.items()}
     return [(key, targets) for key, targets in wanted.items() if targets]
+
+
+def experiments(pending):
+    """(name, targets) of the experiments on robustness that have something to do."""
+    return [(stage, [stage]) for stage in pending if stage.partition("@")[0] in params.EXPERIMENTS]
 
 
 def forecast(loaded, pending, jobs):
@@ -207,13 +230,13 @@ def announce(loaded, pending, jobs):
     )
 
 
-def run_chains(queue, jobs, loaded):
+def run_chains(queue, jobs, loaded, what="train and evaluate"):
     """Run the chains in ``jobs`` DVC processes; what they print goes to ``runs/logs``."""
     queue, running = list(queue), {}
     if not queue:
         return
     paths.LOGS.mkdir(parents=True, exist_ok=True)
-    with cli.progress(len(queue), "train and evaluate", "case") as bar, _ending(running):
+    with cli.progress(len(queue), what, "case") as bar, _ending(running):
         while queue or running:
             while queue and len(running) < jobs:
                 key, targets = queue.pop(0)
@@ -258,6 +281,8 @@ def _reason(log):
 def _summary(key, loaded):
     if key == "universe":
         return f"  {key}: power spectra and pixel statistics are in {paths.UNIVERSE}"
+    if "@" in key:
+        return f"  {key}: done"
     suite = next(suite for suite in loaded.suites if key.startswith(f"{suite}-"))
     r2 = store.read_json(paths.metrics(suite, key.removeprefix(f"{suite}-")))["metrics"]["r2"]
     return f"  {key}: R² {r2['omega_m'][0]:.3f} (omega_m), {r2['sigma_8'][0]:.3f} (sigma_8)"
@@ -266,7 +291,7 @@ def _summary(key, loaded):
 def report(loaded, pending, seconds):
     if pending:
         print(f"Done in {seconds / 60:.1f} min.")
-    figures = len(list(paths.FIGURES.glob("*.pdf")))
+    figures = len(list(paths.FIGURES.rglob("*.pdf")))
     print(f"  PDF      {paths.PDF}")
     print(f"  tables   {paths.TABLES}/ (r2.csv, r2.md, r2.tex)")
     print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")

@@ -149,7 +149,9 @@ def timing_key(name, arguments):
 
 def _timed(main, name, arguments):
     loaded = params.load(paths.PARAMS)
-    for key, known in (("suite", loaded.suites), ("case", loaded.cases)):
+    suites = loaded.robustness.suites if name == "further" else loaded.suites
+    experiments = params.EXPERIMENTS.get(name, ())
+    for key, known in (("suite", suites), ("case", loaded.cases), ("experiment", experiments)):
         if key in arguments and arguments[key] not in known:
             raise ValueError(f"expected a {key} among {', '.join(known)} ({paths.PARAMS}), got {arguments[key]!r}")
     torch.set_num_threads(loaded.threads)

@@ -23,7 +23,7 @@ MIN_SHARED_MEMORY = 1e6  # of the locks of a process pool
 ADAM_COPIES = 4  # weights in a checkpoint: current, best, and two moments
 OTHER_RESULTS = 2e8  # figures, tables, the PDF, logs
 WRITTEN = (".", ".dvc", "data", "figures", "paper", "profiles", "results", "runs")
-RWLOCK = Path(".dvc/tmp/rwlock")
+RWLOCK, RECORD = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
 CONTAINER = Path(".dvc/container.lock")  # code/container.sh leaves it
 
 
@@ -44,6 +44,7 @@ class Facts:
     disk: float = None
     unwritable: tuple = ()
     locks: tuple = ()  # (process id, command, state: running, reused, gone, or unreadable)
+    record: bool = True  # dvc.lock, which DVC does not write in one go, is whole
     container: bool = False
 
 
@@ -163,6 +164,9 @@ def _writing(facts):
 
 def _locks(facts):
     fix = f"rm {RWLOCK}"
+    if not facts.record:
+        fix = f"git checkout {RECORD}, or rm {RECORD}; what was made before is then taken from .dvc/cache"
+        return Check("locks", FAIL, f"{RECORD} is cut off: DVC was killed while it wrote it", fix)
     by_state = {state: (pid, command) for pid, command, state in facts.locks}
     if "unreadable" in by_state:
         return Check("locks", FAIL, f"{RWLOCK} cannot be read: a run was cut off", fix)
@@ -233,6 +237,7 @@ def probe():
         "shared_memory": shutil.disk_usage("/dev/shm").free if os.access("/dev/shm", os.W_OK) else 0,
         "unwritable": tuple(_unwritable([*WRITTEN, tempfile.gettempdir()])),
         "locks": tuple(_locks_held(RWLOCK)),
+        "record": _is_whole(RECORD),
         "container": CONTAINER.exists(),
     }
     if torch:
@@ -330,6 +335,16 @@ def _locks_held(path, processes=Path("/proc")):
             yield pid, command, "gone"  # DVC itself sees that, and goes on
         else:
             yield pid, command, "running" if b"dvc" in line.read_bytes() else "reused"
+
+
+def _is_whole(path):
+    """Whether a YAML file is not there, or ends where it should, as far as can be told without YAML."""
+    if (yaml := _import("yaml")) is None or not path.exists():
+        return True
+    try:
+        return isinstance(yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)), dict)
+    except yaml.YAMLError:
+        return False
 
 
 def main():

@@ -4,6 +4,7 @@ PyYAML reads ``1e-3`` as a string, ruamel as a float; numbers are cast here, so 
 """
 
 import difflib
+import re
 import typing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -11,8 +12,16 @@ from pathlib import Path
 import yaml
 
 from camelsight import cases, paths, theta
+from camelsight.universe import cmd
 
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
+EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
+    "transfer": (
+        "suites", "smoothing", "probes", "leakage", "simulations", "normalisation", "augmentation", "seeds"
+    ),
+    "baseline": ("network", "histogram", "likelihood"),
+}  # fmt: skip
+FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,8 @@ class Hyperparameters:
 class Tune:
     trials: int  # 0: no search, `start` is what the networks are trained with
     epochs: int
+    pruner: str  # "halving": stop early what is behind others after as many epochs; "none"
+    workers: int  # processes that share the search; with more than one, trials are not the same from run to run
     start: dict[str, Hyperparameters]  # by case; the first trial, the others are drawn by TPE from the ranges
     max_lr: tuple[float, float]
     weight_decay: tuple[float, float]
@@ -80,10 +91,11 @@ class Tune:
         _check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
         _check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
         _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
+        _check(self.pruner in ("halving", "none"), "tune.pruner", "halving or none", self.pruner)
+        _check(self.workers >= 1, "tune.workers", "at least 1", self.workers)
         for name in ("max_lr", "weight_decay", "dropout", "hidden"):
             low, high = getattr(self, name)
-            positive = low > 0 or (name == "dropout" and low == 0)
-            _check(positive and low <= high, f"tune.{name}", "two positive numbers, the lower first", [low, high])
+            _check_range(f"tune.{name}", low, high, may_be_zero=name == "dropout")
             for case, values in self.start.items():
                 cases.parse(case)
                 value, within = getattr(values, name), f"a value within tune.{name} = {[low, high]}"
@@ -164,6 +176,69 @@ class Sanity:
 
 
 @dataclass(frozen=True)
+class Robustness:
+    transfer: tuple[str, ...]  # experiments of the stage that are run
+    baseline: tuple[str, ...]
+    suites: tuple[str, ...]  # made for transfer@suites alone, uncut
+    smoothing: tuple[float, ...]  # widths in pixels
+    cuts: tuple[str, ...]  # cases that the probes show to the network of the uncut maps
+    seeds: int  # networks trained from other seeds
+    curve_epochs: int  # of the learning curves, each counted in as many maps as the training set has
+
+    def __post_init__(self):
+        for stage, known in EXPERIMENTS.items():
+            asked = getattr(self, stage)
+            good = len(set(asked)) == len(asked) and set(asked) <= set(known)
+            _check(good, f"robustness.{stage}", f"some of {', '.join(known)}, each once", list(asked))
+        for suite in self.suites:
+            theta.hydro_suite(suite)
+        for case in self.cuts:
+            cases.parse(case)
+        for width in self.smoothing:
+            _check(width > 0, "robustness.smoothing", "widths above 0 pixels", width)
+        for name in ("seeds", "curve_epochs"):
+            _check(getattr(self, name) >= 1, f"robustness.{name}", "at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Emulator:
+    epochs: int
+    max_lr: float
+    weight_decay: float
+
+    def __post_init__(self):
+        _check(self.epochs >= 1, "rivals.emulator.epochs", "at least 1", self.epochs)
+        _check(self.max_lr > 0, "rivals.emulator.max_lr", "above 0", self.max_lr)
+        _check(self.weight_decay >= 0, "rivals.emulator.weight_decay", "at least 0", self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    trials: int  # of the networks on the spectrum; the first is in the middle of the ranges
+    epochs: int
+    layers: tuple[int, int]
+    hidden: tuple[int, int]
+    max_lr: tuple[float, float]
+    weight_decay: tuple[float, float]
+    dropout: tuple[float, float]
+    emulator: Emulator
+    maps: int  # of each test simulation whose posterior is sampled
+    walkers: int
+    steps: int  # at most
+    lengths: int  # autocorrelation times after which a chain ends
+
+    def __post_init__(self):
+        for name in ("trials", "epochs", "steps", "lengths"):
+            _check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
+        _check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
+        enough = self.walkers >= 4 * len(theta.NAMES) and self.walkers % 2 == 0
+        _check(enough, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)}", self.walkers)
+        for name in ("layers", "hidden", "max_lr", "weight_decay", "dropout"):
+            _check_range(f"rivals.{name}", *getattr(self, name), may_be_zero=name == "dropout")
+        _check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))
+
+
+@dataclass(frozen=True)
 class Seconds:
     """What one item of each stage took where the profile was measured; for the forecast alone."""
 
@@ -175,6 +250,9 @@ class Seconds:
     evaluate: float
     attribute: float
     sanity: float
+    further: float
+    transfer: float
+    baseline: float
     tabulate: float
     figures: float
     paper: float
@@ -185,6 +263,7 @@ class Params:
     profile: str
     seed: int
     threads: int  # of one process on CPU; fixed, because results depend on it in the last bit
+    checkpoint: float  # seconds of training that a killed process may lose; results do not depend on it
     suites: tuple[str, ...]
     cases: tuple[str, ...]
     maps: Maps
@@ -194,10 +273,13 @@ class Params:
     evaluate: Evaluate
     attribute: Attribute
     sanity: Sanity
+    robustness: Robustness
+    rivals: Rivals
     seconds: Seconds
 
     def __post_init__(self):
         _check(self.threads >= 1, "threads", "at least 1", self.threads)
+        _check(self.checkpoint >= 0, "checkpoint", "at least 0", self.checkpoint)
         for name in ("suites", "cases"):
             values = getattr(self, name)
             _check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
@@ -209,6 +291,9 @@ class Params:
         asked = self.attribute.cases
         good = "original" in asked and len(set(asked)) == len(asked) and set(asked) <= set(self.cases)
         _check(good, "attribute.cases", f"some of {', '.join(self.cases)}, original among them", list(asked))
+        more = self.robustness.suites
+        good = len(set(more)) == len(more) and not set(more) & set(self.suites)
+        _check(good, "robustness.suites", f"suites other than {', '.join(self.suites)}", list(more))
 
 
 def load(path="params.yaml"):
@@ -221,9 +306,25 @@ def load(path="params.yaml"):
         raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
 
 
+def with_everything(text):
+    """The text of a params.yaml in which every experiment on robustness is switched on, all else as it is."""
+    suites = _build(Params, yaml.safe_load(text), "").suites
+    wanted = EXPERIMENTS | {"suites": [suite for suite in FURTHER_SUITES if suite not in suites]}
+    start = text.index("\nrobustness:")
+    head, block = text[:start], text[start:]
+    for key, values in wanted.items():
+        block = re.sub(rf"(?m)^(  {key}:) *\[[^\]]*\]", rf"\1 [{', '.join(values)}]", block, count=1)
+    return head + block
+
+
 def _check(condition, key, expected, got):
     if not condition:
         raise ValueError(f"{key}: expected {expected}, got {got!r}")
+
+
+def _check_range(key, low, high, *, may_be_zero):
+    positive = low > 0 or (may_be_zero and low == 0)
+    _check(positive and low <= high, key, "two positive numbers, the lower first", [low, high])
 
 
 def _build(cls, raw, prefix):

@@ -14,12 +14,12 @@ MISSING = ("deleted", "not in cache")  # what DVC says of a file that is not the
 SHOWN = 3  # reasons of a stage in the text, beside the stages upstream
 
 
-def plan(profile=None, jobs=None):
+def plan(profile=None, jobs=None, full=False):
     """The record that ``--json`` prints: profile, jobs, seconds, and each stage with its seconds and its reasons.
 
     Of a file of the real maps that was replaced in its own folder only the run itself takes notice.
     """
-    with _in_place_of_params(profile):
+    with _in_place_of_params(profile, full):
         loaded = params.load(paths.PARAMS)
         jobs = command.default_jobs(loaded) if jobs is None else jobs
         pending = command.out_of_date(_reasons)
@@ -31,15 +31,18 @@ def plan(profile=None, jobs=None):
 
 
 @contextlib.contextmanager
-def _in_place_of_params(profile):
-    """Inside, the working folder looks like this one with the params of ``profile``; the real one is left alone."""
-    if profile is None:
+def _in_place_of_params(profile, full):
+    """Inside, the working folder looks like this one with the params that the run would take; this one is left."""
+    if profile is None and not full:
         yield
         return
-    wanted, known = paths.profile(profile).resolve(), os.environ.get("DVC_SITE_CACHE_DIR")
+    wanted = (paths.profile(profile) if profile else paths.PARAMS).read_text()
+    known = os.environ.get("DVC_SITE_CACHE_DIR")
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
         for path in Path().resolve().iterdir():
-            Path(folder, path.name).symlink_to(wanted if path.name == paths.PARAMS.name else path)
+            if path.name != paths.PARAMS.name:
+                Path(folder, path.name).symlink_to(path)
+        Path(folder, paths.PARAMS).write_text(params.with_everything(wanted) if full else wanted)
         os.environ["DVC_SITE_CACHE_DIR"] = cache
         try:
             with contextlib.chdir(folder):
@@ -122,10 +125,11 @@ def _duration(seconds):
 def main():
     parser = argparse.ArgumentParser(prog="python -m camelsight.plan", description=__doc__)
     parser.add_argument("--profile", help=f"as if {paths.PROFILES}/PROFILE.yaml were {paths.PARAMS}")
+    parser.add_argument("--full", action="store_true", help="with every experiment on robustness")
     parser.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
-    record = plan(arguments.profile, arguments.jobs)
+    record = plan(arguments.profile, arguments.jobs, arguments.full)
     if arguments.json:
         cli.print_json(record)
     else:

@@ -17,8 +17,8 @@ MASS_TOLERANCE = 0.05  # of a simulation's mean density against its omega_m; row
 BY_HAND = "copied"  # the source of a file that was not fetched
 
 
-def adopt(params):
-    """Fetch what ``maps.folder`` lacks, examine everything, pin it, and link it into place.
+def adopt(params, target=paths.MAPS):
+    """Fetch what ``maps.folder`` lacks, examine everything, pin it, and link it into ``target``.
 
     A folder on another disk is linked by name. ValueError in one line for the first file that is not as it should be.
     """
@@ -31,14 +31,14 @@ def adopt(params):
             path = store.find(folder, suite)[kind]
             if path is None:
                 path, source = _fetch(params, suite, kind, pins)
-            record = examine(path, suite, params.maps, linked.get(paths.parameters(suite)), pins)
+            record = examine(path, suite, params.maps, linked.get(paths.parameters(suite, target)), pins)
             if record["wrong"]:
                 raise ValueError(record["wrong"][0])
             if path.name not in pins:
                 write_pins(lock, pins | {path.name: (record["sha256"], record["bytes"], source)})
-            linked[(paths.parameters, paths.maps)[kind](suite)] = path
-    for target, path in linked.items():
-        store.link(path, target)
+            linked[(paths.parameters, paths.maps)[kind](suite, target)] = path
+    for place, path in linked.items():
+        store.link(path, place)
 
 
 def unlink_replaced(params):

@@ -1,15 +1,19 @@
 """Reading and writing files. What is written appears whole or not at all."""
 
 import contextlib
+import copy
 import dataclasses
 import errno
+import fcntl
 import hashlib
 import io
 import json
 import mmap
 import os
 import shutil
+import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
@@ -81,14 +85,93 @@ def read_weights(path, network):
 
 
 def write_checkpoint(path, state):
+    """``state`` in ``path``, sealed with its digest; what was there before stays beside it."""
     buffer = io.BytesIO()  # torch.save itself does not say when a disk is full
     torch.save(state, buffer)
-    write_bytes(path, buffer.getvalue())
+    data, new = buffer.getvalue(), Path(path).with_suffix(".new")
+    write_bytes(new, hashlib.sha256(data).digest() + data)
+    if Path(path).exists():
+        os.replace(path, _previous(path))
+    os.replace(new, path)
 
 
 def read_checkpoint(path, device):
-    """The state last written to ``path``, or None where there is none."""
-    return torch.load(path, map_location=device, weights_only=True) if Path(path).exists() else None
+    """The state last written to ``path``, or None where there is none.
+
+    A damaged file is set aside with a line on standard error, and the one before it is read.
+    """
+    for place in (Path(path), _previous(path)):
+        if not place.exists():
+            continue
+        data = place.read_bytes()
+        if hashlib.sha256(data[32:]).digest() == data[:32]:
+            return torch.load(io.BytesIO(data[32:]), map_location=device, weights_only=True)
+        aside = place.with_name(f"{place.name}.damaged")
+        os.replace(place, aside)
+        print(f"{place} is damaged and now called {aside.name}; the one before it is used, if any", file=sys.stderr)
+    return None
+
+
+def remove_checkpoint(path):
+    """Forget what is in ``path``, and what killed processes left half-written."""
+    new = Path(path).with_suffix(".new")
+    for place in (path, _previous(path), new, *new.parent.glob(f".{new.name}.*")):
+        Path(place).unlink(missing_ok=True)
+
+
+def _previous(path):
+    return Path(path).with_suffix(".previous")
+
+
+class Checkpoint:
+    """Unfinished work that survives: on disk at least every ``seconds``, and at once when the block is interrupted."""
+
+    def __init__(self, path, device, seconds):
+        """``state`` is what an earlier attempt left in ``path``, or None."""
+        self.path, self.seconds = path, seconds
+        self.state = read_checkpoint(path, device)
+        self._unsaved, self._written = None, time.monotonic()
+
+    def keep(self, state):
+        """Remember ``state``, of which the tensors may change later."""
+        if time.monotonic() - self._written < self.seconds:
+            self._unsaved = copy.deepcopy(state)
+        else:
+            self._unsaved = state
+            self._write()
+
+    def _write(self):
+        write_checkpoint(self.path, self._unsaved)
+        self._unsaved, self._written = None, time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is not None and self._unsaved is not None:
+            self._write()
+
+    def remove(self):
+        self._unsaved = None
+        remove_checkpoint(self.path)
+
+
+@contextlib.contextmanager
+def claim(path, wait=False):
+    """Whether ``path`` has been got for this process while the block lasts; ``wait`` until it has.
+
+    The kernel lets go of what a process held when it ends, however it ends.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            mine = True
+        except BlockingIOError:
+            mine = False
+        except OSError as error:
+            raise OSError(f"expected a file system with locks for {path}, got: {error}; put runs/ on another") from None
+        yield mine
 
 
 def link(source, target):
@@ -122,7 +205,7 @@ def digest(*values):
 
 def code_digest():
     """sha256 of this package's source."""
-    files = sorted(Path(__file__).parent.rglob("*.py"))
+    files = sorted(path for kind in ("*.py", "*.cpp") for path in Path(__file__).parent.rglob(kind))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

@@ -67,3 +67,16 @@ def denormalise_sigma(sigma, suite):
     """Normalised standard deviations ``(..., 6)`` to physical units."""
     low, high = ranges(suite)
     return sigma * (high - low)
+
+
+def to_prior(theta, suite):
+    """Physical ``(..., 6)`` parameters to the unit cube that CAMELS drew them from: the A's in their logarithm."""
+    low, high = ranges(suite)
+    return np.where(LOG_UNIFORM, np.log(theta / low) / np.log(high / low), normalise(theta, suite))
+
+
+def from_prior(unit, suite):
+    """The inverse of ``to_prior``."""
+    low, high = ranges(suite)
+    log_low, log_high = np.log(low), np.log(high)
+    return np.where(LOG_UNIFORM, np.exp(log_low + unit * (log_high - log_low)), low + unit * (high - low))

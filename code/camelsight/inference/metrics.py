@@ -29,8 +29,9 @@ def summary(truth, mean, sigma, simulation, *, generator=None, resamples=RESAMPL
 
     ``truth``, ``mean`` and ``sigma`` are ``(N, P)`` in physical units, ``simulation`` ``(N,)``. Metrics: r2, rmse,
     relative_error (mean of |truth - mean| / truth), rms_relative_error, mean_sigma, chi2 (mean of
-    (truth - mean)^2 / sigma^2), coverage_68 and coverage_95 (share of maps within the Gaussian interval). Without a
-    NumPy ``generator`` the resamples are those of seed 1.
+    (truth - mean)^2 / sigma^2), coverage_68 and coverage_95 (share of maps within the Gaussian interval), bias (mean of
+    mean - truth) and bias_slope (of the line that fits mean - truth against truth best). Without a NumPy ``generator``
+    the resamples are those of seed 1.
     """
     generator = np.random.default_rng(1) if generator is None else generator
     truth, mean, sigma = (np.asarray(values, dtype=np.float64) for values in (truth, mean, sigma))
@@ -73,6 +74,8 @@ def _sums_per_simulation(truth, mean, sigma, group):
         "n": np.ones_like(truth),
         "truth": centred,
         "truth_squared": np.square(centred),
+        "residual": residual,
+        "residual_truth": residual * centred,
         "residual_squared": np.square(residual),
         "relative": np.abs(residual) / np.abs(truth),
         "relative_squared": np.square(residual / truth),
@@ -92,12 +95,15 @@ def _from_sums(sums):
     n = sums["n"]
     with np.errstate(divide="ignore", invalid="ignore"):
         scatter = sums["truth_squared"] - np.square(sums["truth"]) / n
+        scatter = np.where(scatter > ROUNDING * sums["truth_squared"], scatter, np.nan)
         return {
-            "r2": np.where(scatter > ROUNDING * sums["truth_squared"], 1 - sums["residual_squared"] / scatter, np.nan),
+            "r2": 1 - sums["residual_squared"] / scatter,
             "rmse": np.sqrt(sums["residual_squared"] / n),
             "relative_error": sums["relative"] / n,
             "rms_relative_error": np.sqrt(sums["relative_squared"] / n),
             "mean_sigma": sums["sigma"] / n,
             "chi2": sums["chi2"] / n,
             **{name: sums[name] / n for name in COVERAGE},
+            "bias": -sums["residual"] / n,
+            "bias_slope": -(sums["residual_truth"] - sums["residual"] * sums["truth"] / n) / scatter,
         }

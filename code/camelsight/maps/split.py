@@ -30,3 +30,12 @@ def by_simulation(n_simulations, *, seed=1, fractions=(0.9, 0.05, 0.05)):
 def map_indices(simulations, per_simulation=MAPS_PER_SIMULATION):
     """The indices of the maps of ``simulations``, in their order."""
     return (np.asarray(simulations)[:, None] * per_simulation + np.arange(per_simulation)).reshape(-1)
+
+
+def at_random(n_maps, n_held, generator):
+    """``{"train", "valid", "test"}`` of map indices, ``n_held`` in each of the latter two, whatever their simulation.
+
+    The mistake to learn from: maps of one simulation stand on both sides. ``generator`` is NumPy's.
+    """
+    order = generator.permutation(n_maps)
+    return {"train": order[2 * n_held :], "valid": order[n_held : 2 * n_held], "test": order[:n_held]}

@@ -59,7 +59,7 @@ def main(params, suite, case):
             "settings": settings,
         },
     )
-    checkpoint.unlink(missing_ok=True)
+    store.remove_checkpoint(checkpoint)
 
 
 def _attributions(params, suite, case, net, part, record, checkpoint):

@@ -5,13 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from tabulate import tabulate
 
-from camelsight import cases, cli, dataset, networks, paths, seeding, store, theta
+from camelsight import cases, cli, dataset, networks, paths, store, theta
 from camelsight import params as parameters_file
-from camelsight.inference import metrics, network, training
-from camelsight.maps import scaling
+from camelsight.inference import metrics, network
 from camelsight.universe import cmd
 
 RELEASED_SPLIT = parameters_file.Split(seed=1, fractions=(0.9, 0.05, 0.05))
@@ -20,7 +18,7 @@ RELEASED_SPLIT = parameters_file.Split(seed=1, fractions=(0.9, 0.05, 0.05))
 def main(params, suite, case):
     net, hyperparameters = networks.trained(params, suite, case)
     part = dataset.load(params, suite, case, ("test",))["test"]
-    predictions = predict(net, part, suite, params.evaluate.views)
+    predictions = networks.predict(net, part, suite, params.evaluate.views)
     store.write_arrays(paths.predictions(suite, case), **predictions)
     store.write_predictions(
         paths.predictions_text(suite, case), *(predictions[key] for key in ("truth", "mean", "sigma"))
@@ -34,53 +32,17 @@ def main(params, suite, case):
         "hyperparameters": hyperparameters,
         "n_parameters": network.count_parameters(net),
         "layers": net.describe(),
-        "metrics": measure(predictions, seeding.numpy_generator(params.seed, suite, case, "bootstrap"), params),
+        "metrics": networks.measure(predictions, networks.bootstrap(params, suite, case), params),
     }
     store.write_json(paths.metrics(suite, case), record)
-
-
-def predict(net, part, suite, views):
-    """index, simulation, truth, mean and sigma of the maps of ``part``, in physical units, as a dict of arrays."""
-    net, maps = net.to(cli.device()), part.maps.to(cli.device())
-    groups = range(1 if views == "1" else scaling.SYMMETRIES)
-    table = scaling.symmetry_table(maps.shape[-1], maps.device)
-    seen = [_view(net, maps, group, table) for group in groups]
-    mean, sigma = (torch.stack(view, dim=1).double().cpu().numpy() for view in zip(*seen, strict=True))  # (N, views, P)
-    rows = {"index": part.index, "simulation": part.simulation, "truth": part.parameters}
-    if views == "8":  # a view is a row
-        rows = {name: np.repeat(array, scaling.SYMMETRIES, axis=0) for name, array in rows.items()}
-        mean, sigma = (array.reshape(-1, array.shape[-1]) for array in (mean, sigma))
-    else:
-        mean, sigma = mean.mean(1), sigma.mean(1)
-    return rows | {"mean": theta.denormalise(mean, suite), "sigma": theta.denormalise_sigma(sigma, suite)}
-
-
-def _view(net, maps, group, table):
-    """Normalised means and sigmas of the maps under one symmetry, which is applied batch by batch."""
-    batches = maps.split(training.PREDICT_BATCH)
-    turned = (
-        scaling.transform(batch, torch.full((len(batch),), group, device=maps.device), table) for batch in batches
-    )
-    return [torch.cat(part) for part in zip(*(training.predict(net, batch) for batch in turned), strict=True)]
-
-
-def measure(predictions, generator=None, params=None):
-    """``{metric: {parameter: [value, low, high]}}`` of what ``predict`` returns."""
-    truth, mean, sigma = (predictions[key] for key in ("truth", "mean", "sigma"))
-    resamples = params.evaluate.resamples if params else metrics.RESAMPLES
-    summary = metrics.summary(truth, mean, sigma, predictions["simulation"], generator=generator, resamples=resamples)
-    names = theta.NAMES[: truth.shape[1]]
-    return {
-        metric: {name: values for name, *values in zip(names, *triple, strict=True)}
-        for metric, triple in summary.items()
-    }
+    store.write_json(paths.robustness_input(suite, case), {"weights": record["weights"]})
 
 
 def evaluate_file(predictions, *, json=False):
     """Evaluate a file of predictions in the text format of CMD's benchmark, six parameters or two, from anywhere."""
     truth, mean, sigma = store.read_predictions(predictions)
     simulation, mapping = metrics.group_by_truth(truth)
-    measured = measure({"truth": truth, "mean": mean, "sigma": sigma, "simulation": simulation})
+    measured = networks.measure({"truth": truth, "mean": mean, "sigma": sigma, "simulation": simulation})
     _report({"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}, json)
 
 
@@ -106,7 +68,7 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
     with cli.progress(params.maps.simulations, f"read {suite} {case}", "sim") as bar:
         record, _ = dataset.survey(params, suite, case, folder=folder, on_simulation=bar.update)
     part = dataset.load(params, suite, case, ("test",), record=record, folder=folder)["test"]
-    predictions = predict(net, part, suite, "8")
+    predictions = networks.predict(net, part, suite, "8")
     report = {
         "file": weights,
         "rows": len(predictions["truth"]),
@@ -116,7 +78,7 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
         "maps": params.maps.source,
         "hidden": net.hidden,
         "weights": store.tensor_digest(net.state_dict()),
-        "metrics": measure(predictions),
+        "metrics": networks.measure(predictions),
         "published": store.read_published(suite, case) if real else {},
     }
     _report(report, json)

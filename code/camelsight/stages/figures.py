@@ -6,7 +6,7 @@ import numpy as np
 
 from camelsight import cases, cli, paths, store, theta
 from camelsight.interpretation import attribution
-from camelsight.report import plotting
+from camelsight.report import plotting, plotting_rivals, plotting_robustness, rivals, robustness
 from camelsight.universe import cmd
 
 DPI = 200
@@ -67,6 +67,66 @@ def main(params):
     for name, figure in figures.items():
         for ending in ("pdf", "png"):
             _save(figure, paths.figure(name, ending))
+    paths.ROBUSTNESS_FIGURES.mkdir(parents=True, exist_ok=True)
+    for name, figure in (_transfer(params) | _baseline(params)).items():
+        for ending in ("pdf", "png"):
+            _save(figure, paths.robustness_figure(name, ending))
+
+
+def _transfer(params):
+    """The figures of the experiments of stage transfer that were run."""
+    records = {name: store.read_json(paths.experiment("transfer", name)) for name in params.robustness.transfer}
+    arrays = {name: store.read_arrays(paths.experiment_arrays("transfer", name)) for name in records}
+    figures = {}
+    if "suites" in records:
+        suites = records["suites"]["suites"]
+        predictions = {
+            (train, test): {key: arrays["suites"][f"{train}.{test}.{key}"] for key in ("truth", "mean", "sigma")}
+            for train in suites
+            for test in suites
+        }
+        for name in theta.COSMOLOGICAL:
+            figures[f"transfer_{name}"] = plotting_robustness.transfer(suites, predictions, name)
+        first, partner = params.suites[0], f"Nbody_{theta.hydro_suite(params.suites[0])}"
+        if first != partner and partner in suites:
+            pairs = {pair: predictions[pair] for pair in ((partner, first), (first, partner))}
+            figures["crossed"] = plotting_robustness.crossed(pairs)
+    if "smoothing" in records:
+        figures["smoothing"] = plotting_robustness.smoothing(records["smoothing"]["rows"])
+    if "probes" in records:
+        panels = {name.removeprefix("map."): values for name, values in arrays["probes"].items()}
+        figures["probes"] = plotting_robustness.probes(panels)
+    studies = {study: records[study] for study in robustness.STUDIES if study in records}
+    if studies:
+        curves = studies.pop("simulations", {"rows": []})["rows"]
+        figures["generalisation"] = plotting_robustness.generalisation(robustness.settings(studies), curves)
+    return figures
+
+
+def _baseline(params):
+    """The figures of the experiments of stage baseline that were run."""
+    suite, ran = params.suites[0], params.robustness.baseline
+    if not ran:
+        return {}
+    ours = store.read_arrays(paths.predictions(suite, "original"))
+    records = {name: store.read_json(paths.experiment("baseline", name)) for name in ran}
+    arrays = {name: store.read_arrays(paths.experiment_arrays("baseline", name)) for name in ran} | {"maps": ours}
+    found = rivals.methods(store.read_json(paths.metrics(suite, "original"))["metrics"], records)
+    methods = {}
+    for name, metrics in found.items():
+        _, one_each = np.unique(arrays[name]["simulation"], return_index=True)
+        methods[name] = {key: arrays[name][key][one_each] for key in ("truth", "mean", "sigma")} | {"metrics": metrics}
+    figures = {"rivals": plotting_rivals.rivals(methods, suite)}
+    if "likelihood" in ran:
+        one = arrays["likelihood"]
+        keys = ("x", "y", "density", "levels")
+        contours = [{key: one[f"contour_{key}"][n] for key in keys} for n in range(len(one["shown"]))]
+        rows = [np.flatnonzero(ours["index"] == index)[0] for index in one["index"][one["shown"]]]
+        points = [{key: ours[key][row] for key in ("truth", "mean", "sigma")} for row in rows]
+        figures["rival_likelihood"] = plotting_rivals.likelihood(
+            one["k"], one["errors"], one["scatter"], contours, points, suite
+        )
+    return figures
 
 
 def _universe():

@@ -71,7 +71,7 @@ def main(params, suite):
         },
     )
     for checkpoint in checkpoints:
-        checkpoint.unlink()
+        checkpoint.remove()
 
 
 def _each(params, measure):
@@ -107,21 +107,23 @@ def _train(params, suite, what, epochs):
             by_simulation = targets[name].reshape(-1, dataset.PER_SIMULATION, len(theta.NAMES))
             generator = seeding.numpy_generator(params.seed, suite, CASE, "shuffled labels", name)
             targets[name] = by_simulation[generator.permutation(len(by_simulation))].flatten(0, 1)
-    key = dataset.resume_key(params, suite, CASE, device, "sanity", what, epochs, precision, hyperparameters)
-    checkpoint = paths.CHECKPOINTS / f"sanity-{key}.pt"
-    net, _ = networks.fit(
-        params,
-        suite,
-        CASE,
-        hyperparameters,
-        *((parts[name].maps.to(device), targets[name].to(device)) for name in ("train", "valid")),
-        weights=("sanity", what),
-        seed=("sanity", what),
-        epochs=epochs,
-        precision=precision,
-        state=store.read_checkpoint(checkpoint, device),
-        on_epoch=lambda state: store.write_checkpoint(checkpoint, state),
+    key = dataset.resume_key(
+        params, suite, CASE, device, networks.engine(device), "sanity", what, epochs, precision, hyperparameters
     )
+    with store.Checkpoint(paths.CHECKPOINTS / f"sanity-{key}.pt", device, params.checkpoint) as checkpoint:
+        net, _ = networks.fit(
+            params,
+            suite,
+            CASE,
+            hyperparameters,
+            *((parts[name].maps.to(device), targets[name].to(device)) for name in ("train", "valid")),
+            weights=("sanity", what),
+            seed=("sanity", what),
+            epochs=epochs,
+            precision=precision,
+            state=checkpoint.state,
+            on_epoch=checkpoint.keep,
+        )
     mean, _ = training.predict(net, parts["test"].maps.to(device))
     r2 = metrics.r2(parts["test"].targets.numpy(), mean.cpu().numpy())
     return net, {"epochs": epochs, "r2": dict(zip(theta.NAMES, r2, strict=True))}, checkpoint

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from camelsight import cases, cli, dataset, paths, store, theta
+from camelsight import params as parameters_file
 from camelsight.interpretation import attribution, cosmic_web, sanity
-from camelsight.report import provenance, tables
+from camelsight.report import provenance, rivals, robustness, tables
 from camelsight.universe import cmd
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
@@ -56,9 +57,54 @@ def main(params):
     store.write_text(paths.TABLES / "sanity.tex", tables.sanity_latex(judged, METHOD_LABELS, limits))
     numbers = (
         _provenance(params) | _settings(params, metrics) | _results(params, metrics)
-        | _attribution(params) | _failures(judged) | _universe(universe)
+        | _attribution(params) | _failures(judged) | _universe(universe) | _transfer(params, metrics)
+        | _baseline(params, metrics)
     )  # fmt: skip
     store.write_text(paths.NUMBERS, tables.macros(numbers))
+
+
+def _transfer(params, metrics):
+    """Write the tables of the experiments of stage transfer that were run; their macros."""
+    records = {name: store.read_json(paths.experiment("transfer", name)) for name in params.robustness.transfer}
+    generalisation = {study: records[study] for study in robustness.STUDIES if study in records}
+    retrained = {
+        case: metrics[params.suites[0], case]["metrics"] for case in params.cases if case in params.robustness.cuts
+    }
+    texts = {}
+    if "suites" in records:
+        rows = robustness.transfer_rows(records["suites"])
+        texts["transfer.csv"] = tables.csv_text(rows, robustness.TRANSFER_COLUMNS)
+        texts["transfer.tex"] = robustness.transfer_latex(records["suites"])
+    if "smoothing" in records:
+        rows = robustness.rows(records["smoothing"], "width")
+        texts["smoothing.csv"] = tables.csv_text(rows, robustness.SMOOTHING_COLUMNS)
+    if "probes" in records:
+        rows = robustness.probe_rows(records["probes"], retrained)
+        texts["probes.csv"] = tables.csv_text(rows, robustness.PROBE_COLUMNS)
+        texts["probes.tex"] = robustness.probes_latex(records["probes"], retrained)
+    if generalisation:
+        rows = robustness.generalisation_rows(generalisation)
+        texts["generalisation.csv"] = tables.csv_text(rows, robustness.GENERALISATION_COLUMNS)
+        texts["generalisation.tex"] = robustness.generalisation_latex(generalisation)
+    for name, text in texts.items():
+        store.write_text(paths.TABLES / name, text)
+    pixel = {"PixelSize": f"{cmd.BOX / params.maps.pixels:.2g}"}
+    return pixel | robustness.numbers(parameters_file.EXPERIMENTS["transfer"], records, params.suites)
+
+
+def _baseline(params, metrics):
+    """Write the tables of the experiments of stage baseline, if any were run; their macros."""
+    records = {name: store.read_json(paths.experiment("baseline", name)) for name in params.robustness.baseline}
+    suite, bands = params.suites[0], {}
+    network = metrics[suite, "original"]["metrics"]
+    if records:
+        rows = rivals.rows(network, records, suite)
+        store.write_text(paths.TABLES / "rivals.csv", tables.csv_text(rows, rivals.COLUMNS))
+        store.write_text(paths.TABLES / "rivals.tex", rivals.latex(network, records, suite))
+    if "likelihood" in records:
+        arrays = store.read_arrays(paths.experiment_arrays("baseline", "likelihood"))
+        bands = {name: arrays[name] for name in ("errors", "scatter")}
+    return {"RivalTrials": params.rivals.trials} | rivals.numbers(network, records, **bands)
 
 
 def _combinations(params):

@@ -9,14 +9,13 @@ def main(params, suite, case):
     precision = training.resolve_precision(spec.precision, device)
     hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
-    key = dataset.resume_key(params, suite, case, device, "train", precision, hyperparameters)
-    checkpoint = paths.CHECKPOINTS / f"train-{key}.pt"
-    state = store.read_checkpoint(checkpoint, device)
-    done = len(state["history"]) if state else 0
-    with cli.progress(spec.epochs, f"train {suite} {case}", "epoch", done) as bar:
+    key = dataset.resume_key(params, suite, case, device, networks.engine(device), "train", precision, hyperparameters)
+    checkpoint = store.Checkpoint(paths.CHECKPOINTS / f"train-{key}.pt", device, params.checkpoint)
+    done = len(checkpoint.state["history"]) if checkpoint.state else 0
+    with checkpoint, cli.progress(spec.epochs, f"train {suite} {case}", "epoch", done) as bar:
 
         def on_epoch(state):
-            store.write_checkpoint(checkpoint, state)
+            checkpoint.keep(state)
             bar.set_postfix_str(f"valid {state['history'][-1]['valid']:.2f}", refresh=False)
             bar.update()
 
@@ -31,7 +30,7 @@ def main(params, suite, case):
             seed=("train",),
             epochs=spec.epochs,
             precision=precision,
-            state=state,
+            state=checkpoint.state,
             on_epoch=on_epoch,
         )
     store.write_json(
@@ -44,7 +43,7 @@ def main(params, suite, case):
         },
     )
     store.write_weights(paths.weights(suite, case), net)
-    checkpoint.unlink()
+    checkpoint.remove()
 
 
 if __name__ == "__main__":

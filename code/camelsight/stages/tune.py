@@ -1,62 +1,122 @@
-"""Search the hyperparameters of a case: Optuna's TPE on the validation loss."""
+"""Search the hyperparameters of a case: Optuna's TPE on the validation loss, with successive halving."""
 
+import contextlib
+import dataclasses
+import subprocess
 import sys
 from pathlib import Path
 
 import optuna
+import torch
 
 from camelsight import cases, cli, dataset, networks, paths, seeding, store, studies, theta
 from camelsight.inference import training, tuning
+from camelsight.params import load
 
 RANGES = ("max_lr", "weight_decay", "dropout", "hidden")
 
 
 def main(params, suite, case):
-    start = params.tune.start_of(case)
-    if params.tune.trials == 0:
-        store.write_json(
-            paths.tuning(suite, case), {"hyperparameters": start, "value": None, "trial": None, "complete": 0}
-        )
-        store.write_text(paths.study(suite, case), "")
-        return
+    spec, study = params.tune, None
+    if spec.trials:
+        with _helpers(spec.workers - 1, suite, case):
+            study, journal = search(params, suite, case)
+    start = {"hyperparameters": spec.start_of(case), "value": None, "trial": None, "complete": 0}
+    store.write_json(paths.tuning(suite, case), tuning.best(study, spec.trials) if study else start)
+    store.write_json(
+        paths.trials(suite, case),
+        {
+            "epochs": spec.epochs,
+            "trials": tuning.record(study, spec.trials) if study else [],
+            "importances": tuning.importances(study, spec.trials) if study else {},
+        },
+    )
+    store.write_bytes(paths.study(suite, case), journal.read_bytes() if study else b"")
+    if study:
+        for path in journal.parent.glob("*.pt"):  # of trials that were not called again
+            store.remove_checkpoint(path)
+
+
+def join(join=False, *, suite, case):
+    """Help the search of --suite and --case, which may run elsewhere, until nothing is left to begin."""
+    params = load(paths.PARAMS)
+    torch.set_num_threads(params.threads)
+    if params.tune.trials:
+        search(params, suite, case, wait=False)
+
+
+def search(params, suite, case, wait=True):
+    """The study of a case, run as far as it was missing, and its journal. What is unfinished outlives this process."""
     spec, device = params.tune, cli.device()
     precision = training.resolve_precision(params.train.precision, device)
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
+    alike = dataclasses.replace(spec, workers=1, **({"trials": 0} if spec.pruner == "none" else {}))
+    key = dataset.resume_key(params, suite, case, device, networks.engine(device), "tune", precision, alike)
+    folder = paths.CHECKPOINTS / f"tune-{key}"
 
-    key = dataset.resume_key(params, suite, case, device, "tune", precision, params.tune)
-    journal = paths.CHECKPOINTS / f"tune-{key}.log"
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    def objective(hyperparameters, number, report):
+        def on_epoch(state):
+            checkpoint.keep(state)
+            tell(state)
 
-    with cli.progress(spec.trials * spec.epochs, f"tune {suite} {case}", "epoch") as bar:
+        def tell(state):
+            last = state["history"][-1]
+            bar.set_postfix_str(f"epoch {last['epoch']}, valid {last['valid']:.2f}", refresh=False)
+            report(last["epoch"], last["valid"])
 
-        def objective(hyperparameters, number):
-            _, history = networks.fit(
-                params,
-                suite,
-                case,
-                hyperparameters,
-                train,
-                valid,
-                weights=("tune", "weights", number),
-                seed=("tune", number),
-                epochs=spec.epochs,
-                precision=precision,
-                on_epoch=lambda state: bar.update(),
-            )
-            return min(record["valid"] for record in history)
+        bar.update(max(number - bar.n, 0))
+        with store.Checkpoint(folder / f"{number}.pt", device, params.checkpoint) as checkpoint:
+            try:
+                if checkpoint.state:
+                    tell(checkpoint.state)
+                _, history = networks.fit(
+                    params,
+                    suite,
+                    case,
+                    hyperparameters,
+                    train,
+                    valid,
+                    weights=("tune", "weights", number),
+                    seed=("tune", number),
+                    epochs=spec.epochs,
+                    precision=precision,
+                    state=checkpoint.state,
+                    on_epoch=on_epoch,
+                )
+            except training.DivergenceError:
+                checkpoint.remove()
+                raise
+            checkpoint.remove()
+        return min(record["valid"] for record in history)
 
+    with cli.progress(spec.trials, f"tune {suite} {case}", "trial") as bar:
         study = tuning.search(
             objective,
             trials=spec.trials,
             ranges={name: getattr(spec, name) for name in RANGES},
-            first=store.plain(start),
-            storage=storage,
+            first=store.plain(spec.start_of(case)),
+            storage=studies.journal(folder / "study.log"),
             seed=seeding.entropy(params.seed, suite, case, "tune"),
+            rungs=tuning.rungs(spec.epochs) if spec.pruner == "halving" else (),
+            claim=lambda name, wait=False: store.claim(folder / f"{name}.lock", wait),
+            wait=wait,
         )
-    store.write_json(paths.tuning(suite, case), tuning.best(study))
-    store.write_bytes(paths.study(suite, case), journal.read_bytes())
-    journal.unlink()
+        bar.update(spec.trials - bar.n)
+    return study, folder / "study.log"
+
+
+@contextlib.contextmanager
+def _helpers(count, suite, case):
+    """As many other processes that join the search; whatever ends the block ends them."""
+    command = [sys.executable, "-m", "camelsight.stages.tune", "--join", "--suite", suite, "--case", case]
+    running = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
 
 
 def import_study(import_, *, study=None, suite=None, case=None, json=False):
@@ -88,11 +148,10 @@ def export_study(export, *, suite, case):
     if not journal.exists() or not journal.stat().st_size:
         raise ValueError(f"expected the study {journal}, got none: run make paper with tune.trials above 0")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
-    study = optuna.load_study(study_name=None, storage=storage)
+    study = optuna.load_study(study_name=None, storage=studies.journal(journal))
     studies.write(export, tuning.released(study, f"{suite}_{case}"))
     print(f"wrote {export}")
 
 
 if __name__ == "__main__":
-    cli.run_stage(main, import_study, export_study)
+    cli.run_stage(main, import_study, export_study, join)

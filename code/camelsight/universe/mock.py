@@ -13,10 +13,7 @@ from camelsight.universe.projection import surface_density
 def latin_hypercube(n, suite, seed):
     """``(n, 6)`` physical parameters, float64, one in each of the n strata of every column; the A's in log space."""
     unit = qmc.LatinHypercube(len(parameters.NAMES), rng=np.random.default_rng(seed)).random(n)
-    low, high = parameters.ranges(suite)
-    log_low, log_high = np.log(low), np.log(high)
-    values = np.where(parameters.LOG_UNIFORM, np.exp(log_low + unit * (log_high - log_low)), low + unit * (high - low))
-    return np.clip(values, low, high)
+    return np.clip(parameters.from_prior(unit, suite), *parameters.ranges(suite))
 
 
 def simulate(theta, *, suite, seed, particles, pixels, device="cpu", **settings):

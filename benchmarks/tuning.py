@@ -1,0 +1,132 @@
+"""Best validation loss against the epochs spent: searches of full trials, and searches with successive halving.
+
+`python benchmarks/tuning.py` runs what is missing, in runs/benchmark, of both kinds of search for each seed, and writes
+what is there to tuning.json. It goes on where it was killed, and several processes share the work; --record only
+writes. It needs maps and cut of the profile mini: `dvc repro cut@IllustrisTNG-original`. No search is given
+hyperparameters to start from.
+"""
+
+import dataclasses
+import datetime
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from camelsight import cli, dataset, networks, params, seeding, store, studies
+from camelsight.inference import training, tuning
+from camelsight.report import provenance
+
+SUITE, CASE = "IllustrisTNG", "original"
+SEEDS, TRIALS, EPOCHS = (1, 2, 3), 36, 20  # what two hours of CPU allow
+RUNGS = {"full": (), "halving": tuple(tuning.rungs(EPOCHS))}
+RANGES = ("max_lr", "weight_decay", "dropout", "hidden")
+FOLDER, RECORD = Path("runs/benchmark"), Path(__file__).with_suffix(".json")
+
+
+def search(kind, seed, trials, train, valid):
+    """Run what is missing of ``trials`` trials; ``train`` and ``valid`` are (maps, targets)."""
+    mini = dataclasses.replace(params.load("profiles/mini.yaml"), seed=seed)
+    device = train[0].device
+
+    def objective(hyperparameters, number, report):
+        def on_epoch(state):
+            checkpoint.keep(state)
+            last = state["history"][-1]
+            with open(FOLDER / f"{kind}-{seed}.jsonl", "a") as file:
+                print(json.dumps({"trial": number, "epoch": last["epoch"], "valid": last["valid"]}), file=file)
+            report(last["epoch"], last["valid"])
+
+        with store.Checkpoint(FOLDER / f"{kind}-{seed}-{number}.pt", device, mini.checkpoint) as checkpoint:
+            if checkpoint.state:
+                report(checkpoint.state["history"][-1]["epoch"], checkpoint.state["history"][-1]["valid"])
+            _, history = networks.fit(
+                mini, SUITE, CASE, hyperparameters, train, valid, weights=("tune", "weights", number),
+                seed=("tune", number), epochs=EPOCHS, precision=training.resolve_precision("auto", device),
+                state=checkpoint.state, on_epoch=on_epoch,
+            )  # fmt: skip
+        checkpoint.remove()
+        return min(record["valid"] for record in history)
+
+    tuning.search(
+        objective, trials=trials, ranges={name: getattr(mini.tune, name) for name in RANGES}, first=None,
+        storage=studies.journal(FOLDER / f"{kind}-{seed}.log"), seed=seeding.entropy(seed, SUITE, CASE, "tune"),
+        rungs=RUNGS[kind],
+    )  # fmt: skip
+
+
+def epochs_of(kind, seed):
+    """(trial, epoch) -> validation loss, in the order in which they were trained."""
+    path = FOLDER / f"{kind}-{seed}.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {(row["trial"], row["epoch"]): row["valid"] for row in rows}  # after a kill, some were trained twice
+
+
+def trials_of(kind, seed):
+    """How many trials have run all their epochs, or, of a search with halving, have begun."""
+    done = epochs_of(kind, seed)
+    return len([trial for trial, epoch in done if epoch == (EPOCHS if kind == "full" else 1)])
+
+
+def finished(kind, seed):
+    return trials_of(kind, seed) == TRIALS and (FOLDER / f"{kind}-{seed}.done").exists()
+
+
+def run():
+    mini = params.load("profiles/mini.yaml")
+    train, valid = dataset.load_tensors(mini, SUITE, CASE, ("train", "valid"), cli.device())
+    while left := [(kind, seed) for kind in RUNGS for seed in SEEDS if not finished(kind, seed)]:
+        left.sort(key=lambda one: (one[0] == "full", trials_of(*one)))
+        for kind, seed in left:
+            with store.claim(FOLDER / f"{kind}-{seed}.lock") as mine:
+                if mine:
+                    trials = min(TRIALS, trials_of(kind, seed) + 1) if kind == "full" else TRIALS
+                    search(kind, seed, trials, train, valid)
+                    if trials == TRIALS:
+                        (FOLDER / f"{kind}-{seed}.done").touch()
+                    break
+        else:
+            return  # other processes are at work on the rest
+
+
+def record():
+    """What there is of each search: its trials and epochs, and where the best loss fell: [epochs spent, loss], ..."""
+    searches = []
+    for kind in RUNGS:
+        for seed in SEEDS:
+            falls, best = [], float("inf")
+            for spent, loss in enumerate(losses := list(epochs_of(kind, seed).values()), start=1):
+                if loss < best:
+                    falls, best = [*falls, [spent, round(loss, 4)]], loss
+            searches.append(
+                {"kind": kind, "seed": seed, "trials": trials_of(kind, seed), "epochs": len(losses), "best": falls}
+            )
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    about = {
+        "suite": SUITE, "case": CASE, "profile": "mini", "epochs": EPOCHS, "rungs": RUNGS["halving"],
+        "factor": tuning.FACTOR, "hardware": provenance.hardware(), "date": str(datetime.date.today()),
+        "commit": commit, "versions": provenance.versions(("torch", "optuna")),
+    }  # fmt: skip
+    store.write_json(RECORD, {"about": about, "searches": searches})
+
+
+def epochs(kind):
+    """The mean number of epochs that the recorded searches of a kind took."""
+    return statistics.mean(one["epochs"] for one in store.read_json(RECORD)["searches"] if one["kind"] == kind)
+
+
+ROWS = [
+    {"name": "tune-epochs", "unit": "epochs a search", "rounds": 1, "ours": lambda: epochs("halving"),
+     "peer": lambda: epochs("full"),
+     "note": f"as recorded in {RECORD.name}, with the losses reached; peer: full trials. Target 6"},
+]  # fmt: skip
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    cli.keep_memory()
+    if "--record" not in sys.argv:
+        run()
+    record()

@@ -1,0 +1,86 @@
+"""The network on maps beside the power spectrum: rows, table and numbers of the experiments of stage baseline.
+
+``records`` is experiment → record, of those that were run; ``network`` the metrics of the network on maps.
+"""
+
+import numpy as np
+
+from camelsight import theta
+from camelsight.report.tables import _booktabs, _plus_minus
+
+MISSING = "n/a"
+COLUMNS = ("method", "parameter", "r2", "low", "high", "relative_error")
+LABELS = {"maps": "CNN", "network": "P(k) network", "histogram": "P(k)+PDF network", "likelihood": "P(k) MCMC"}
+WORDS = {"maps": "Maps", "network": "Network", "histogram": "Histogram", "likelihood": "Likelihood"}
+SYMBOLS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
+
+
+def methods(network, records):
+    """method → metrics of what was run, in the order of ``LABELS``; nothing where there are no rivals."""
+    found = {"maps": network, **{name: record["metrics"] for name, record in records.items()}}
+    return {name: found[name] for name in LABELS if name in found} if records else {}
+
+
+def rows(network, records, suite):
+    """Dicts of ``COLUMNS``, empty where a parameter means nothing in ``suite``."""
+    return [
+        {"method": LABELS[method], "parameter": name}
+        | dict.fromkeys(COLUMNS[2:], "")
+        | (
+            dict(zip(COLUMNS[2:], (*metrics["r2"][name], metrics["relative_error"][name][0]), strict=True))
+            if meant
+            else {}
+        )
+        for method, metrics in methods(network, records).items()
+        for name, meant in zip(theta.NAMES, theta.meaningful(suite), strict=True)
+    ]
+
+
+def latex(network, records, suite):
+    """R² with its interval and the mean relative error in per cent, a row a method; as a ``booktabs`` tabular."""
+    body = []
+    for method, metrics in methods(network, records).items():
+        cells = []
+        for name, meant in zip(theta.NAMES, theta.meaningful(suite), strict=True):
+            cells.append(_plus_minus(*metrics["r2"][name], 2) if meant else "--")
+            if name in theta.COSMOLOGICAL:
+                cells.append(f"{100 * metrics['relative_error'][name][0]:.0f}")
+        body.append((LABELS[method].replace("P(k)", "$P(k)$"), *cells))
+    header = ["method"]
+    for name in theta.NAMES:
+        header += [theta.LABELS[name]] + [r"err.\ (\%)"] * (name in theta.COSMOLOGICAL)
+    return _booktabs(body, header)
+
+
+def numbers(network, records, errors=None, scatter=None):
+    """The macros that the section quotes, with a dash for what was not run.
+
+    ``errors`` ``(5, K)`` and ``scatter`` ``(K,)`` are those of the likelihood, as in ``plotting_rivals.likelihood``.
+    """
+    found = methods(network, records)
+    out = {"HasRivals": int(bool(found)), "HasLikelihood": int("likelihood" in records)}
+    for method, word in WORDS.items():
+        for name, symbol in SYMBOLS.items():
+            metrics = found.get(method)
+            out[f"Rival{word}{symbol}"] = f"{metrics['r2'][name][0]:.2f}" if metrics else MISSING
+            out[f"Rival{word}Error{symbol}"] = f"{100 * metrics['relative_error'][name][0]:.0f}" if metrics else MISSING
+    names = ("Bins", "Hartlap", "Chi", "Maps", "Tau", "Lengths", "Converged", "MeanError", "Band", "Scatter")
+    out |= {f"Likelihood{name}": MISSING for name in names}
+    if "likelihood" in records:
+        record = records["likelihood"]
+        chains = {name: np.array(values) for name, values in record["chains"].items()}
+        half = (errors[3] - errors[1]) / 2
+        values = (
+            record["bins"],
+            f"{record['hartlap']:.3f}",
+            f"{record['chi2_per_bin']:.2f}",
+            record["n_maps"],
+            f"{chains['tau'].max():.0f}",
+            f"{(chains['steps'] / chains['tau']).min():.0f}",
+            int(chains["converged"].sum()),
+            f"{100 * chains['mean_error'].max():.0f}",
+            f"{100 * np.median(half):.0f}",
+            f"{100 * np.median(np.expm1(scatter)):.0f}",
+        )
+        out |= {f"Likelihood{name}": value for name, value in zip(names, values, strict=True)}
+    return out

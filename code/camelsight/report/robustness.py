@@ -1,0 +1,245 @@
+"""Tables, rows and numbers of the experiments on robustness, from their records; none of them need have been run."""
+
+import numpy as np
+
+from camelsight import cases, theta
+from camelsight.report.tables import _booktabs, _plus_minus, escape, suite_label
+
+MISSING = "n/a"
+TRANSFER_COLUMNS = ("train", "test", "parameter", "r2", "low", "high", "relative_error", "bias")
+PROBE_COLUMNS = ("probe", "parameter", "r2", "low", "high")
+SMOOTHING_COLUMNS = ("width", "parameter", "r2", "low", "high", "relative_error")
+GENERALISATION_COLUMNS = ("study", "setting", "parameter", "r2", "low", "high")
+STUDIES = ("leakage", "simulations", "normalisation", "augmentation", "seeds")
+WORDS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
+
+
+def comparable(train, test):
+    """``(6,)`` bool: which parameters mean the same in both suites, and anything in either.
+
+    Feedback parameters scale another model in every suite.
+    """
+    same = theta.hydro_suite(train) == theta.hydro_suite(test)
+    cosmological = np.isin(theta.NAMES, theta.COSMOLOGICAL)
+    return theta.meaningful(train) & theta.meaningful(test) & (same | cosmological)
+
+
+def rows(record, *labels):
+    """A dict per row of ``record`` and parameter: its ``labels``, r2, low, high, relative_error, bias."""
+    return [
+        {label: row[label] for label in labels}
+        | {
+            "parameter": name,
+            **dict(zip(("r2", "low", "high"), row["metrics"]["r2"][name], strict=True)),
+            **{key: row["metrics"][key][name][0] for key in ("relative_error", "bias")},
+        }
+        for row in record["rows"]
+        for name in row["metrics"]["r2"]
+    ]
+
+
+def transfer_rows(record):
+    """``rows`` of the transfer matrix; empty fields where a parameter is not comparable."""
+    out = []
+    for row in rows(record, "train", "test"):
+        if not comparable(row["train"], row["test"])[theta.NAMES.index(row["parameter"])]:
+            row |= dict.fromkeys(("r2", "low", "high", "relative_error", "bias"), "")
+        out.append(row)
+    return out
+
+
+def probe_rows(record, retrained):
+    """``rows`` of the probes, with those of networks that were trained anew: ``retrained`` is case → metrics."""
+    again = [{"probe": f"{case}, trained anew", "metrics": metrics} for case, metrics in retrained.items()]
+    return rows({"rows": record["rows"] + again}, "probe")
+
+
+def generalisation_rows(records):
+    """``rows`` of those of ``STUDIES`` that ``records`` has."""
+    out = []
+    for study in STUDIES:
+        for row in rows(_named(study, records[study]), "setting") if study in records else ():
+            out.append({"study": study, **row})
+    return out
+
+
+def _named(study, record):
+    """The record, with the suite named in the settings of a study that has several."""
+    if study != "normalisation":
+        return record
+    return {
+        "rows": [row | {"setting": f"{suite_label(row['test'])} scaled by {row['setting']}"} for row in record["rows"]]
+    }
+
+
+def settings(records):
+    """study → setting → metrics, for a figure."""
+    return {
+        study: {row["setting"]: row["metrics"] for row in _named(study, record)["rows"]}
+        for study, record in records.items()
+    }
+
+
+def transfer_latex(record):
+    """The transfer matrix: all that is measured of the cosmological parameters, R² of the others."""
+    body, last = [], None
+    others = [name for name in theta.NAMES if name not in theta.COSMOLOGICAL]
+    for row in record["rows"]:
+        train, test, metrics = row["train"], row["test"], row["metrics"]
+        gap = r"\addlinespace " if last not in (None, train) else ""
+        cells = []
+        for name in theta.COSMOLOGICAL:
+            value = {key: metrics[key][name] for key in metrics}
+            cells += [
+                _r2(metrics, name),
+                f"{100 * value['relative_error'][0]:.1f}",
+                f"${value['bias'][0]:+.3f}$",
+                f"${value['bias_slope'][0]:+.2f}$",
+                _short(value["chi2"][0]),
+            ]
+        meant = dict(zip(theta.NAMES, comparable(train, test), strict=True))
+        cells += [f"${metrics['r2'][name][0]:.2f}$" if meant[name] else "--" for name in others]
+        body.append((gap + (escape(suite_label(train)) if last != train else ""), escape(suite_label(test)), *cells))
+        last = train
+    header = ["trained on", "tested on"]
+    for name in theta.COSMOLOGICAL:
+        header += [f"{theta.LABELS[name]}: $R^2$", r"err.\ (\%)", "bias", "slope", r"$\chi^2$"]
+    return _booktabs(body, (*header, *(f"{theta.LABELS[name]}: $R^2$" for name in others)))
+
+
+def _short(value):
+    return "--" if not np.isfinite(value) else f"{value:.1f}" if value < 1000 else _power_of_ten(value)
+
+
+def _power_of_ten(value):
+    mantissa, exponent = f"{value:.0e}".split("e")
+    return rf"${mantissa}\times10^{{{int(exponent)}}}$"
+
+
+def probes_latex(record, retrained):
+    """R² of the network at probes and, for those that are cases, of the network that was trained on them."""
+    body = []
+    for row in record["rows"]:
+        name = row["probe"]
+        is_case = name in retrained
+        label = cases.parse(name).label if is_case else escape(name)
+        cells = [_r2(row["metrics"], parameter) for parameter in theta.COSMOLOGICAL]
+        again = [_r2(retrained[name], parameter) if is_case else "--" for parameter in theta.COSMOLOGICAL]
+        below = row.get("below_zero")
+        body.append((label, *cells, *again, f"{100 * below:.0f}" if below else "--"))
+    labels = [theta.LABELS[name] for name in theta.COSMOLOGICAL]
+    header = ("test maps", *labels, *(f"{label}, trained anew" for label in labels), r"pixels below zero (\%)")
+    return _booktabs(body, header)
+
+
+def generalisation_latex(records):
+    """R² of the cosmological parameters by study and setting."""
+    body = []
+    for study in STUDIES:
+        labels = [(r"\addlinespace " if body else "") + study]
+        for row in _named(study, records[study])["rows"] if study in records else ():
+            cells = [_r2(row["metrics"], name) for name in theta.COSMOLOGICAL]
+            body.append((labels.pop() if labels else "", escape(row["setting"]), *cells))
+    return _booktabs(body, ("study", "setting", *(theta.LABELS[name] for name in theta.COSMOLOGICAL)))
+
+
+def _r2(metrics, name):
+    """R² with its interval; in powers of ten where it is far below zero."""
+    value, low, high = metrics["r2"][name]
+    return _plus_minus(value, low, high, 2) if value > -10 else _power_of_ten(value)
+
+
+def numbers(experiments, records, suites):
+    """The macros that the section quotes, with a dash for what was not run.
+
+    ``experiments`` are all that there are, ``records`` those that were run, ``suites`` those of the profile.
+    """
+    first = suites[0]
+    out = {("Has", "transfer", name): int(name in records) for name in experiments}
+    out["HasTransfer"] = int(bool(records))
+    out["HasGeneralisation"] = int(bool(set(STUDIES) & set(records)))
+    matrix = {(row["train"], row["test"]): row["metrics"] for row in records.get("suites", {"rows": ()})["rows"]}
+    tested = records["suites"]["suites"] if "suites" in records else [first]
+    hydro = next((suite for suite in tested if suite != first and not theta.is_nbody(suite)), None)
+    nbody = f"Nbody_{theta.hydro_suite(first)}"
+    out["TransferFirst"], out["TransferHydro"] = suite_label(first), suite_label(hydro) if hydro else MISSING
+    pairs = {"Own": (first, first), "Across": (first, hydro), "Back": (hydro, first), "OwnHydro": (hydro, hydro)}
+    pairs |= {"FromNbody": (nbody, first), "ToNbody": (first, nbody)}
+    for word, pair in pairs.items():
+        for name in theta.COSMOLOGICAL:
+            metrics = matrix.get(pair)
+            out[f"Transfer{word}Error{WORDS[name]}"] = _text(metrics, "relative_error", name, "{:.1f}", 100)
+            out[f"Transfer{word}Bias{WORDS[name]}"] = _text(metrics, "bias", name, "{:+.3f}")
+            out[f"Transfer{word}Slope{WORDS[name]}"] = _text(metrics, "bias_slope", name, "{:+.2f}")
+            out[f"Transfer{word}Chi{WORDS[name]}"] = _text(metrics, "chi2", name, "{:.1f}")
+            out[f"Transfer{word}{WORDS[name]}"] = _text(metrics, "r2", name, "{:.2f}")
+    smoothing = records.get("smoothing", {"rows": ()})["rows"]
+    widths = {row["width"]: row["metrics"] for row in smoothing}
+    widest = max(widths, default=None)
+    out["SmoothWidest"] = f"{widest:g}" if widths else MISSING
+    out["SmoothWidths"] = ", ".join(f"{width:g}" for width in widths if width) or MISSING
+    for name in theta.COSMOLOGICAL:
+        out[f"SmoothNone{WORDS[name]}"] = _text(widths.get(0.0), "relative_error", name, "{:.1f}", 100)
+        out[f"SmoothMost{WORDS[name]}"] = _text(widths.get(widest), "relative_error", name, "{:.1f}", 100)
+    probes = {row["probe"]: row["metrics"] for row in records.get("probes", {"rows": ()})["rows"]}
+    for word, probe in {
+        "None": "none", "Shuffled": "pixels shuffled", "MeanOnly": "mean only", "Mass": "total mass alone",
+        "Phases": "phases random", "LogPhases": "log phases random", "Gaussianised": "log Gaussianised",
+    }.items():  # fmt: skip
+        for name in theta.COSMOLOGICAL:
+            out[f"Probe{word}{WORDS[name]}"] = _text(probes.get(probe), "r2", name, "{:.2f}")
+    by_setting = {
+        (study, row["setting"]): row["metrics"]
+        for study in STUDIES if study in records
+        for row in records[study]["rows"] if row.get("test", first) == first
+    }  # fmt: skip
+    settings = {
+        "NormTrain": ("normalisation", "training maps"), "NormTest": ("normalisation", "test maps"),
+        "AugmentAll": ("augmentation", "eight symmetries"),
+        "AugmentRotations": ("augmentation", "rotations only"), "AugmentNone": ("augmentation", "none"),
+    }  # fmt: skip
+    for word, key in settings.items():
+        for name in theta.COSMOLOGICAL:
+            out[f"{word}{WORDS[name]}"] = _text(by_setting.get(key), "r2", name, "{:.3f}")
+    leaks = {row["kind"]: row["metrics"] for row in records.get("leakage", {"rows": ()})["rows"]}
+    for kind in ("clean", "all apparent", "all true", "few apparent", "few true"):
+        for name in theta.COSMOLOGICAL:
+            out[f"Leak{kind.title().replace(' ', '')}{WORDS[name]}"] = _text(leaks.get(kind), "r2", name, "{:.2f}")
+    return out | _curves(records.get("simulations")) | _seeds(records.get("seeds"))
+
+
+def _curves(record):
+    """The ends of both learning curves."""
+    ends = dict.fromkeys(("Few", "Wide", "Most"))
+    if record:
+        by_count = sorted(record["rows"], key=lambda row: (row["simulations"], row["maps"]))
+        most = max(row["simulations"] for row in by_count)
+        all_of_them = [row for row in by_count if row["simulations"] == most]
+        ends = {"Few": by_count[0], "Wide": all_of_them[0], "Most": all_of_them[-1]}
+    out = {}
+    for word, row in ends.items():
+        out[f"Curve{word}Sims"] = row["simulations"] if row else MISSING
+        out[f"Curve{word}Maps"] = row["maps"] if row else MISSING
+        for name in theta.COSMOLOGICAL:
+            out[f"Curve{word}{WORDS[name]}"] = _text(row and row["metrics"], "r2", name, "{:.2f}")
+    return out
+
+
+def _seeds(record):
+    """How far networks are apart that differ in their seed, beside the interval of the first over simulations."""
+    out = {"SeedCount": len(record["rows"]) if record else MISSING}
+    for name in theta.COSMOLOGICAL:
+        values = [row["metrics"]["r2"][name] for row in record["rows"]] if record else []
+        spread, width = MISSING, MISSING
+        if values:
+            r2 = [value for value, _, _ in values]
+            spread, width = f"{max(r2) - min(r2):.3f}", f"{values[0][2] - values[0][1]:.3f}"
+        out[f"SeedSpread{WORDS[name]}"], out[f"SeedInterval{WORDS[name]}"] = spread, width
+    return out
+
+
+def _text(metrics, key, name, form, factor=1):
+    if metrics is None:
+        return MISSING
+    value = factor * metrics[key][name][0]
+    return form.format(value) if abs(value) < 100 else f"{float(f'{value:.1e}'):,.0f}"

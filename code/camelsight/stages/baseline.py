@@ -1,0 +1,203 @@
+"""The power spectrum and the one-point function as rivals of the network: what is in them, at equal data.
+
+The first suite's uncut maps, the same split. The spectrum is that of the density, as the network sees it, in units of
+the mean density at the fiducial omega_m: its amplitude knows the mass of a map, which an overdensity's does not.
+"""
+
+import numpy as np
+import optuna
+import torch
+
+from camelsight import cases, cli, dataset, networks, paths, seeding, store, theta
+from camelsight.inference import emulator, spectrum_baseline, training, tuning
+from camelsight.maps import spectrum, split
+
+UNIT = cases.MEAN_SURFACE_DENSITY * theta.FIDUCIAL[0]  # (Msun/h)/(Mpc/h)^2
+PRIOR = 8192  # points from which the walkers start
+SHOWN = 3  # test maps whose contours are drawn
+RANGES = ("layers", "hidden", "max_lr", "weight_decay", "dropout")
+
+
+def main(params, experiment):
+    record, arrays = RUN[experiment](params, params.suites[0])
+    store.write_json(paths.experiment("baseline", experiment), record)
+    store.write_arrays(paths.experiment_arrays("baseline", experiment), **arrays)
+
+
+def network(params, suite):
+    """A moment network on log P(k)."""
+    _, log_power, _ = summaries(params, suite)
+    return _moments(params, suite, "network", log_power)
+
+
+def histogram(params, suite):
+    """A moment network on log P(k) and the histogram of the log density."""
+    _, log_power, shares = summaries(params, suite)
+    return _moments(params, suite, "histogram", np.concatenate([log_power, shares], axis=-1))
+
+
+def likelihood(params, suite):
+    """An emulator of log P(k), its covariance, and the posterior of some maps of each test simulation."""
+    k, log_power, _ = summaries(params, suite)
+    parts, device = dataset.splits(params), cli.device()
+    physical = store.read_parameters(suite, params.maps.simulations)
+    unit = theta.to_prior(physical, suite)
+    net, losses = emulator.fit(
+        *(_on(device, unit[parts[part]], log_power[parts[part]].mean(1)) for part in ("train", "valid")),
+        **store.plain(params.rivals.emulator),
+        batch=params.train.batch,
+        seed=seeding.entropy(params.seed, suite, "baseline", "emulator"),
+    )
+    known = log_power[parts["train"]]
+    covariance = emulator.covariance(known, _emulate(net, unit[parts["train"]]).cpu().numpy())
+    hartlap = emulator.hartlap(known[..., 0].size, len(k))
+    precision = torch.from_numpy(hartlap * np.linalg.inv(covariance)).to(device)
+    tests = parts["test"]
+    expected, measured = _emulate(net, unit[tests]), torch.from_numpy(log_power[tests]).to(device)
+    misfit = torch.stack([emulator.log_likelihoods(expected, maps, precision) for maps in measured.unbind(1)])
+    predictions, chains, contours = _posteriors(params, suite, net, log_power, precision, physical)
+    record = _record(params, suite, predictions) | {
+        "best_epoch": int(np.argmin([valid for _, valid in losses])) + 1,
+        "losses": losses,
+        "bins": len(k),
+        "hartlap": hartlap,
+        "chi2_per_bin": float(-2 * misfit.mean() / len(k)),
+        "chains": {name: [chain[name] for chain in chains] for name in chains[0]},
+    }
+    arrays = predictions | contours | {
+        "k": k,
+        "errors": emulator.errors(expected.cpu().numpy(), log_power[tests].mean(1)),
+        "scatter": np.sqrt(known.var(1, ddof=1).mean(0) / dataset.PER_SIMULATION),
+    }  # fmt: skip
+    return record, arrays
+
+
+def _posteriors(params, suite, net, log_power, precision, physical):
+    """Predictions of ``rivals.maps`` maps of each test simulation, the record of each chain, and some contours."""
+    spec, tests = params.rivals, dataset.splits(params)["test"]
+    generator = seeding.numpy_generator(params.seed, suite, "baseline", "prior")
+    prior = generator.random((PRIOR, len(theta.NAMES)))
+    emulated = _emulate(net, prior)
+    slabs = np.linspace(0, dataset.PER_SIMULATION - 1, spec.maps).round().astype(int)
+    index = (tests[:, None] * dataset.PER_SIMULATION + slabs).reshape(-1)
+    shown = np.arange(min(SHOWN, len(tests))) * spec.maps
+    low, high = (limits[:2] for limits in theta.ranges(suite))
+    means, sigmas, chains, contours = [], [], [], []
+    with cli.progress(len(index), f"posterior {suite}", "map") as bar:
+        for position, one in enumerate(index):
+            data = log_power[one // dataset.PER_SIMULATION, one % dataset.PER_SIMULATION]
+            points, chain = emulator.posterior(
+                net,
+                prior,
+                emulated,
+                torch.from_numpy(data).to(emulated.device),
+                precision,
+                walkers=spec.walkers,
+                steps=spec.steps,
+                lengths=spec.lengths,
+                seed=seeding.entropy(params.seed, suite, "baseline", "chain", one),
+            )
+            points = theta.from_prior(points, suite)
+            means.append(points.mean(0))
+            sigmas.append(points.std(0))
+            chains.append(chain)
+            if position in shown:
+                contours.append(emulator.density(points[:, :2], low, high))
+            bar.update()
+    stacked = {f"contour_{name}": np.array([contour[name] for contour in contours]) for name in contours[0]}
+    return _predictions(index, physical, means, sigmas), chains, stacked | {"shown": shown}
+
+
+def _emulate(net, unit):
+    with torch.inference_mode():
+        (points,) = _on(net.mean.device, unit)
+        return torch.cat([net(chunk) for chunk in points.split(training.PREDICT_BATCH)]).double()
+
+
+RUN = {"network": network, "histogram": histogram, "likelihood": likelihood}
+
+
+def summaries(params, suite):
+    """k ``(K,)``, log P ``(S, 15, K)`` of the complete shells, and the histograms ``(S, 15, B)`` of all simulations."""
+    maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+    bins, powers, shares = spectrum.complete(params.maps.pixels), [], []
+    for simulation in range(params.maps.simulations):
+        density = dataset.read_simulation(maps, simulation)
+        k, power = spectrum.power(density / UNIT)
+        powers.append(np.log(power[:, :bins]))
+        shares.append(spectrum.histogram(density))
+    return k[:bins], np.array(powers), np.array(shares)
+
+
+def _moments(params, suite, name, features):
+    """The best of ``rivals.trials`` networks on features ``(S, 15, F)``, and its predictions of the test maps."""
+    spec, parts = params.rivals, dataset.splits(params)
+    known = features[parts["train"]]
+    std = known.std((0, 1))
+    scaled = (features - known.mean((0, 1))) / np.where(std > 0, std, 1)  # some bins may always be empty
+    physical = store.read_parameters(suite, params.maps.simulations)
+    targets = np.repeat(theta.normalise(physical, suite)[:, None], dataset.PER_SIMULATION, axis=1)
+    train, valid, (tests,) = (
+        _on(cli.device(), *(values[parts[part]].reshape(-1, values.shape[-1]) for values in arrays))
+        for part, arrays in (("train", (scaled, targets)), ("valid", (scaled, targets)), ("test", (scaled,)))
+    )
+    fitted = {}
+    with cli.progress(spec.trials, f"{name} {suite}", "trial") as bar:
+
+        def objective(hyperparameters, number):
+            fitted[number] = spectrum_baseline.fit_moments(
+                train,
+                valid,
+                **hyperparameters,
+                epochs=spec.epochs,
+                batch=params.train.batch,
+                seed=seeding.entropy(params.seed, suite, "baseline", name, number),
+            )
+            bar.update()
+            return min(loss for _, loss in fitted[number][1])
+
+        study = tuning.search(
+            objective,
+            trials=spec.trials,
+            ranges={key: getattr(spec, key) for key in RANGES},
+            first={key: _centre(key, *getattr(spec, key)) for key in RANGES},
+            storage=optuna.storages.InMemoryStorage(),
+            seed=seeding.entropy(params.seed, suite, "baseline", name),
+        )
+    best = tuning.best(study)
+    net, losses = fitted[best["trial"]]
+    mean, sigma = (values.double().cpu().numpy() for values in training.predict(net, tests))
+    index = split.map_indices(parts["test"])
+    predictions = _predictions(index, physical, theta.denormalise(mean, suite), theta.denormalise_sigma(sigma, suite))
+    return _record(params, suite, predictions) | {"tuning": best, "losses": losses}, predictions
+
+
+def _centre(name, low, high):
+    """The middle of a range, on the scale that ``tuning.search`` draws from."""
+    if isinstance(low, int):
+        return (low + high) // 2
+    return float(np.sqrt(low * high)) if name in tuning.LOG_SCALE else (low + high) / 2
+
+
+def _on(device, *arrays):
+    return [torch.as_tensor(array, dtype=torch.float32).to(device) for array in arrays]
+
+
+def _predictions(index, physical, mean, sigma):
+    simulation = index // dataset.PER_SIMULATION
+    truth = physical[simulation]
+    return {"index": index, "simulation": simulation, "truth": truth, "mean": np.array(mean), "sigma": np.array(sigma)}
+
+
+def _record(params, suite, predictions):
+    generator = seeding.numpy_generator(params.seed, suite, "original", "bootstrap")
+    return {
+        "suite": suite,
+        "n_maps": len(predictions["index"]),
+        "n_simulations": len(np.unique(predictions["simulation"])),
+        "metrics": networks.measure(predictions, generator, params),
+    }
+
+
+if __name__ == "__main__":
+    cli.run_stage(main)

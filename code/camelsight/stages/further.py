@@ -1,0 +1,21 @@
+"""The maps of a suite that only transfer@suites asks for, and what a network must know of them."""
+
+import dataclasses
+
+from camelsight import cli, dataset, paths, release, simulation, store
+
+
+def main(params, suite):
+    folder, none = paths.further_maps(suite), dataclasses.replace(params.robustness, suites=())
+    alone = dataclasses.replace(params, suites=(suite,), robustness=none)
+    if params.maps.source == "mock":
+        simulation.simulate(alone, folder, workers=1)  # beside the chains of the other suites
+    else:
+        release.adopt(alone, folder)
+    with cli.progress(params.maps.simulations, f"read {suite}", "sim") as bar:
+        record, _ = dataset.survey(params, suite, "original", folder=folder, on_simulation=bar.update)
+    store.write_json(paths.robustness_input(suite, "original"), record)
+
+
+if __name__ == "__main__":
+    cli.run_stage(main)

@@ -1,0 +1,329 @@
+"""Do the networks carry over? Other suites, smoothed and altered maps, and training as it should not be done.
+
+Everything but the suites is about the uncut maps of the first one. Networks that are trained here start from the
+weights and draws of the one in stage train unless these are what is varied, so that pairs differ in one thing.
+"""
+
+import dataclasses
+
+import numpy as np
+import torch
+
+from camelsight import cases, cli, dataset, networks, paths, seeding, store
+from camelsight.inference import training
+from camelsight.interpretation import probes
+from camelsight.maps import cuts, scaling, split
+
+CASE = "original"
+CURVE_MAPS = (1, 4, 12)  # of a simulation, in the learning curves
+FEW = 8  # the leaking network that learns by heart has the maps of one simulation in as many
+AUGMENTATIONS = {"eight symmetries": range(8), "rotations only": range(4), "none": range(1)}
+SAME = ("train", "weights"), ("train",)  # the words of the stage train for initial weights and training
+
+
+def main(params, experiment):
+    record, arrays = EXPERIMENTS[experiment](params)
+    store.write_json(paths.experiment("transfer", experiment), record)
+    store.write_arrays(paths.experiment_arrays("transfer", experiment), **arrays)
+    for checkpoint in paths.CHECKPOINTS.glob(f"transfer-{experiment}-*.pt"):
+        checkpoint.unlink()
+
+
+def suites(params):
+    """Networks of every suite on the test maps of every suite, scaled with the statistics of the training suite."""
+    names = (*params.suites, *params.robustness.suites)
+    folders = {suite: paths.further_maps(suite) if suite in params.robustness.suites else paths.MAPS for suite in names}
+    records = {suite: _survey(params, suite) for suite in names}
+    rows, arrays = [], {}
+    for train in names:
+        if train in params.suites:
+            net, _ = networks.trained(params, train, CASE)
+        else:
+            parts = dataset.load(params, train, CASE, ("train", "valid"), record=records[train], folder=folders[train])
+            digest = records[train]["digest"]
+            net = _fit(params, "suites", f"{train} {digest}", parts["train"], parts["valid"], suite=train)
+        for test in names:
+            record = records[test] | _statistics(params, records[train])
+            part = dataset.load(params, test, CASE, ("test",), record=record, folder=folders[test])["test"]
+            predictions = networks.predict(net, part, train, params.evaluate.views)
+            measured = networks.measure(predictions, networks.bootstrap(params, test, CASE), params)
+            rows.append({"train": train, "test": test, "metrics": measured})
+            _, first = np.unique(predictions["simulation"], return_index=True)
+            for name in ("truth", "mean", "sigma"):
+                arrays[f"{train}.{test}.{name}"] = predictions[name][first]
+    return {"suites": names, "rows": rows}, arrays
+
+
+def smoothing(params):
+    """Networks trained anew on maps smoothed by a Gaussian, and the one of the maps as they are."""
+    suite = params.suites[0]
+    rows = [{"width": 0.0} | _reference(params)]
+    for width in params.robustness.smoothing:
+        case = f"smooth_{width:g}"
+        record, _ = dataset.survey(params, suite, case)
+        parts = dataset.load(params, suite, case, ("train", "valid", "test"), record=record)
+        net = _fit(params, "smoothing", case, parts["train"], parts["valid"])
+        rows.append({"width": width} | _measured(params, net, parts["test"]))
+    return {"suite": suite, "rows": rows}, {}
+
+
+def probe(params):
+    """The network of the uncut maps on test maps from which something was taken."""
+    suite = params.suites[0]
+    net, _ = networks.trained(params, suite, CASE)
+    record, part = _survey(params, suite), _test(params)
+    maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+    densities = np.array(maps[part.index])
+
+    def draw(what):
+        return seeding.numpy_generator(params.seed, suite, CASE, "probe", what)
+
+    altered = {
+        "pixels shuffled": probes.shuffled(densities, draw("shuffled")),
+        "mean only": probes.mean_only(densities),
+        "phases random": probes.phases_randomised(densities, draw("phases")),
+        "log phases random": probes.log_phases_randomised(densities, draw("log phases")),
+        "log Gaussianised": probes.gaussianised(densities),
+    }
+    rows = [{"probe": "none"} | _reference(params)]
+    for name, values in altered.items():
+        below = float(np.mean(values <= 0))
+        rows.append(
+            {"probe": name, "below_zero": below} | _measured(params, net, _scaled(params, part, values, record))
+        )
+    rows.append({"probe": "total mass alone"} | _regression(params, maps, densities, part))
+    for case in params.robustness.cuts:
+        values = cuts.apply(
+            densities,
+            cases.parse(case).cuts,
+            log10_range=record["log10_range"],
+            generator=seeding.numpy_generator(params.seed, suite, case, "fill"),
+            indices=part.index,
+        )
+        rows.append({"probe": case} | _measured(params, net, _scaled(params, part, values, record)))
+    keep = 0  # a map for the figure
+    panels = {f"map.{name}": values[keep] for name, values in ({"none": densities} | altered).items()}
+    return {"suite": suite, "rows": rows}, panels
+
+
+def leakage(params):
+    """Networks trained on maps that were split at random: on their own test maps, and on unseen simulations.
+
+    Of all simulations for training and validation, and of an eighth of them, which are sooner known by heart.
+    """
+    suite, test = params.suites[0], _test(params)
+    parts = dataset.load(params, suite, CASE, ("train", "valid"))
+    everything = _joined(parts["train"], parts["valid"])
+    n = len(everything.index) // dataset.PER_SIMULATION
+    rows = [{"setting": "split by simulation", "kind": "clean"} | _reference(params)]
+    for kind, count in (("all", n), ("few", max(2, n // FEW))):
+        pool = _subset(everything, np.arange(count * dataset.PER_SIMULATION))
+        generator = seeding.numpy_generator(params.seed, suite, CASE, "leakage", kind)
+        held = round(len(pool.index) * len(parts["valid"].index) / len(everything.index))
+        chosen = split.at_random(len(pool.index), max(2, held), generator)
+        held = {name: _subset(pool, rows) for name, rows in chosen.items()}
+        epochs = params.train.epochs if kind == "all" else _curve_epochs(params, parts["train"], held["train"])
+        net = _fit(params, "leakage", f"{count} simulations", held["train"], held["valid"], epochs=epochs)
+        for name, part in (("apparent", held["test"]), ("true", test)):
+            setting = f"{count} simulations split at random, {name}"
+            rows.append({"setting": setting, "kind": f"{kind} {name}"} | _measured(params, net, part))
+    return {"suite": suite, "rows": rows}, {}
+
+
+def simulations(params):
+    """Learning curves: more simulations and fewer maps of each, and more maps of all simulations; equal steps."""
+    suite = params.suites[0]
+    parts, test = dataset.load(params, suite, CASE, ("train", "valid")), _test(params)
+    n = len(dataset.splits(params)["train"])
+    most = CURVE_MAPS[-1]
+    sizes = [(max(1, n * CURVE_MAPS[0] // maps), maps) for maps in CURVE_MAPS[::-1]]
+    sizes += [(n, maps) for maps in CURVE_MAPS[1:]]
+    generator = seeding.numpy_generator(params.seed, suite, CASE, "learning curve")
+    order = generator.permuted(np.tile(np.arange(dataset.PER_SIMULATION), (n, 1)), axis=1)[:, :most]
+    rows = []
+    for count, maps in sizes:
+        chosen = (np.arange(count)[:, None] * dataset.PER_SIMULATION + order[:count, :maps]).reshape(-1)
+        subset = _subset(parts["train"], chosen)
+        epochs = _curve_epochs(params, parts["train"], subset)
+        what = f"{count} simulations, {maps} maps of each"
+        net = _fit(params, "simulations", what, subset, parts["valid"], epochs=epochs)
+        rows.append({"setting": what, "simulations": count, "maps": maps} | _measured(params, net, test))
+    return {"suite": suite, "rows": rows}, {}
+
+
+def normalisation(params):
+    """Networks on test maps scaled by the statistics of the training maps, and by their own."""
+    rows, record = [], _survey(params, params.suites[0])
+    for suite in params.suites:
+        net, _ = networks.trained(params, params.suites[0], CASE)
+        maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+        part = dataset.load(params, suite, CASE, ("test",))["test"]
+        densities = np.array(maps[part.index])
+        own = scaling.statistics(scaling.sums(scaling.signed_log10(densities)))
+        kinds = {"training maps": record["statistics_train"], "all maps": record["statistics_all"], "test maps": own}
+        for kind, statistics in kinds.items():
+            scaled = _scaled(params, part, densities, {f"statistics_{params.train.normalisation}": statistics})
+            measured = _measured(params, net, scaled, test=suite)
+            rows.append({"setting": kind, "test": suite, "statistics": statistics} | measured)
+    return {"suite": params.suites[0], "rows": rows}, {}
+
+
+def augmentation(params):
+    """Networks trained on turned and mirrored maps, on turned ones (the first release), and on maps as they are."""
+    suite, test = params.suites[0], _test(params)
+    parts = dataset.load(params, suite, CASE, ("train", "valid"))
+    rows = []
+    for name, symmetries in AUGMENTATIONS.items():
+        if len(symmetries) == scaling.SYMMETRIES:
+            rows.append({"setting": name} | _reference(params))
+        else:
+            net = _fit(params, "augmentation", name, parts["train"], parts["valid"], symmetries=symmetries)
+            rows.append({"setting": name} | _measured(params, net, test))
+    return {"suite": suite, "rows": rows}, {}
+
+
+def seeds(params):
+    """Networks that differ in initial weights and in the draws of training alone."""
+    suite, test = params.suites[0], _test(params)
+    parts = dataset.load(params, suite, CASE, ("train", "valid"))
+    rows = [{"setting": "seed 0"} | _reference(params)]
+    for number in range(1, params.robustness.seeds + 1):
+        words = ("robustness", "seed", number)
+        what = f"seed {number}"
+        net = _fit(params, "seeds", what, parts["train"], parts["valid"], words=(words, words))
+        rows.append({"setting": what} | _measured(params, net, test))
+    return {"suite": suite, "rows": rows}, {}
+
+
+EXPERIMENTS = {
+    "suites": suites,
+    "smoothing": smoothing,
+    "probes": probe,
+    "leakage": leakage,
+    "simulations": simulations,
+    "normalisation": normalisation,
+    "augmentation": augmentation,
+    "seeds": seeds,
+}
+
+
+def _survey(params, suite):
+    further = suite in params.robustness.suites
+    return store.read_json(paths.robustness_input(suite, CASE) if further else paths.cut(suite, CASE))
+
+
+def _statistics(params, record):
+    key = f"statistics_{params.train.normalisation}"
+    return {key: record[key]}
+
+
+def _test(params):
+    return dataset.load(params, params.suites[0], CASE, ("test",))["test"]
+
+
+def _scaled(params, part, densities, record):
+    """``part`` with these maps in place of its own, scaled by the statistics in ``record``."""
+    mean, std = record[f"statistics_{params.train.normalisation}"]
+    values = scaling.standardise(scaling.signed_log10(densities), mean, std)
+    return dataclasses.replace(part, maps=torch.from_numpy(np.asarray(values, dtype=np.float32)))
+
+
+def _curve_epochs(params, train, subset):
+    """As many epochs of a subset as take the steps of ``curve_epochs`` of all training maps."""
+    return max(1, round(params.robustness.curve_epochs * len(train.index) / len(subset.index)))
+
+
+def _subset(part, chosen):
+    return dataset.Part(**{field.name: getattr(part, field.name)[chosen] for field in dataclasses.fields(part)})
+
+
+def _joined(*parts):
+    def join(values):
+        return torch.cat(values) if isinstance(values[0], torch.Tensor) else np.concatenate(values)
+
+    return dataset.Part(
+        **{field.name: join([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(parts[0])}
+    )
+
+
+def _measured(params, net, part, test=None):
+    suite = params.suites[0]
+    predictions = networks.predict(net, part, suite, params.evaluate.views)
+    return {"metrics": networks.measure(predictions, networks.bootstrap(params, test or suite, CASE), params)}
+
+
+def _reference(params):
+    """The network of stage train on the test maps: what stage evaluate has."""
+    return _measured(params, networks.trained(params, params.suites[0], CASE)[0], _test(params))
+
+
+def _regression(params, maps, densities, part):
+    simulations = dataset.splits(params)["train"]
+    means = np.concatenate([_means(dataset.read_simulation(maps, simulation)) for simulation in simulations])
+    truth = store.read_parameters(params.suites[0], params.maps.simulations)
+    truth = np.repeat(truth[simulations], dataset.PER_SIMULATION, axis=0)
+    mean, scatter = probes.regression(means, truth, _means(densities))
+    predictions = {
+        "truth": part.parameters,
+        "mean": mean,
+        "sigma": np.broadcast_to(scatter, mean.shape),
+        "simulation": part.simulation,
+    }
+    generator = networks.bootstrap(params, params.suites[0], CASE)
+    return {"metrics": networks.measure(predictions, generator, params)}
+
+
+def _means(maps):
+    return maps.mean((1, 2), dtype=np.float64)
+
+
+def _fit(params, experiment, what, train, valid, *, suite=None, words=SAME, epochs=None, symmetries=range(8)):
+    """A network trained with the hyperparameters of the first suite's uncut maps, by default as stage train does it.
+
+    Goes on from its checkpoint if it was cut off; ``what`` must name all in which it differs from others.
+    """
+    first, device, epochs = params.suites[0], cli.device(), epochs or params.train.epochs
+    hyperparameters = store.read_json(paths.tuning(first, CASE))["hyperparameters"]
+    precision = training.resolve_precision(params.train.precision, device)
+    robustness = store.digest(params.robustness)
+    key = dataset.resume_key(
+        params,
+        first,
+        CASE,
+        device,
+        networks.engine(device),
+        experiment,
+        what,
+        epochs,
+        precision,
+        hyperparameters,
+        robustness,
+    )
+    checkpoint = paths.CHECKPOINTS / f"transfer-{experiment}-{key}.pt"
+    state = store.read_checkpoint(checkpoint, device)
+    weights, seed = words
+    with cli.progress(epochs, f"{experiment}: {what}", "epoch", len(state["history"]) if state else 0) as bar:
+
+        def on_epoch(state):
+            store.write_checkpoint(checkpoint, state)
+            bar.update()
+
+        net, _ = networks.fit(
+            params,
+            suite or first,
+            CASE,
+            hyperparameters,
+            *((part.maps.to(device), part.targets.to(device)) for part in (train, valid)),
+            weights=weights,
+            seed=seed,
+            epochs=epochs,
+            precision=precision,
+            symmetries=symmetries,
+            state=state,
+            on_epoch=on_epoch,
+        )
+    return net
+
+
+if __name__ == "__main__":
+    cli.run_stage(main)
