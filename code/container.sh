@@ -34,10 +34,8 @@ leave_root() { # for the owner of the folder; for user 1000 where the engine mad
   read -r _ outside _ </proc/self/uid_map
   [ "$(id -u)" = 0 ] && [ "$outside" = 0 ] || return 0 # the root of rootless podman is the user outside
   owner=$(stat --format %u:%g .)
-  if [ "${owner%:*}" = 0 ]; then
-    owner=1000:1000
-    chown $owner .
-  fi
+  [ "${owner%:*}" != 0 ] || owner=1000:1000
+  find . -maxdepth 1 -uid 0 \( -path . -o -path ./data \) -exec chown "$owner" {} + # made by the engine, to mount something
   exec setpriv --reuid "${owner%:*}" --regid "${owner#*:}" --clear-groups -- "$0" "$@"
 }
 
