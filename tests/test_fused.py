@@ -3,8 +3,8 @@ import copy
 import pytest
 import torch
 
-from camelsight import compiled
-from camelsight.inference import fused, network
+from camelsight import compiled, networks
+from camelsight.inference import fused, network, training
 
 ROUNDING = {torch.float32: 3e-5, torch.bfloat16: 2e-2}  # a few units in the last place of what is stored
 
@@ -16,6 +16,13 @@ def library():
     fused.load(compiled.library())
     yield
     fused.load(None)
+
+
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 def plain(x, norm, pad):
@@ -47,3 +54,55 @@ def test_equal_to_torch_forward_backward_and_in_running_statistics(dtype, shape,
             getattr(norm, name).grad, getattr(reference, name).grad, rtol=error, atol=error * len(x) * shape[2]
         )
     torch.testing.assert_close(norm.state_dict(), reference.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+def once(dtype=torch.bfloat16):
+    draws = torch.Generator().manual_seed(1)
+    norm = torch.nn.BatchNorm2d(6)
+    x = torch.randn(7, 6, 32, 32, generator=draws).to(dtype).contiguous(memory_format=torch.channels_last)
+    out = fused.norm_activate_pad(x.requires_grad_(), norm, 0.2, 1)
+    out.square().sum().backward()
+    return out, x.grad, norm.weight.grad, norm.bias.grad, norm.running_var
+
+
+def test_the_same_bits_again_and_with_more_threads(two_threads):
+    several = [once() for _ in range(3)]
+    torch.set_num_threads(1)
+    for result in several:
+        assert all(torch.equal(*pair) for pair in zip(result, once(), strict=True))
+
+
+def train(precision):
+    draws = torch.Generator().manual_seed(1)
+    net = network.build(2, 0.1, size=16, parameters=2, generator=draws)
+    maps, targets = torch.randn(75, 16, 16, generator=draws), torch.rand(75, 2, generator=draws)
+    settings = {"epochs": 2, "batch": 32, "max_lr": 1e-3, "weight_decay": 1e-4, "seed": 1, "precision": precision}
+    return net, training.fit(net, (maps, targets), (maps[:15], targets[:15]), **settings)
+
+
+def test_training_with_it_repeats_itself_bit_for_bit_and_differs_from_torch_by_rounding():
+    (one, history), (two, again) = train("float32"), train("float32")
+    assert history == again and all(map(torch.equal, one.parameters(), two.parameters()))
+    fused.load(None)
+    plainly = train("float32")[1]
+    assert plainly != history
+    assert [r["train"] for r in plainly] == pytest.approx([r["train"] for r in history], abs=0.02)
+
+
+def test_only_training_on_cpu_is_served():
+    x = torch.zeros(1)
+    assert fused.serves(x) and fused.serves(x.bfloat16()) and not fused.serves(x.double())
+    assert not fused.serves(x.to("meta"))
+    fused.load(None)
+    assert not fused.serves(x)
+
+
+def test_where_it_was_not_built_one_line_says_so_and_torch_trains(monkeypatch, capsys, tmp_path):
+    fused.load(None)
+    compiled.load.cache_clear()
+    monkeypatch.setattr(compiled, "library", lambda: tmp_path / "fused-AVX.so")
+    cpu = torch.device("cpu")
+    assert networks.engine(cpu) == networks.engine(cpu) == "torch"
+    assert capsys.readouterr().err == "fused-AVX.so is not built, so training takes longer; make setup builds it\n"
+    assert networks.engine(torch.device("cuda")) == "torch" and not fused.serves(torch.zeros(1))
+    compiled.load.cache_clear()

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 
 import pytest
@@ -132,11 +133,16 @@ def test_prediction_does_not_depend_on_dropout_or_on_the_batch():
     assert mean.shape == sigma.shape == (150, 2) and torch.equal(training.predict(net, maps)[0], mean)
 
 
-def test_bfloat16_stays_close_to_float32():
-    nets = {precision: build() for precision in ("float32", "bfloat16")}
-    losses = {name: fit(net, epochs=25, precision=name)[-1]["valid"] for name, net in nets.items()}
-    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=1)
-    assert (r2(nets["bfloat16"], *toy(60, seed=2)) > 0.7).all()
+def test_bfloat16_leaves_r2_within_the_seed_spread():
+    """The same seed in either precision differs by less than two seeds do."""
+    scores = {precision: [] for precision in ("float32", "bfloat16")}
+    for precision, seen in scores.items():
+        for seed in range(3):
+            net = build(seed)
+            fit(net, epochs=10, seed=seed, precision=precision)
+            seen.append(r2(net, *toy(120, seed=2)))
+    reference, ours = (torch.stack(seen) for seen in scores.values())
+    assert (ours.mean(0) - reference.mean(0)).abs().max() < reference.std(0).max()
 
 
 def test_precision_auto_is_settled_by_the_hardware_and_a_named_one_stays():
@@ -196,3 +202,46 @@ def test_augmentation_can_be_left_out_or_be_rotations_alone(monkeypatch):
         fit(build(), train=part, valid=part, epochs=2, symmetries=symmetries)
         views = torch.unique(torch.cat(seen), dim=0)
         assert torch.equal(views, torch.unique(torch.stack(list(wanted)), dim=0))
+
+
+def test_maps_that_are_streamed_give_the_same_weights_as_resident_ones(monkeypatch):
+    nets = [build(), build()]
+    histories = [fit(nets[0], train=toy(75))]
+    monkeypatch.setattr(training, "_resident", lambda maps, device: False)
+    histories.append(fit(nets[1], train=toy(75)))
+    assert histories[0] == histories[1]
+    assert all(torch.equal(*pair) for pair in zip(*(net.state_dict().values() for net in nets), strict=True))
+
+
+def test_streamed_batches_are_the_gathered_ones():
+    maps, order = toy(75)[0], torch.randperm(75)
+    for one, two in zip(training._gathered(maps, order, 32), training._streamed(maps, order, 32), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_patience_ends_training_and_a_resumed_run_ends_there_too():
+    settings = {"epochs": 30, "max_lr": 0.05, "schedule": "cyclic"}
+    states = []
+    history = fit(build(), patience=2, on_epoch=lambda state: states.append(copy.deepcopy(state)), **settings)
+    losses = [record["valid"] for record in history]
+    assert len(losses) < 30 and losses.index(min(losses)) == len(losses) - 3
+    assert fit(build(), patience=2, state=states[-1], **settings) == history
+    assert len(fit(build(), epochs=len(history) + 1, max_lr=0.05, schedule="cyclic")) == len(history) + 1
+
+
+def test_where_compiling_fails_training_goes_on_with_the_network_as_it_was(monkeypatch, capsys):
+    """On a GPU alone is the network compiled; here the failure is played."""
+
+    def broken(network, **_):
+        network.B02.running_mean += 1
+        raise RuntimeError("no compiler\nand more")
+
+    class Maps:
+        device = torch.device("cuda")
+
+    net, before = build(), build().state_dict()
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: contextlib.nullcontext())
+    assert training._compiled(net, Maps, "float32") is net
+    assert all(torch.equal(*pair) for pair in zip(net.state_dict().values(), before.values(), strict=True))
+    assert capsys.readouterr().err == "torch.compile is of no use here, training goes on without: no compiler\n"

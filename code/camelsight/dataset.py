@@ -1,16 +1,18 @@
 """What a network is given: the maps of a case, cut, scaled and split, with their targets."""
 
 import hashlib
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from camelsight import cases, paths, seeding, store, theta
+from camelsight import cases, cli, paths, seeding, store, theta
 from camelsight.maps import cuts, scaling, split
 from camelsight.universe import cmd
 
 PER_SIMULATION = cmd.MAPS_PER_SIMULATION
+DEVICE_SHARE = 0.5  # of a device's free memory that maps may take; training needs the rest
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,22 @@ def load(params, suite, case, names, *, record=None, folder=paths.MAPS):
 
 
 def load_tensors(params, suite, case, names, device):
-    """(maps, targets) of each part on ``device``, of which nothing else stays on the host."""
+    """(maps, targets) of each part on ``device``, of which nothing else stays on the host; see ``place``."""
     parts = load(params, suite, case, names)
-    return [((part := parts.pop(name)).maps.to(device), part.targets.to(device)) for name in names]
+    return [(place((part := parts.pop(name)).maps, device), part.targets.to(device)) for name in names]
+
+
+def place(maps, device):
+    """``maps`` on ``device`` where they fit; else where they are, which a line says: training streams them."""
+    free = cli.free_bytes(device)
+    if maps.device == device or maps.nbytes <= DEVICE_SHARE * free:
+        return maps.to(device)
+    print(
+        f"{len(maps)} maps stay on the host and are streamed: they take {maps.nbytes / 1e9:.1f} GB, and of "
+        f"{free / 1e9:.1f} GB free on {device} training needs half",
+        file=sys.stderr,
+    )
+    return maps
 
 
 def _part(params, suite, case, simulations, maps, parameters, record):

@@ -9,18 +9,20 @@ from camelsight.maps import scaling
 
 
 def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, epochs, precision, **progress):
-    """A new network and its history; ``train`` and ``valid`` are (maps, targets) on the device that is to train.
+    """A new network and its history; ``train`` and ``valid`` are (maps, targets), targets on the device that trains.
 
     ``weights`` and ``seed`` are the words that name the draws of the initial weights and of the training; ``progress``
-    is the state, on_epoch and symmetries of ``training.fit``.
+    is the patience, symmetries, state and on_epoch of ``training.fit``.
     """
-    engine(train[0].device)
+    device = train[1].device
+    engine(device)
+    cli.keep_memory()
     net = network.build(
         hyperparameters["hidden"],
         hyperparameters["dropout"],
         size=params.maps.pixels,
         generator=seeding.torch_generator(params.seed, suite, case, *weights),
-    ).to(train[0].device)
+    ).to(device)
     history = training.fit(
         net,
         train,
@@ -32,6 +34,7 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
         seed=seeding.entropy(params.seed, suite, case, *seed),
         schedule=params.train.schedule,
         precision=precision,
+        deterministic=params.train.deterministic,
         **progress,
     )
     return net, history

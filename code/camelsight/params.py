@@ -113,6 +113,8 @@ class Train:
     schedule: str  # "cyclic" as published (500 steps up, 500 down), or "onecycle"
     precision: str  # "bfloat16", "float32", or "auto": the former where the hardware has it
     normalisation: str  # statistics of the "train" maps, or of "all" as in the released code
+    patience: int  # epochs without a better one after which training ends; 0: never, as published
+    deterministic: bool  # a GPU repeats itself bit for bit, and is slower; a CPU always does
 
     def __post_init__(self):
         _check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
@@ -121,6 +123,7 @@ class Train:
         good = self.precision in ("auto", "float32", "bfloat16")
         _check(good, "train.precision", "auto, float32 or bfloat16", self.precision)
         _check(self.normalisation in ("train", "all"), "train.normalisation", "train or all", self.normalisation)
+        _check(self.patience >= 0, "train.patience", "at least 0", self.patience)
 
 
 @dataclass(frozen=True)
@@ -354,6 +357,9 @@ def _cast(value, kind, key):
     if origin is dict:
         _check(isinstance(value, dict), key, "a mapping", value)
         return {str(name): _cast(item, inner[1], f"{key}.{name}") for name, item in value.items()}
+    if kind is bool:
+        _check(isinstance(value, bool), key, "true or false", value)
+        return value
     if kind is str:
         _check(isinstance(value, str | int) and not isinstance(value, bool), key, "a word", value)
         return str(value)

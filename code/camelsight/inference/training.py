@@ -1,10 +1,14 @@
 """Training and prediction.
 
-Maps are scaled ``(N, n, n)`` float32 tensors, targets normalised ``(N, P)`` ones, both on one device.
+Maps are scaled ``(N, n, n)`` float32 tensors, targets normalised ``(N, P)`` ones, on the network's device. Maps that do
+not fit there stay on the host, and their batches are streamed.
 """
 
 import contextlib
+import copy
 import math
+import os
+import sys
 
 import torch
 
@@ -39,6 +43,8 @@ def fit(
     schedule="cyclic",
     precision="float32",
     symmetries=range(scaling.SYMMETRIES),
+    patience=0,
+    deterministic=False,
     state=None,
     on_epoch=None,
 ):
@@ -47,12 +53,14 @@ def fit(
     ``train`` and ``valid`` are pairs (maps, targets); each map is turned by one of ``symmetries``, drawn anew in every
     epoch. ``on_epoch(state)`` is called after each epoch; ``state`` refers to live tensors, so save or copy it at once.
     Every epoch draws its order, symmetries and dropout from (``seed``, epoch): a run that continues from a saved
-    ``state`` equals one that was never cut off. Returns the history, a list of dicts with epoch, train and valid
-    (losses in the released convention), and lr. Raises ``DivergenceError``, whose epoch is the one that was not
-    finished.
+    ``state`` equals one that was never cut off. Training ends early after ``patience`` epochs without a better one,
+    unless that is 0. ``deterministic`` algorithms make a GPU repeat itself bit for bit, as a CPU always does. Returns
+    the history, a list of dicts with epoch, train and valid (losses in the released convention), and lr. Raises
+    ``DivergenceError``, whose epoch is the one that was not finished.
     """
     maps, targets = train
-    table = scaling.symmetry_table(maps.shape[-1], maps.device)[list(symmetries)]
+    device = targets.device
+    table = scaling.symmetry_table(maps.shape[-1], device)[list(symmetries)]
     steps = math.ceil(len(maps) / batch)
     optimiser = torch.optim.AdamW(network.parameters(), lr=max_lr, betas=BETAS, weight_decay=weight_decay, fused=True)
     scheduler = _scheduler(optimiser, schedule, max_lr, epochs * steps)
@@ -62,10 +70,15 @@ def fit(
         optimiser.load_state_dict(state["optimiser"])
         scheduler.load_state_dict(state["scheduler"])
         history, best = list(state["history"]), state["best"]
+    with _algorithms(device, deterministic):
+        forward = _compiled(network, maps[:batch].to(device), precision)
     for epoch in range(len(history), epochs):
+        if patience and _since_best(history) >= patience:
+            break
         lr = optimiser.param_groups[0]["lr"]
-        with _seeded(seeding.entropy(seed, "epoch", epoch), maps.device):
-            moments, sizes = _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, precision)
+        with _seeded(seeding.entropy(seed, "epoch", epoch), device), _algorithms(device, deterministic):
+            network.train()
+            moments, sizes = _train_epoch(forward, maps, targets, table, optimiser, scheduler, batch, precision)
         averaged = (moments * (sizes / sizes.sum()).to(moments)[:, None, None]).sum(0)
         losses = [loss.from_moments(averaged).item(), evaluate(network, *valid, precision=precision)]
         if not all(map(math.isfinite, losses)):
@@ -102,10 +115,11 @@ def resolve_precision(name, device):
 def predict(network, maps, *, precision="float32"):
     """Normalised posterior means and standard deviations, two ``(N, P)`` float32 tensors; dropout is off."""
     network.eval()
+    device = next(network.parameters()).device
     parts = []
     with torch.inference_mode():
         for chunk in maps.split(PREDICT_BATCH):
-            parts.append(_forward(network, chunk, precision))
+            parts.append(_forward(network, chunk.to(device), precision))
     return torch.cat(parts).chunk(2, dim=1)
 
 
@@ -116,18 +130,19 @@ def evaluate(network, maps, targets, *, precision="float32"):
 
 
 def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, precision):
-    """The moments of each step, ``(S, 2, P)`` on the device of the maps, and its number of maps, ``(S,)``.
+    """The moments of each step, ``(S, 2, P)`` on the device of the targets, and its number of maps, ``(S,)``.
 
     Nothing is read from the device: that would wait for it at every step.
     """
-    network.train()
-    order = torch.randperm(len(maps), device=maps.device)
-    group = torch.randint(len(table), (len(maps),), device=maps.device)
+    device = targets.device
+    order = torch.randperm(len(maps), device=device)
+    group = torch.randint(len(table), (len(maps),), device=device)
+    if len(maps) % batch == 1:  # BatchNorm at one pixel needs two maps
+        order, group = order[:-1], group[:-1]
+    batches = _gathered(maps, order, batch) if _resident(maps, device) else _streamed(maps, order, batch)
     steps, sizes = [], []
-    for chosen, symmetry in zip(order.split(batch), group.split(batch), strict=True):
-        if len(chosen) == 1:  # BatchNorm at one pixel needs two maps
-            continue
-        mean, sigma = _forward(network, scaling.transform(maps[chosen], symmetry, table), precision).chunk(2, dim=1)
+    for chosen, symmetry, images in zip(order.split(batch), group.split(batch), batches, strict=True):
+        mean, sigma = _forward(network, scaling.transform(images, symmetry, table), precision).chunk(2, dim=1)
         moments = loss.moments(mean, sigma, targets[chosen])
         optimiser.zero_grad(set_to_none=True)
         loss.from_moments(moments).backward()
@@ -152,6 +167,85 @@ def _learning_rate(schedule, max_lr, total_steps, step):
         optimiser.step()
         scheduler.step()
     return optimiser.param_groups[0]["lr"]
+
+
+def _resident(maps, device):
+    return maps.device == device
+
+
+def _gathered(maps, order, batch):
+    return (maps[chosen] for chosen in order.split(batch))
+
+
+def _streamed(maps, order, batch):
+    """Batches of host ``maps`` on the device of ``order``. Two pinned buffers take turns.
+
+    While the device computes on a batch, the host gathers the next one and a stream of its own copies it.
+    """
+    device, cuda = order.device, order.device.type == "cuda"
+    shape = (min(batch, len(order)), *maps.shape[1:])
+    buffers = [torch.empty(shape, dtype=maps.dtype, pin_memory=cuda) for _ in range(2)]
+    copied = [torch.cuda.Event() if cuda else None for _ in buffers]
+    stream = torch.cuda.Stream(device) if cuda else None
+    for number, chosen in enumerate(order.cpu().split(batch)):
+        buffer, event = buffers[number % 2][: len(chosen)], copied[number % 2]
+        if not cuda:
+            yield torch.index_select(maps, 0, chosen, out=buffer)
+            continue
+        event.synchronize()  # with the copy of two batches ago; it returns at once where there was none
+        torch.index_select(maps, 0, chosen, out=buffer)
+        with torch.cuda.stream(stream):
+            images = buffer.to(device, non_blocking=True)
+            event.record(stream)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        images.record_stream(torch.cuda.current_stream(device))
+        yield images
+
+
+def _since_best(history):
+    """Epochs since the one with the best validation loss."""
+    losses = [record["valid"] for record in history]
+    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
+def _compiled(network, maps, precision):
+    """``network`` fused by torch.compile on a GPU; itself where that fails, and on CPU, where every process would wait.
+
+    A trial on ``maps`` shows whether it works; it leaves the network as it was.
+    """
+    if maps.device.type != "cuda":
+        return network
+    state = copy.deepcopy(network.state_dict())
+    try:
+        with torch.random.fork_rng(devices=[maps.device]):
+            compiled = torch.compile(network.train(), dynamic=False)
+            _forward(compiled, maps, precision).sum().backward()
+        return compiled
+    except Exception as error:  # Triton, its compiler and the driver raise what they like
+        print(
+            f"torch.compile is of no use here, training goes on without: {str(error).splitlines()[0]}", file=sys.stderr
+        )
+        return network
+    finally:
+        network.load_state_dict(state)
+        network.zero_grad(set_to_none=True)
+
+
+@contextlib.contextmanager
+def _algorithms(device, deterministic):
+    """On a GPU, a scope with ``deterministic`` algorithms, or else with the fastest; a CPU has the former alone."""
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
 
 
 def _forward(network, maps, precision):

@@ -116,7 +116,7 @@ def _train(params, suite, what, epochs):
             suite,
             CASE,
             hyperparameters,
-            *((parts[name].maps.to(device), targets[name].to(device)) for name in ("train", "valid")),
+            *((dataset.place(parts[name].maps, device), targets[name].to(device)) for name in ("train", "valid")),
             weights=("sanity", what),
             seed=("sanity", what),
             epochs=epochs,
@@ -124,7 +124,7 @@ def _train(params, suite, what, epochs):
             state=checkpoint.state,
             on_epoch=checkpoint.keep,
         )
-    mean, _ = training.predict(net, parts["test"].maps.to(device))
+    mean, _ = training.predict(net, parts["test"].maps)
     r2 = metrics.r2(parts["test"].targets.numpy(), mean.cpu().numpy())
     return net, {"epochs": epochs, "r2": dict(zip(theta.NAMES, r2, strict=True))}, checkpoint
 

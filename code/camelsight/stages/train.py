@@ -30,6 +30,7 @@ def main(params, suite, case):
             seed=("train",),
             epochs=spec.epochs,
             precision=precision,
+            patience=spec.patience,
             state=checkpoint.state,
             on_epoch=on_epoch,
         )
