@@ -17,7 +17,7 @@ fi
 base=${BASE:-$(sed -n 's/^ARG BASE=//p' Dockerfile)}
 revision=$(git rev-parse HEAD)
 git diff --quiet HEAD -- . ":!$lock" || revision=$revision-changed
-source=$(git remote get-url origin 2>/dev/null | sed -n 's#^https://\([^/@]*@\)\?#https://#p') # no passwords
+source=$({ git remote get-url origin 2>/dev/null || true; } | sed -n 's#^https://\([^/@]*@\)\?#https://#p') # no password
 arguments=(--build-arg "BASE=$base" --build-arg "TORCH=${TORCH:-}" --build-arg "REVISION=$revision"
   --build-arg "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" --build-arg "SOURCE=$source"
   --build-arg "CREATED=$(date -u +%FT%TZ)")
