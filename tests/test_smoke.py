@@ -464,14 +464,15 @@ def test_the_plan_says_what_a_change_would_run_and_why_and_touches_nothing(proje
 
     path.write_text(text.replace("resamples: 200", "resamples: 300"))
     try:
-        changed, unchanged = plan(), plan("--profile", "smoke")
+        changed, unchanged = plan(), plan("--profile", "smoke", "--full")
     finally:
         path.write_text(text)
     assert list(unchanged) == ["profile", "jobs", "seconds", "stages"] and unchanged["stages"] == []
     ran = [stage["stage"].partition("@")[0] for stage in changed["stages"]]
-    assert ran == ["evaluate"] * 6 + ["tabulate", "figures", "paper"] and changed["seconds"] > 0
+    assert ran.count("evaluate") == 6 and ran[-3:] == ["tabulate", "figures", "paper"] and changed["seconds"] > 0
+    assert not {"maps", "universe", "cut", "tune", "train", "attribute"} & set(ran)
     cause = {"kind": "parameter", "name": "evaluate.resamples", "change": "200 -> 300"}
-    assert all(stage["why"] == [cause] for stage in changed["stages"][:6]) and cause in changed["stages"][6]["why"]
+    assert all(stage["why"] == [cause] for stage in changed["stages"] if stage["stage"].startswith("evaluate@"))
     assert [file.read_bytes() for file in kept] == before
 
 
