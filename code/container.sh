@@ -64,7 +64,7 @@ case $1 in
   shell) exec bash "${@:2}" ;;
   doctor | plan) exec make "$@" ;;
   *)
-    make doctor QUIET=1 "${@:2}"
+    make doctor QUIET=1 "${@:2}" JSON= >&2
     exec make "$@"
     ;;
 esac
