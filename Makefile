@@ -1,4 +1,4 @@
-# make help lists the targets. Options: PROFILE=name, FULL=1, JOBS=n, TORCH=requirement, PYTHON=interpreter.
+# make help lists the targets. Options: PROFILE=name, FULL=1, JOBS=n, JSON=1, TORCH=requirement, PYTHON=interpreter.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?=
@@ -6,7 +6,8 @@ TORCH ?=
 JOBS ?=
 PROFILE ?=
 FULL ?=
-export PYTHON TORCH
+JSON ?=
+export PYTHON TORCH BASE TAG
 
 BIN := .venv/bin
 CAMELSIGHT := $(BIN)/python -m camelsight
@@ -14,27 +15,34 @@ CAMELSIGHT := $(BIN)/python -m camelsight
 SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(if $(PARTITION),--partition $(PARTITION)) $(if $(ACCOUNT),--account $(ACCOUNT)) \
   $(if $(GPUS),--gpus $(GPUS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY))
 
-.PHONY: help setup maps paper status evaluate dashboard test bench lint lock clean
+.PHONY: help setup doctor plan maps paper status evaluate dashboard test bench pack image lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  TORCH=torch==2.13.0  PYTHON=python3"
+	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  JSON=1  TORCH=torch==2.13.0  PYTHON=python3"
 	@echo "  With LAUNCH=slurm: PARTITION=name  ACCOUNT=name  GPUS=of a job  MINUTES=of a job  CONCURRENCY=jobs"
 
 setup: ## virtual environment, system packages and LaTeX; under 2 s when already done
 	@bash code/setup.sh
 
+doctor: ## whether this machine has what a run needs, and what to do where not [PROFILE=name] [JSON=1]
+	@PYTHONPATH=code $(if $(wildcard $(BIN)/python),$(BIN)/python,$(or $(PYTHON),python3)) -m camelsight.doctor \
+	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json) $(if $(QUIET),--quiet)
+
+plan: setup ## what make paper would run, why, and for how long, without running it [PROFILE=name] [FULL=1] [JSON=1]
+	@$(CAMELSIGHT).plan $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(if $(JSON),--json)
+
 maps: setup ## the maps alone: simulated, or fetched and checked where the profile names the real ones
-	@$(CAMELSIGHT) maps $(if $(PROFILE),--profile $(PROFILE))
+	@$(CAMELSIGHT) maps $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
 
 paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name); FULL=1 adds robustness, LAUNCH=slurm a cluster
-	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(SLURM)
+	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(SLURM) $(if $(JSON),--json)
 
 status: ## how far each case is, while a run goes on and afterwards; [JSON=1]
 	@$(CAMELSIGHT) status $(if $(JSON),--json)
 
 evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt SUITE=name [CASE=id] [PROFILE=name]
-	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE))
+	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
 
 bench: setup ## how fast, against a plain way of doing the same; ONLY=row for one of them
 	@$(BIN)/python benchmarks/run.py $(ONLY)
@@ -46,6 +54,12 @@ test: setup ## lint, unit tests and the smoke profile from end to end
 	@$(BIN)/ruff check code tests benchmarks
 	@$(BIN)/ruff format --check code tests benchmarks
 	@$(BIN)/python -m pytest
+
+pack: setup ## one archive of a finished run: weights, results, locks and their digests [PACK=file.tar] [JSON=1]
+	@$(CAMELSIGHT).pack $(if $(PACK),--output "$(PACK)") $(if $(JSON),--json)
+
+image: ## the container image, with docker, podman or buildah [BASE=image] [TAG=name] [TORCH=requirement]
+	@bash code/image.sh
 
 lock: setup ## mend requirements.lock after a change in pyproject.toml; torch and CUDA stay outside
 	@$(BIN)/python -m pip install --quiet uv

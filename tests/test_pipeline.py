@@ -14,9 +14,12 @@ CORE = ("universe", "maps", "inference", "interpretation", "report")
 ROOF = (
     "attributions",
     "compiled",
+    "doctor",
     "networks",
+    "pack",
     "params",
     "paths",
+    "plan",
     "store",
     "studies",
     "stages",

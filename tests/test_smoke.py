@@ -19,14 +19,17 @@ import pytest
 import safetensors.torch
 import torch
 
-from camelsight import dataset, params, paths, store, theta
+from camelsight import dataset, pack, params, paths, store, theta
 from camelsight.inference import metrics, network, training
 from camelsight.interpretation import attribution, sanity
 from camelsight.stages import attribute, evaluate, paper, train, tune
 from camelsight.universe import cmd
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("code", "paper", "profiles", "figures", "benchmarks/tuning.json", "dvc.yaml", ".dvc/config", ".dvcignore")
+COPIED = (
+    "code", "paper", "profiles", "figures", "benchmarks/tuning.json", "dvc.yaml", ".dvc/config", ".dvcignore",
+    "requirements.lock",
+)  # fmt: skip
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
 CHAIN = ("cut", "tune", "train", "evaluate")
 GENERATED = shutil.ignore_patterns("build", "ms.pdf", "*.png", "*.pdf", "__pycache__", "*.egg-info")
@@ -449,6 +452,40 @@ def test_what_an_interrupted_latex_left_is_no_obstacle(project, monkeypatch):
     auxiliary.write_bytes(auxiliary.read_bytes()[:1000])
     paper.main(params.load())
     assert "undefined" not in (folder / "paper/build/ms.log").read_text(errors="replace").lower()
+
+
+def test_the_plan_says_what_a_change_would_run_and_why_and_touches_nothing(project):
+    folder, _ = project
+    path, kept = folder / "params.yaml", [folder / "dvc.lock", folder / "results/tables/r2.csv"]
+    text, before = path.read_text(), [file.read_bytes() for file in kept]
+
+    def plan(*arguments):
+        command = [".venv/bin/python", "-m", "camelsight.plan", "--json", *arguments]
+        environment = os.environ | {"PYTHONPATH": str(folder / "code")}
+        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+        return json.loads(run.stdout)
+
+    path.write_text(text.replace("resamples: 200", "resamples: 300"))
+    try:
+        changed, unchanged = plan(), plan("--profile", "smoke", "--full")
+    finally:
+        path.write_text(text)
+    assert list(unchanged) == ["profile", "jobs", "seconds", "stages"] and unchanged["stages"] == []
+    ran = [stage["stage"].partition("@")[0] for stage in changed["stages"]]
+    assert ran.count("evaluate") == 6 and ran[-3:] == ["tabulate", "figures", "paper"] and changed["seconds"] > 0
+    assert not {"maps", "universe", "cut", "tune", "train", "attribute"} & set(ran)
+    cause = {"kind": "parameter", "name": "evaluate.resamples", "change": "200 -> 300"}
+    assert all(stage["why"] == [cause] for stage in changed["stages"] if stage["stage"].startswith("evaluate@"))
+    assert [file.read_bytes() for file in kept] == before
+
+
+def test_a_finished_run_travels_in_one_archive(project, tmp_path, monkeypatch):
+    folder, _ = project
+    monkeypatch.chdir(folder)
+    names = pack.write(tmp_path / "one.tar", params.load())
+    assert {"SHA256SUMS", "data"}.isdisjoint(names) and {"results/numbers.tex", "dvc.lock"} < set(names)
+    assert pack.read(tmp_path / "one.tar", tmp_path / "other") == names
+    assert all((tmp_path / "other" / name).read_bytes() == (folder / name).read_bytes() for name in names)
 
 
 def test_a_mistake_in_params_is_one_line_and_touches_nothing(project):

@@ -5,12 +5,12 @@ the experiments on robustness are run by several DVC processes at a time, here o
 """
 
 import argparse
+import contextlib
 import shutil
+import sys
 import time
 
 from camelsight import cli, launch, params, paths, release, status, store
-
-START_SECONDS = 3  # of a stage, before and after its own work
 
 
 def main():
@@ -20,6 +20,9 @@ def main():
     maps = commands.add_parser("maps", help="simulate the maps, or fetch and check the real ones")
     for command in (paper, maps):
         command.add_argument("--profile", help=f"copy {paths.PROFILES}/PROFILE.yaml to {paths.PARAMS} first")
+        command.add_argument(
+            "--json", action="store_true", help="print what was done as JSON; the rest to standard error"
+        )
     paper.add_argument("--full", action="store_true", help=f"write every experiment on robustness into {paths.PARAMS}")
     paper.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
     cluster = paper.add_argument_group("on a SLURM cluster, from its login node")
@@ -35,22 +38,34 @@ def main():
     if arguments.command == "status":
         cli.guard(lambda: show_status(arguments.json), prefix="status")
     elif arguments.command == "maps":
-        cli.guard(lambda: make_maps(arguments.profile), prefix="maps")
+        cli.guard(lambda: say(make_maps, arguments.json, arguments.profile), prefix="maps")
     else:
         names = ("partition", "account", "gpus", "minutes", "concurrency")
         options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
         chosen = (arguments.profile, arguments.full, arguments.jobs, arguments.launch, options)
-        cli.guard(lambda: make_paper(*chosen), prefix="paper")
+        cli.guard(lambda: say(make_paper, arguments.json, *chosen), prefix="paper")
+
+
+def say(make, json, *arguments):
+    """Call ``make``, which prints what it does and returns a record of it, for people or for a program."""
+    if not json:
+        make(*arguments)
+        return
+    with contextlib.redirect_stdout(sys.stderr):
+        record = make(*arguments)
+    cli.print_json(record)
 
 
 def make_maps(profile=None):
     loaded = begin(profile)
-    if "maps" in launch.out_of_date():
+    pending = [stage for stage in launch.out_of_date() if stage == "maps"]
+    if pending:
         announce(loaded, ["maps"], 1)
         launch.dvc("repro", "--quiet", "--single-item", "maps")
     else:
         print(f"Profile {loaded.profile}: the maps are up to date.")
     print(f"  maps     {paths.MAPS}/ ({', '.join(loaded.suites)})")
+    return {"profile": loaded.profile, "ran": pending, "maps": [str(paths.maps(suite)) for suite in loaded.suites]}
 
 
 def make_paper(profile, full, jobs, where, options):
@@ -78,7 +93,10 @@ def make_paper(profile, full, jobs, where, options):
             launch.local(queue, jobs, lambda key: summary(key, loaded))
     if pending:
         launch.dvc("repro", "--quiet")
-    report(loaded, pending, time.monotonic() - start)
+    seconds = time.monotonic() - start
+    report(loaded, pending, seconds)
+    results = {"pdf": str(paths.PDF), "tables": str(paths.TABLES), "figures": str(paths.FIGURES)}
+    return {"profile": loaded.profile, "ran": list(pending), "seconds": round(seconds, 1)} | results
 
 
 def show_status(as_json):
@@ -140,21 +158,6 @@ def prune(loaded):
                 path.unlink()
 
 
-def forecast(loaded, pending, jobs):
-    """Seconds that ``pending`` will roughly take: as long as last time here, otherwise as the profile says."""
-    serial = parallel = 0
-    for stage in pending:
-        name = stage.partition("@")[0]
-        timing = paths.TIMINGS / f"{stage.replace('@', '-')}.json"
-        last = store.read_json(timing) if timing.exists() else {}
-        seconds = last["seconds"] if last.get("profile") == loaded.profile else getattr(loaded.seconds, name)
-        if name in launch.PARALLEL:
-            parallel += seconds + START_SECONDS
-        else:
-            serial += seconds + START_SECONDS
-    return serial + parallel / jobs
-
-
 def announce(loaded, pending, jobs):
     if not pending:
         print(f"Profile {loaded.profile}: everything is up to date.")
@@ -168,7 +171,7 @@ def announce(loaded, pending, jobs):
         f"Profile {loaded.profile} ({len(loaded.suites)} suites × {len(loaded.cases)} cases, {loaded.maps.source} maps)"
     )
     print(f"To run: {todo}")
-    minutes = max(1, round(forecast(loaded, pending, jobs) / 60))
+    minutes = max(1, round(launch.forecast(loaded, pending, jobs) / 60))
     print(
         f"Roughly {minutes} min with {jobs} process{'es' if jobs > 1 else ''} of {loaded.threads} thread(s)", flush=True
     )

@@ -44,16 +44,20 @@ POLL_SECONDS = 2
 RESULT_SECONDS = 90
 KILL_SECONDS = 60  # SLURM kills what does not end within its KillWait, 30 s
 PROCESS_BYTES = 1.5e9  # of one process without its maps
+START_SECONDS = 3  # of a stage, before and after its own work
 
 
-def out_of_date():
-    """The names of the stages that ``dvc repro`` would run, those downstream of a change included, in order."""
+def out_of_date(describe=lambda stage, upstream: None):
+    """What ``dvc repro`` would run, downstream of a change included, in order: a stage's name -> ``describe`` of it.
+
+    ``describe`` is given DVC's stage, and those that run before it and that it depends on.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo() as repo, repo.lock:
-            return _out_of_date(repo, lambda stage: stage.changed())
+            return _out_of_date(repo, lambda stage: stage.changed(), describe)
     except DvcException as error:
         raise ValueError(f"DVC: {error}") from error
 
@@ -69,7 +73,7 @@ def peek():
     for _ in range(PEEKS):
         before = _modified(paths.DVC_LOCK)
         with contextlib.suppress(DvcException, OSError), Repo() as repo:
-            pending = _out_of_date(repo, changed)
+            pending = _out_of_date(repo, changed, lambda *_: None)
             if _modified(paths.DVC_LOCK) == before:
                 return pending
         time.sleep(PEEK_SECONDS)
@@ -80,15 +84,15 @@ def _modified(path):
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def _out_of_date(repo, changed):
+def _out_of_date(repo, changed, describe):
     import networkx
 
     graph = repo.index.graph  # edges lead from a stage to what it depends on
-    pending = []
+    pending = {}
     for stage in reversed(list(networkx.topological_sort(graph))):
-        upstream = {dependency.addressing for dependency in graph.successors(stage)}
-        if upstream.intersection(pending) or changed(stage):
-            pending.append(stage.addressing)
+        upstream = [other for other in graph.successors(stage) if other.addressing in pending]
+        if upstream or changed(stage):
+            pending[stage.addressing] = describe(stage, upstream)
     return pending
 
 
@@ -113,8 +117,32 @@ def experiments(pending):
     return [(stage, [stage]) for stage in pending if stage.partition("@")[0] in EXPERIMENTS]
 
 
+def seconds_of(loaded, stage):
+    """As long as the stage took last time here, otherwise as the profile says."""
+    timing = paths.TIMINGS / f"{stage.replace('@', '-')}.json"
+    last = store.read_json(timing) if timing.exists() else {}
+    name = stage.partition("@")[0]
+    return START_SECONDS + (last["seconds"] if last.get("profile") == loaded.profile else getattr(loaded.seconds, name))
+
+
+def forecast(loaded, pending, jobs):
+    """Seconds that ``pending`` will roughly take."""
+    serial = parallel = 0
+    for stage in pending:
+        if stage.partition("@")[0] in PARALLEL:
+            parallel += seconds_of(loaded, stage)
+        else:
+            serial += seconds_of(loaded, stage)
+    return serial + parallel / jobs
+
+
+def suite_bytes(loaded):
+    return loaded.maps.simulations * cmd.MAPS_PER_SIMULATION * loaded.maps.pixels**2 * 4
+
+
 def process_bytes(loaded):
-    return 2 * loaded.maps.simulations * cmd.MAPS_PER_SIMULATION * loaded.maps.pixels**2 * 4 + PROCESS_BYTES
+    """Memory that a process may take: its maps as they are and as it trains on them, and itself."""
+    return 2 * suite_bytes(loaded) + PROCESS_BYTES
 
 
 def gpus():
@@ -134,7 +162,7 @@ def default_jobs(loaded):
 
 def dvc(*arguments):
     """Run one DVC command here, in sight."""
-    process = subprocess.Popen([*DVC, *arguments], start_new_session=True)
+    process = subprocess.Popen([*DVC, *arguments], stdout=sys.stdout, start_new_session=True)
     with _ending({process: None}):
         code = process.wait()
     if code:

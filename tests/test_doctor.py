@@ -1,0 +1,150 @@
+import dataclasses
+import json
+import os
+
+import pytest
+
+from camelsight import doctor
+
+HEALTHY = doctor.Facts(
+    python=(3, 11, 7),
+    missing={},
+    packages=(),
+    torch="2.13.0+cu130",
+    build_cuda=(13, 0),
+    build_capability=(7, 5),
+    driver_cuda=(13, 0),
+    gpus=(("Some GPU", 80e9, (9, 0)),),
+    memory=64e9,
+    shared_memory=64e6,
+    disk=100e9,
+)
+NEEDS = doctor.Needs(profile="camels", gpu=True, gpu_memory=3.9e9, memory=9.4e9, disk=30e9)
+
+
+def judged(name, needs=NEEDS, **facts):
+    """The check of that name with some facts changed; the only one that is not ok, if it is not."""
+    checks = {check.name: check for check in doctor.judge(dataclasses.replace(HEALTHY, **facts), needs)}
+    assert {check.name for check in checks.values() if check.status != doctor.OK} <= {name}
+    return checks[name]
+
+
+def test_nothing_is_wrong_with_a_healthy_machine():
+    checks = doctor.judge(HEALTHY, NEEDS)
+    assert {check.status for check in checks} == {doctor.OK} and not any(check.fix for check in checks)
+    names = ["python", "compiler", "latex", "libraries", "packages", "gpu", "driver", "memory", "disk"]
+    names += ["shared memory", "writing", "locks"]
+    assert [check.name for check in checks] == names
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "found", "fix"),
+    [
+        ("python", {"python": (3, 10, 12)}, "3.10.12, expected 3.11", "make setup PYTHON=python3.12"),
+        ("latex", {"missing": {"latex": "latexmk"}}, "missing: latexmk", "install --no-install-recommends latexmk"),
+        ("libraries", {"missing": {"openmp": "libgomp1"}}, "libgomp1", "install --no-install-recommends libgomp1"),
+        ("packages", {"packages": ("numpy is not installed", "x")}, "numpy is not installed, and 1 more", "make setup"),
+        ("gpu", {"gpus": (("Old", 80e9, (6, 1)),)}, "capability 6.1, torch needs 7.5", "CUDA_VISIBLE_DEVICES="),
+        ("gpu", {"gpus": (("Small", 2e9, (9, 0)),)}, "maps of profile camels take 3.9 GB", "larger GPU"),
+        ("driver", {"driver_cuda": (12, 8)}, "knows CUDA 12.8, torch is built for 13.0", "driver for CUDA 13"),
+        ("memory", {"memory": 8e9}, "8.0 GB free, 9.4 GB needed", "more"),
+        ("disk", {"disk": 20e9}, "20.0 GB free, 30.0 GB needed", "larger disk"),
+        ("shared memory", {"shared_memory": 0.0}, "0.0 MB free in /dev/shm", "mount"),
+        ("shared memory", {"shared_memory": 0.0, "container": True}, "0.0 MB free", "--shm-size"),
+        ("writing", {"unwritable": ("runs", "results")}, "refused in runs, results", f"chown -R {os.getuid()}"),
+        ("writing", {"unwritable": (".",), "container": True}, "refused in .", '-u "$(id -u):$(id -g)"'),
+        ("locks", {"locks": ((7, "dvc repro", "reused"),)}, "process id 7 is another program's", "rm .dvc/tmp/rwlock"),
+        ("locks", {"record": False}, "dvc.lock is cut off", "git checkout dvc.lock"),
+        ("locks", {"locks": ((0, "", "unreadable"),)}, "cannot be read", "rm .dvc/tmp/rwlock"),
+    ],
+)  # fmt: skip
+def test_each_failure_prints_its_fix(name, facts, found, fix):
+    check = judged(name, **facts)
+    assert check.status == doctor.FAIL and found in check.found and fix in check.fix
+
+
+def test_a_newer_minor_version_of_cuda_than_the_driver_is_no_failure():
+    assert judged("driver", build_cuda=(13, 2)).status == doctor.OK
+    assert judged("driver", driver_cuda=(14, 1)).status == doctor.OK
+
+
+def test_a_driver_without_a_gpu_fails_and_a_cpu_build_beside_one_warns():
+    checks = {check.name: check for check in doctor.judge(dataclasses.replace(HEALTHY, gpus=()), NEEDS)}
+    assert checks["driver"].status == doctor.FAIL and "sees no GPU" in checks["driver"].found
+    checks = {
+        check.name: check for check in doctor.judge(dataclasses.replace(HEALTHY, gpus=(), build_cuda=None), NEEDS)
+    }
+    assert checks["driver"].status == doctor.WARN and "CPU build" in checks["driver"].found
+
+
+def test_a_gpu_is_wanted_at_paper_scale_only():
+    assert judged("gpu", gpus=(), driver_cuda=None).status == doctor.WARN
+    small = dataclasses.replace(NEEDS, gpu=False)
+    assert judged("gpu", needs=small, gpus=(), driver_cuda=None).status == doctor.OK
+
+
+def test_no_compiler_is_needed_once_everything_is_compiled():
+    without = {"compiler": "build-essential", "headers": "python3-dev"}
+    assert judged("compiler", missing=without).status == doctor.OK
+    checks = doctor.judge(dataclasses.replace(HEALTHY, missing=without, packages=("torch is not installed",)), None)
+    failed = [check for check in checks if check.status == doctor.FAIL]
+    assert [check.name for check in failed] == ["compiler", "packages"]
+    assert failed[0].fix.endswith("build-essential python3-dev")
+
+
+def test_a_running_run_warns():
+    check = judged("locks", locks=((7, "dvc repro", "running"), (8, "dvc repro", "gone")))
+    assert check.status == doctor.WARN and "process 7" in check.found
+
+
+def test_holders_of_the_lock_are_told_from_programs_that_got_their_process_id(tmp_path):
+    lock, processes = tmp_path / "rwlock", tmp_path / "proc"
+    info = {pid: {"pid": str(pid), "cmd": f"dvc repro {pid}"} for pid in (5, 6, 7)}
+    lock.write_text(json.dumps({"read": {"a": [info[5], info[6]], "b": [info[5]]}, "write": {"c": info[7]}}))
+    for pid, line in ((5, b"python\0-m\0dvc\0repro"), (6, b"bash")):
+        (processes / str(pid)).mkdir(parents=True)
+        (processes / str(pid) / "cmdline").write_bytes(line)
+    found = [(pid, state) for pid, _, state in doctor._locks_held(lock, processes)]
+    assert found == [(5, "running"), (6, "reused"), (7, "gone")]
+    lock.write_text('{"read": {"a": [')
+    assert list(doctor._locks_held(lock, processes)) == [(0, "", "unreadable")]
+    assert not list(doctor._locks_held(tmp_path / "none", processes))
+
+
+def test_a_record_that_was_cut_off_is_noticed(tmp_path):
+    record = tmp_path / "dvc.lock"
+    assert doctor._is_whole(record)
+    for text, whole in (
+        ("", False),
+        ("schema: '2.0'\nstages:\n  maps: {cmd: a}\n", True),
+        ("stages: {maps: {cm", False),
+    ):
+        record.write_text(text)
+        assert doctor._is_whole(record) == whole
+
+
+def test_pins_are_compared_with_what_is_installed(tmp_path):
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(
+        "pytest==0.0.1 \\\n    --hash=sha256:00 \\\n    --hash=sha256:11\n"
+        "no-such-package==1.0 \\\n    --hash=sha256:00\n"
+        "other-system==1.0 ; sys_platform == 'win32' \\\n    --hash=sha256:00\n"
+    )
+    wrong = list(doctor._wrong_packages(lock))
+    assert len(wrong) == 2 and wrong[0].endswith("expected 0.0.1") and wrong[1] == "no-such-package is not installed"
+
+
+def test_folders_that_refuse_are_found(tmp_path):
+    (tmp_path / "file").touch()
+    assert list(doctor._unwritable([tmp_path, tmp_path / "not yet"])) == []
+    assert list(doctor._unwritable(["/proc"])) == ["/proc"]
+
+
+def test_paper_scale_needs_more_than_smoke(monkeypatch):
+    monkeypatch.chdir(doctor.Path(__file__).parent.parent)
+    smoke, camels = doctor.needs("smoke"), doctor.needs("camels")
+    assert camels.gpu and not smoke.gpu
+    assert camels.gpu_memory == 15_000 * 256**2 * 4
+    assert camels.memory > 2 * camels.gpu_memory and camels.disk > 2 * camels.gpu_memory and smoke.disk < 1e9
+    with pytest.raises(ValueError, match="expected a profile among"):
+        doctor.needs("nope")
