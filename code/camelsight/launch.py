@@ -183,22 +183,21 @@ def local(queue, jobs, on_end):
             while queue and slots:
                 (key, targets), slot = queue.pop(0), slots.pop(0)
                 device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
-                log = open(paths.log(key), "w")  # noqa: SIM115
-                process = subprocess.Popen(
-                    _repro(targets),
-                    env=os.environ | device,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-                running[process] = key, log, slot
+                with open(paths.log(key), "w") as log:
+                    process = subprocess.Popen(
+                        _repro(targets),
+                        env=os.environ | device,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                    )
+                running[process] = key, slot
             time.sleep(0.1)
             for process in [process for process in running if process.poll() is not None]:
-                key, log, slot = running.pop(process)
+                key, slot = running.pop(process)
                 slots.append(slot)
-                log.close()
                 if process.returncode != 0:
-                    raise ValueError(f"{key} failed: {reason(log.name)} (see {log.name})")
+                    raise ValueError(f"{key} failed: {reason(paths.log(key))} (see {paths.log(key)})")
                 bar.write(on_end(key), file=sys.stderr)
                 bar.update()
 
