@@ -4,16 +4,18 @@ SHELL := /bin/bash
 PYTHON ?=
 TORCH ?=
 JOBS ?=
+TIER ?= 0
+SEEDS ?= 4
 PROFILE ?=
 export PYTHON TORCH
 
 BIN := .venv/bin
 CAMELSIGHT := $(BIN)/python -m camelsight
 
-.PHONY: help setup maps paper evaluate test bench lint lock clean
+.PHONY: help setup maps paper evaluate verify reference test bench lint lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  JOBS=processes  TORCH=torch==2.13.0  PYTHON=python3"
 
 setup: ## virtual environment, system packages and LaTeX; under 2 s when already done
@@ -27,6 +29,12 @@ paper: setup ## every figure, every table and the PDF, for the active profile (o
 
 evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt SUITE=name [CASE=id] [PROFILE=name]
 	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE))
+
+verify: setup ## the referee's verdict; TIER=0 files and numbers, 1 given weights, 2 one case, 3 everything [PACK=file] [JSON=1]
+	@$(CAMELSIGHT).stages.verify --tier $(TIER) $(if $(PACK),--pack "$(PACK)") $(if $(SUITE),--suite $(SUITE)) $(if $(CASE),--case $(CASE)) $(if $(JSON),--json)
+
+reference: setup ## what verify compares with: every case trained from other seeds [SEEDS=4] [JOBS=processes]
+	@$(CAMELSIGHT).stages.verify --reference $(SEEDS) $(if $(JOBS),--jobs $(JOBS))
 
 bench: setup ## how fast, against a plain way of doing the same; ONLY=row for one of them
 	@$(BIN)/python benchmarks/run.py $(ONLY)
@@ -46,4 +54,4 @@ lock: setup ## mend requirements.lock after a change in pyproject.toml; torch an
 	@mv requirements.lock.part requirements.lock
 
 clean: ## remove results, figures, the PDF and what DVC keeps of them; .venv and finished maps stay
-	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png .dvc/cache data/partial
+	@rm -rf results runs report paper/build paper/ms.pdf figures/*.pdf figures/*.png .dvc/cache data/partial

@@ -96,6 +96,7 @@ class Tune:
 
 @dataclass(frozen=True)
 class Train:
+    seed: int  # of weights, order, symmetries and dropout, beside the run's seed: other networks on the same maps
     epochs: int
     batch: int
     schedule: str  # "cyclic" as published (500 steps up, 500 down), or "onecycle"
@@ -103,6 +104,7 @@ class Train:
     normalisation: str  # statistics of the "train" maps, or of "all" as in the released code
 
     def __post_init__(self):
+        _check(self.seed >= 0, "train.seed", "at least 0", self.seed)
         _check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
         _check(self.batch >= 2, "train.batch", "at least 2", self.batch)
         _check(self.schedule in ("cyclic", "onecycle"), "train.schedule", "cyclic or onecycle", self.schedule)

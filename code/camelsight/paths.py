@@ -22,6 +22,15 @@ NUMBERS = Path("results/numbers.tex")
 FIGURES = Path("figures")
 PDF = Path("paper/ms.pdf")
 EXPECTED = Path("paper/expected.yaml")  # published numbers
+MANUSCRIPT = Path("paper/ms.tex")
+DVC = Path("dvc.yaml")
+LOCK = Path("dvc.lock")
+VERDICT = Path("results/verdict.json")
+CRATE = Path("results/ro-crate-metadata.json")
+PAGE = Path("report/index.html")
+AGAIN = Path("runs/again")  # stages that the verdict and the reference run once more
+REQUIREMENTS = Path("requirements.lock")
+IMAGE = Path("environment.lock.json")  # digest of the image, where one was built
 
 
 def profile(name):
@@ -30,6 +39,11 @@ def profile(name):
     if name not in known:
         raise ValueError(f"expected a profile among {', '.join(known)}, got {name!r}")
     return PROFILES / f"{name}.yaml"
+
+
+def reference(profile):
+    """R² of the profile over seeds of the training, made by ``make reference``."""
+    return PROFILES / "reference" / f"{profile}.json"
 
 
 def digests(profile):

@@ -215,7 +215,7 @@ def read_published(suite, case):
     published = {}
     for row in yaml.safe_load(paths.EXPECTED.read_text()):
         metric, *place, parameter = row["id"].split(".")
-        if place == [suite, case]:
+        if place == [suite, case] and isinstance(row["value"], int | float):
             published.setdefault(metric, {})[parameter] = row["value"]
     return published
 
