@@ -8,7 +8,7 @@ limits are those of a two-sided t prediction interval with the moderated varianc
 """
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 FALSE_ALARM = {"WARN": 0.05, "FAIL": 0.01}  # of a whole run that repeats the reference, over all of its rows
 POWER = 0.8
@@ -49,9 +49,9 @@ def limits(values):
     for name, one in found.items():
         width = one["scale"] * np.sqrt(1 + 1 / seeds)
         for verdict, rate in FALSE_ALARM.items():
-            reach = width * stats.t.isf(rate / len(found) / 2, one["degrees"])
+            reach = width * special.stdtrit(one["degrees"], 1 - rate / len(found) / 2)
             one[verdict] = _r2(one["center"], reach)
-        one["detects"] = _r2(one["center"], reach + width * stats.t.ppf(POWER, one["degrees"]))
+        one["detects"] = _r2(one["center"], reach + width * special.stdtrit(one["degrees"], POWER))
         spread = values.get(name, 1 - np.exp(y[groups.get(name, [0])].mean(axis=0)))
         one["mean"], one["std"] = float(np.mean(spread)), float(np.std(spread, ddof=1))
     return found
@@ -94,7 +94,7 @@ def error_rates(values):
             others = {name: [one for i, one in enumerate(r2) if i != left] for name, r2 in values.items()}
             for name, one in limits(others).items():
                 if name in values:
-                    reach = one["scale"] * np.sqrt(1 + 1 / (seeds - 1)) * stats.t.isf(0.025, one["degrees"])
+                    reach = one["scale"] * np.sqrt(1 + 1 / (seeds - 1)) * special.stdtrit(one["degrees"], 0.975)
                     outside.append(abs(unexplained(values[name][left]) - one["center"]) > reach)
         rates["observed_at_5_percent"] = float(np.mean(outside))
     return rates

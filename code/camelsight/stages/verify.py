@@ -45,29 +45,52 @@ CHANGES_NOTHING = ("seconds",)  # blocks of params.yaml
 
 
 def verify(tier, pack=None, suite=None, case="original", as_json=False):
-    """The verdict up to ``tier``, on this run or on the archive ``pack``."""
-    home, start = Path.cwd(), time.monotonic()
+    """Judge this run, or the archive ``pack``, up to ``tier``, and write down what came out."""
+    start = time.monotonic()
     if pack:
-        from camelsight import pack as packing
+        os.chdir(_unpacked(pack))
+    verdict = judge(tier, suite, case, elsewhere=bool(pack))
+    store.write_json(paths.VERDICT, verdict)
+    store.write_json(paths.CRATE, _crate(parameters_file.load(), verdict))
+    store.write_text(paths.PAGE, _page(verdict))
+    if as_json:
+        cli.print_json(verdict)
+    else:
+        _print(verdict)
+    print(f"{time.monotonic() - start:.0f} s; {paths.PAGE.resolve()}, {paths.VERDICT.resolve()}", file=sys.stderr)
+    sys.exit(verdict["conclusion"]["exit_code"])
 
-        folder = paths.AGAIN / "pack"
-        shutil.rmtree(folder, ignore_errors=True)
-        packing.read(pack, folder)
-        for name in ("data", "paper", "profiles", paths.DVC):
-            if not (folder / name).exists():
-                (folder / name).symlink_to(Path(name).resolve())
-        os.chdir(folder)
+
+def _unpacked(pack):
+    """A folder with the files of an archive of ``make pack``, and the maps, manuscript and code from here."""
+    from camelsight import pack as archive
+
+    folder = paths.AGAIN / "pack"
+    shutil.rmtree(folder, ignore_errors=True)
+    archive.read(pack, folder)
+    for name in ("code", "data", "paper", "profiles", paths.DVC):
+        if not (folder / name).exists():
+            (folder / name).symlink_to(Path(name).resolve())
+    return folder
+
+
+def judge(tier=0, suite=None, case="original", elsewhere=False):
+    """The verdict as results/verdict.json has it; ``elsewhere``: the maps are not those of the run, but made anew."""
     params = parameters_file.load()
     suite = suite or params.suites[0]
     for key, value, known in (("SUITE", suite, params.suites), ("CASE", case, params.cases)):
         if value not in known:
             raise ValueError(f"expected {key} among {', '.join(known)}, got {value!r}")
-    rows, timings = _tier(0, params, suite, case)
-    for number in range(1, tier + 1):
-        more, seconds = _tier(number, params, suite, case)
-        rows, timings = rows + more, timings | seconds
+    rows, timings = [], {}
+    for number in range(tier + 1):
+        start = time.monotonic()
+        here = environment.read()
+        said = f"T{number}: {TIERS[number]}; roughly {_forecast(number, params)}, on {here['cpu']}, {here['hardware']}"
+        print(said, file=sys.stderr)
+        rows += _TIER_ROWS[number](params, suite, case, elsewhere)
+        timings[f"T{number}"] = round(time.monotonic() - start, 1)
     real = params.maps.source == "camels"
-    verdict = {
+    return {
         "profile": params.profile,
         "maps": params.maps.source,
         "tier": tier,
@@ -77,25 +100,6 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
         "error_rates": _error_rates(params),
         "rows": rows,
     }
-    os.chdir(home)
-    store.write_json(paths.VERDICT, verdict)
-    store.write_json(paths.CRATE, _crate(params, verdict))
-    store.write_text(paths.PAGE, _page(verdict))
-    if as_json:
-        cli.print_json(verdict)
-    else:
-        _print(verdict)
-    print(f"{time.monotonic() - start:.0f} s; {paths.PAGE}, {paths.VERDICT}", file=sys.stderr)
-    sys.exit(verdict["conclusion"]["exit_code"])
-
-
-def _tier(number, params, suite, case):
-    """The rows of one tier, and how many seconds they took; says first how long it may take, and on what."""
-    here, forecast = environment.read(), _forecast(number, params)
-    print(f"T{number}: {TIERS[number]}; roughly {forecast}, on {here['cpu']}, {here['hardware']}", file=sys.stderr)
-    start = time.monotonic()
-    rows = [_integrity, _evaluate_again, _train_again, _everything_again][number](params, suite, case)
-    return rows, {f"T{number}": round(time.monotonic() - start, 1)}
 
 
 def _forecast(number, params):
@@ -121,9 +125,9 @@ def _jobs(params):
     return cli.processes(params.threads, 2 * suite + PROCESS_BYTES)
 
 
-def _integrity(params, *_):
+def _integrity(params, suite, case, elsewhere):
     expected = verification.check_expected(yaml.safe_load(paths.EXPECTED.read_text()))
-    rows = evidence.integrity(params)
+    rows = evidence.integrity(params, elsewhere)
     gone = sorted(verification.required() - {one["id"] for one in expected})
     rows += [row(f"expected.{name}", "integrity", FAIL, f"{paths.EXPECTED} has no such row", tier=0) for name in gone]
     measured = evidence.measured(params)
@@ -150,7 +154,12 @@ def _reference_rows(params, measured, tier, wanted=None):
         parts = [part for part in values if reference.split(part)[1::2] == (suite, parameter)]
         if all(part in got for part in parts):
             got[one] = reference.average(got[part] for part in parts)
-    rows, rates = [], f"{100 * reference.FALSE_ALARM['FAIL']:g}% over {len(limits)} rows"
+    wanted_all = {f"r2.{s}.{c}.{n}" for s in params.suites for c in params.cases for n in _names(s)}
+    rows = [
+        row(one, "reference", FAIL, f"{path} has no such row: make reference", tier=tier)
+        for one in sorted(wanted_all - values.keys())
+    ]
+    rates = f"{100 * reference.FALSE_ALARM['FAIL']:g}% over {len(limits)} rows"
     for one, limit in limits.items():
         if wanted is not None and one not in wanted:
             continue
@@ -204,7 +213,7 @@ def _error_rates(params):
 
 
 def _again(number, params, queue, links):
-    """Run the stages of a tier for ``queue`` of (suite, case) in another folder; its path, or None and what is missing."""
+    """Run the stages of a tier for ``queue`` of (suite, case) elsewhere; the folder, or None and what is missing."""
     missing = [str(path) for path in links if not Path(path).exists()]
     missing += [str(paths.maps(suite)) for suite, _ in queue if not paths.maps(suite).exists()]
     if missing or not queue:
@@ -242,7 +251,7 @@ def _evaluate_again(params, *_):
     return rows
 
 
-def _train_again(params, suite, case):
+def _train_again(params, suite, case, *_):
     folder, missing = _again(2, params, [(suite, case)], [paths.MAPS])
     if folder is None:
         return [row("train", "trained anew", NOT_RUN, missing, tier=2)]
@@ -308,6 +317,9 @@ def _everything_again(params, *_):
     rows = _regroup(rows, "made anew") + _bits(params, folder, [key for key in combinations if key in given], 3)
     shutil.rmtree(folder)
     return rows
+
+
+_TIER_ROWS = (_integrity, _evaluate_again, _train_again, _everything_again)
 
 
 def _names(suite):
