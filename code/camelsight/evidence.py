@@ -275,7 +275,12 @@ def _tables(params):
             if path not in (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION):
                 Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
                 Path(folder, path).symlink_to(path.resolve())
-        rerun.here(folder, params, "tabulate")
+        try:
+            rerun.here(folder, params, "tabulate")
+        except (OSError, KeyError, ValueError) as error:
+            why = f"the results do not give the tables again: {store.one_line(error)}"
+            yield row("file.tables", "integrity", FAIL, why, tier=0)
+            return
         made = sorted(path for path in (Path(folder) / paths.NUMBERS.parent).rglob("*") if path.is_file())
         made = [path for path in made if not path.is_symlink()]
         for path in made:

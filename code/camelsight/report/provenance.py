@@ -29,6 +29,7 @@ MADE_BY = {  # label of a figure or table of the paper → the stage whose resul
     "power_spectrum": "universe",
     "baryons": "universe",
     "parameters": "tabulate",
+    "made": "tabulate",
 }
 SEVERAL = ", "
 

@@ -157,7 +157,8 @@ def provenance_latex(made_by, made, data):
     by_stage = {}
     for label, stage in made_by.items():
         by_stage.setdefault(stage, []).append(rf"\maderef{{{label}}}")
-    body = [(rf"\texttt{{{escape(f'stages/{stage}.py')}}}", ", ".join(labels)) for stage, labels in by_stage.items()]
+    wrapped = r"\parbox[t]{{0.58\columnwidth}}{{\raggedright {}\strut}}".format
+    body = [(rf"\texttt{{{escape(f'stages/{s}.py')}}}", wrapped(", ".join(labels))) for s, labels in by_stage.items()]
     body.append((r"\addlinespace trained at commit", escape(made["commit"]) + (", changed" if made["dirty"] else "")))
     body += [(f"maps, {escape(suite_label(suite))}", rf"\texttt{{{digest[:16]}}}") for suite, digest in data.items()]
     table = _booktabs(body, ("made by", "figures and tables"))

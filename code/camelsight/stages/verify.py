@@ -457,7 +457,9 @@ def explain(name, as_json=False):
     ids += (f"weights.{suite}.{case}", f"data.{suite}", f"stage.evaluate@{suite}-{case}")
     shown = ("id", "group", "verdict", "why", "expected", "got")
     chain["verdict"] = [{key: one[key] for key in shown} for one in verdict["rows"] if one["id"] in ids]
-    if not any(chain.get(key) for key in ("table", "result", "published", "verdict")):
+    if not any(chain.get(key) for key in ("table", "result", "published")) and all(
+        one["id"] != name for one in chain["verdict"]
+    ):
         raise ValueError(f"expected an id such as r2.TNG.original.omega_m, or a macro of {paths.NUMBERS}, got {name!r}")
     if as_json:
         cli.print_json(chain)
