@@ -310,7 +310,7 @@ def canary_expected(folder):
         (canary_result, "r2.IllustrisTNG.kmax_1.omega_m", "the predictions give"),
         (canary_weights, "weights.Nbody_IllustrisTNG.original", "are not those evaluated"),
         (canary_map, "data.IllustrisTNG", "simulation 3 of data/maps"),
-        (canary_digit, "file.tables/r2.tex", "line 3 of results/tables/r2.tex, 'IllustrisTNG & original"),
+        (canary_digit, "file.tables/r2.tex", "line 5 of results/tables/r2.tex, 'IllustrisTNG & original"),
         (canary_macro, "file.numbers.tex", "PerPixelRatioOmegaM"),
         (canary_typed, "lint.ms.tex", "0.314 is typed by hand"),
         (canary_row, "r2.Nbody_IllustrisTNG.kmax_1.sigma_8", "r2.csv has no such row"),

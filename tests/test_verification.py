@@ -64,7 +64,7 @@ def test_exit_codes_are_those_documented():
     assert conclude(("integrity", NOT_RUN), ("paper", NOT_RUN))["exit_code"] == 2
     failed = conclude(("integrity", PASS), ("reference", FAIL))
     assert failed["exit_code"] == 1 and "row1" in failed["text"]
-    code_alone = [verification.row("n_weights", "paper", PASS, profile="any")]
+    code_alone = [verification.row("n_weights", "definitions", PASS)]
     assert verification.conclusion(code_alone, real=False, profile="mini")["exit_code"] == 2
 
 
@@ -93,7 +93,7 @@ def test_a_row_that_is_not_whole_is_refused(change, message):
 def test_the_code_alone_has_what_is_published_of_it(monkeypatch):
     monkeypatch.chdir(ROOT)
     rows = verification.published(EXPECTED, evidence.code_facts(), real=False)
-    decided = [row for row in rows if row["profile"] == "any"]
+    decided = [row for row in rows if row["group"] == "definitions"]
     assert len(decided) > 80 and {row["id"]: row["why"] for row in decided if row["verdict"] != PASS} == {}
 
 

@@ -48,8 +48,13 @@ def prepare(folder, params, links=()):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     store.write_text(folder / paths.PARAMS, json.dumps(params, default=store.plain))
-    for path in links:
-        target = folder / path
+    link(folder, links)
+
+
+def link(folder, names):
+    """Symbolic links in ``folder`` to what is here under the same ``names``, where it has nothing of its own."""
+    for path in names:
+        target = Path(folder) / path
         target.parent.mkdir(parents=True, exist_ok=True)
         if not (target.exists() or target.is_symlink()):
             target.symlink_to(Path(path).resolve())

@@ -12,6 +12,7 @@ GROUPS = {
     "integrity": "Is the run what it says it is?",
     "reference": "Does the pipeline reproduce its own reference?",
     "paper": "What is published of the paper and its companions",
+    "definitions": "Definitions and settings: what the code alone decides",
     "evaluated anew": "T1: the given weights, evaluated anew",
     "trained anew": "T2: one case, trained anew",
     "made anew": "T3: everything made anew",
@@ -25,7 +26,7 @@ thead th{position:sticky;top:0}.scroll{overflow-x:auto;max-height:80vh}.badge{co
 padding:.1em .5em;font-weight:600;font-size:12px;white-space:nowrap}td.id{font-family:ui-monospace,monospace;
 overflow-wrap:anywhere;min-width:17em}td.long{min-width:16em;max-width:28em}td.number{white-space:nowrap}
 summary{cursor:pointer;margin:.6em 0;font-weight:600}.said{border-left:6px solid;padding:.6em 1em;background:#f6f8fa}
-figure{display:inline-block;margin:.6em;max-width:47%;vertical-align:top}figure img{max-width:100%}
+figure{display:inline-block;margin:.6em;max-width:47%;vertical-align:top}figure img{max-width:100%;max-height:420px}
 figcaption{font-size:13px;color:#57606a}dl{display:grid;grid-template-columns:max-content auto;gap:.1em 1em}
 dt{color:#57606a}dd{margin:0;font-family:ui-monospace,monospace;font-size:13px}svg text{font:12px system-ui,sans-serif}
 @media(max-width:800px){figure{max-width:100%}}
@@ -41,9 +42,10 @@ def html(verdict, figures, stages, timings, made_by):
     said, rows = verdict["conclusion"], verdict["rows"]
     title = f"{said['verdict']}: profile {verdict['profile']}"
     groups = dict.fromkeys(row["group"] for row in rows)
+    sentence = said["text"][0].upper() + said["text"][1:]
     parts = [
         f"<h1>Verdict {_badge(said['verdict'])}</h1>",
-        f'<p class="said" style="border-color:{COLOURS[said["verdict"]]}">{_text(said["text"])}.</p>',
+        f'<p class="said" style="border-color:{COLOURS[said["verdict"]]}">{_text(sentence)}.</p>',
         f"<p>Profile {_text(verdict['profile'])}, maps: {_text(verdict['maps'])}, up to tier {verdict['tier']}.</p>",
         "<h2>Summary</h2>",
         _table(
@@ -62,7 +64,8 @@ def html(verdict, figures, stages, timings, made_by):
         parts.append(
             f"<details><summary>{_text(GROUPS.get(group, group))} ({counts})</summary>{_rows(inside)}</details>"
         )
-    parts += ["<h2>Figures</h2>" if figures else "", *(_figure(*one, made_by) for one in figures.items())]
+    ordered = sorted(figures, key=lambda name: list(made_by).index(name) if name in made_by else len(made_by))
+    parts += ["<h2>Figures</h2>" if figures else "", *(_figure(name, figures[name], made_by) for name in ordered)]
     parts += ["<h2>Pipeline</h2>" if stages else "", diagram(stages)]
     parts += ["<h2>Environment</h2>", _facts(verdict["environment"]), "<h2>Timings</h2>", _timings(verdict, timings)]
     return (
@@ -121,13 +124,16 @@ def _meet(a, b):
 
 
 def _rows(rows):
-    body = []
+    body, digest = [], re.compile(r"[0-9a-f]{24,}")
     for row in rows:
         interval = "" if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
-        cells = row | {"interval": interval, "verdict": _badge(row["verdict"])}
-        body.append([cells["verdict"] if key == "verdict" else _cell(cells[key]) for key in COLUMNS])
+        cells = row | {"interval": interval}
+        texts = [_badge(row["verdict"]) if key == "verdict" else _cell(cells[key]) for key in COLUMNS]
+        body.append([digest.sub(lambda found: found[0][:12] + "…", text) for text in texts])
     kinds = {"id": "id", "why": "long", "reason": "long", "source": "long", "interval": "number"}
-    return _table(COLUMNS, body, [kinds.get(key, "") for key in COLUMNS])
+    used = [n for n in range(len(COLUMNS)) if any(line[n] for line in body)]
+    header = [COLUMNS[n] for n in used]
+    return _table(header, [[line[n] for n in used] for line in body], [kinds.get(key, "") for key in header])
 
 
 def _table(header, body, kinds=()):

@@ -112,7 +112,7 @@ def _published(one, measured, real):
             verdict, why = NOT_RUN, f"simulated maps decide nothing about CAMELS; on these: {why}"
         elif verdict == FAIL and one.get("uncertain"):
             verdict, why = WARN, f"{why}; the source itself is uncertain"
-    return row(one["id"], "paper", verdict, why, **facts)
+    return row(one["id"], "definitions" if one["profile"] == ANY else "paper", verdict, why, **facts)
 
 
 def _judge(one, value, low, high):
@@ -181,11 +181,10 @@ def conclusion(rows, *, real, profile):
         for group in dict.fromkeys(one["group"] for one in rows)
     }
     failed = [one["id"] for one in rows if one["verdict"] == FAIL]
-    judged = [
-        one for one in rows if one["verdict"] != NOT_RUN and one["profile"] != ANY and not one["id"].startswith("lint")
-    ]
+    apart = ("definitions", "lint.ms.tex")
+    judged = [one for one in rows if one["verdict"] != NOT_RUN and not {one["group"], one["id"]}.intersection(apart)]
     reference = [one["verdict"] for one in rows if one["group"] == "reference" and one["verdict"] != NOT_RUN]
-    paper = [one["verdict"] for one in rows if one["group"] == "paper" and one in judged]
+    paper = [one["verdict"] for one in judged if one["group"] == "paper"]
     warned = any(one["verdict"] == WARN for one in rows)
     if failed:
         text = f"{len(failed)} row{'s' if len(failed) > 1 else ''} failed: {', '.join(failed[:5])}"

@@ -63,14 +63,16 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
 
 def _unpacked(pack):
     """A folder with the files of an archive of ``make pack``, and the maps, manuscript and code from here."""
-    from camelsight import pack as archive
-
+    try:
+        from camelsight import pack as archive
+    except ImportError:
+        raise ValueError(
+            "expected the module camelsight.pack, which reads archives, got none in this version"
+        ) from None
     folder = paths.AGAIN / "pack"
     shutil.rmtree(folder, ignore_errors=True)
     archive.read(pack, folder)
-    for name in ("code", "data", "paper", "profiles", paths.DVC):
-        if not (folder / name).exists():
-            (folder / name).symlink_to(Path(name).resolve())
+    rerun.link(folder, ("code", "data", "profiles", paths.DVC, paths.EXPECTED, paths.MANUSCRIPT))
     return folder
 
 
