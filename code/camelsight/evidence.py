@@ -41,7 +41,8 @@ def measured(params):
         record = store.read_json(paths.metrics(suite, case))
         for metric, by_parameter in record["metrics"].items():
             found |= {f"{metric}.{suite}.{case}.{name}": tuple(by_parameter[name]) for name in names}
-        found |= {f"r2_table.{suite}.{case}.{name}": found[f"r2.{suite}.{case}.{name}"] for name in names}
+        for metric, other in (("r2", "r2_table"), ("relative_error", "relative_error_2021")):
+            found |= {f"{other}.{suite}.{case}.{name}": found[f"{metric}.{suite}.{case}.{name}"] for name in names}
         if paths.history(suite, case).exists():
             epochs = store.read_json(paths.history(suite, case))["epochs"]
             found[f"valid_loss.{suite}.{case}.all"] = min(epoch["valid"] for epoch in epochs)
