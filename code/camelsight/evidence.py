@@ -41,8 +41,10 @@ def measured(params):
         record = store.read_json(paths.metrics(suite, case))
         for metric, by_parameter in record["metrics"].items():
             found |= {f"{metric}.{suite}.{case}.{name}": tuple(by_parameter[name]) for name in names}
-        for metric, other in (("r2", "r2_table"), ("relative_error", "relative_error_2021")):
-            found |= {f"{other}.{suite}.{case}.{name}": found[f"{metric}.{suite}.{case}.{name}"] for name in names}
+        found |= {f"r2_table.{suite}.{case}.{name}": found[f"r2.{suite}.{case}.{name}"] for name in names}
+        as_companion = f"relative_error_transfer.{suite}.{suite}"  # trained and tested on the same suite
+        as_companion = as_companion if case == "original" else f"relative_error_smoothed.{suite}.{case}"
+        found |= {f"{as_companion}.{name}": found[f"relative_error.{suite}.{case}.{name}"] for name in names}
         if paths.history(suite, case).exists():
             epochs = store.read_json(paths.history(suite, case))["epochs"]
             found[f"valid_loss.{suite}.{case}.all"] = min(epoch["valid"] for epoch in epochs)
