@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?=
 TORCH ?=
 JOBS ?=
+TIER ?= 0
+SEEDS ?= 4
 PROFILE ?=
 FULL ?=
 JSON ?=
@@ -15,7 +17,7 @@ CAMELSIGHT := $(BIN)/python -m camelsight
 SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(if $(PARTITION),--partition $(PARTITION)) $(if $(ACCOUNT),--account $(ACCOUNT)) \
   $(if $(GPUS),--gpus $(GPUS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY))
 
-.PHONY: help setup doctor plan maps paper status evaluate dashboard test bench pack image lint lock clean
+.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test bench pack image lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +46,12 @@ status: ## how far each case is, while a run goes on and afterwards; [JSON=1]
 evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt SUITE=name [CASE=id] [PROFILE=name]
 	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
 
+verify: setup ## the referee's verdict; TIER=0 files and numbers, 1 given weights, 2 one case, 3 everything [PACK=file] [JSON=1]
+	@$(CAMELSIGHT).stages.verify --tier $(TIER) $(if $(PACK),--pack "$(PACK)") $(if $(SUITE),--suite $(SUITE)) $(if $(CASE),--case $(CASE)) $(if $(JSON),--json)
+
+reference: setup ## what verify compares with: every case trained from other seeds [SEEDS=4] [JOBS=processes]
+	@$(CAMELSIGHT).stages.verify --reference $(SEEDS) $(if $(JOBS),--jobs $(JOBS))
+
 bench: setup ## how fast, against a plain way of doing the same; ONLY=row for one of them
 	@$(BIN)/python benchmarks/run.py $(ONLY)
 
@@ -71,4 +79,4 @@ lock: setup ## mend requirements.lock after a change in pyproject.toml; torch an
 	@mv requirements.lock.part requirements.lock
 
 clean: ## remove results, figures, the PDF and what DVC keeps of them; .venv and finished maps stay
-	@rm -rf results runs paper/build paper/ms.pdf figures/*.pdf figures/*.png figures/robustness .dvc/cache data/partial
+	@rm -rf results runs report paper/build paper/ms.pdf figures/*.pdf figures/*.png figures/robustness .dvc/cache data/partial

@@ -9,12 +9,16 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "code" / "camelsight"
-STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem != "__init__")
+OUTSIDE = {"__init__", "verify"}  # verify judges the pipeline by dvc.lock, which DVC writes when a stage has ended
+STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem not in OUTSIDE)
 CORE = ("universe", "maps", "inference", "interpretation", "report")
 ROOF = (
     "attributions",
     "compiled",
     "doctor",
+    "environment",
+    "evidence",
+    "rerun",
     "networks",
     "pack",
     "params",

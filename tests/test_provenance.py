@@ -22,6 +22,7 @@ def test_facts_become_macros():
         "IsMock": "1",
         "DataSource": "maps simulated by this package, not CAMELS",
         "Commit": "0123456789ab",
+        "CommitShort": "0123456",
         "Seed": "1",
         "Hardware": "2 CPU cores",
         "VersionPython": "3.11.2",

@@ -19,10 +19,11 @@ import pytest
 import safetensors.torch
 import torch
 
-from camelsight import dataset, pack, params, paths, store, theta
+from camelsight import dataset, pack, params, paths, rerun, store, theta
 from camelsight.inference import metrics, network, training
 from camelsight.interpretation import attribution, sanity
-from camelsight.stages import attribute, evaluate, paper, train, tune
+from camelsight.report import verification
+from camelsight.stages import attribute, evaluate, paper, train, tune, verify
 from camelsight.universe import cmd
 
 ROOT = Path(__file__).parent.parent
@@ -207,17 +208,13 @@ def test_a_network_on_its_own_suite_is_what_evaluate_says(project):
 
 
 def test_no_number_of_a_result_is_typed_by_hand(project):
-    """What the paper quotes is a macro of results/numbers.tex; no decimal stands in the sections on results."""
+    """What the paper quotes is a macro of results/numbers.tex."""
     folder, _ = project
     defined = set(re.findall(r"\\newcommand\{\\(\w+)\}", (folder / "results/numbers.tex").read_text()))
     source = (folder / "paper/ms.tex").read_text()
     quoted = set(re.findall(r"\\val\{\\(\w+)\}", source))
     assert quoted <= defined and {"OrigOmegaM", "TightSigmaEight"} <= quoted
-    results = source[source.index(r"\section{Results}") : source.index(r"\section{Limits}")]
-    for not_a_result in (r"$\Om=0.3$", r"\renewcommand{\arraystretch}{1.25}"):
-        assert not_a_result in results
-        results = results.replace(not_a_result, "")
-    assert not re.findall(r"\d\.\d", results)
+    assert verification.lint(source) == []
 
 
 def test_attributions_come_with_their_completeness(project):
@@ -295,6 +292,180 @@ def test_a_second_run_has_nothing_to_do(project):
     )
     assert "Running stage" not in status.stdout
     assert (folder / "dvc.lock").read_bytes() == before
+
+
+@pytest.fixture
+def run(project, tmp_path, monkeypatch):
+    """A copy of the finished run, to be judged or tampered with."""
+    folder = tmp_path / "run"
+    left_out = shutil.ignore_patterns("cache", "tmp", "__pycache__", "build", "checkpoints")
+    shutil.copytree(project[0], folder, symlinks=True, ignore=left_out)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def edit(path, change):
+    text = path.read_text()
+    assert change(text) != text
+    store.write_text(path, change(text))
+
+
+def without_line(holding):
+    return lambda text: "".join(line for line in text.splitlines(keepends=True) if holding not in line)
+
+
+def canary_result(folder):
+    path = folder / paths.metrics("IllustrisTNG", "kmax_1")
+    record = store.read_json(path)
+    record["metrics"]["r2"]["omega_m"][0] += 1e-3
+    store.write_json(path, record)
+
+
+def canary_weights(folder):
+    path = folder / paths.weights("Nbody_IllustrisTNG", "original")
+    tensors = safetensors.torch.load_file(path)
+    tensors["C11.weight"][0, 0, 0, 0] += 1e-6
+    store.write_bytes(path, safetensors.torch.save(tensors))
+
+
+def canary_map(folder):
+    path = folder / paths.maps("IllustrisTNG")
+    maps = np.load(path)
+    maps[3 * cmd.MAPS_PER_SIMULATION + 4, 5, 6] *= 1.001
+    path.unlink()
+    np.save(path, maps)
+
+
+def canary_digit(folder):
+    edit(folder / "results/tables/r2.tex", lambda text: text.replace("^{+", "1^{+", 1))
+
+
+def canary_macro(folder):
+    change = lambda text: re.sub(r"(PerPixelRatioOmegaM\}\{)", r"\g<1>1", text)  # noqa: E731
+    edit(folder / "results/numbers.tex", change)
+
+
+def canary_typed(folder):
+    edit(folder / "paper/ms.tex", lambda text: text.replace(r"\val{\TightOmegaM}", "0.314", 1))
+
+
+def canary_row(folder):
+    edit(folder / "results/tables/r2.csv", without_line("Nbody_IllustrisTNG,kmax_1,sigma_8"))
+
+
+def canary_result_gone(folder):
+    (folder / paths.metrics("IllustrisTNG", "max_1e12_random")).unlink()
+
+
+def canary_expected(folder):
+    edit(folder / "paper/expected.yaml", without_line("r2_table.Nbody_IllustrisTNG.kmax_20.sigma_8}"))
+
+
+@pytest.mark.parametrize(
+    ("canary", "name", "why"),
+    [
+        (canary_result, "r2.IllustrisTNG.kmax_1.omega_m", "the predictions give"),
+        (canary_weights, "weights.Nbody_IllustrisTNG.original", "are not those evaluated"),
+        (canary_map, "data.IllustrisTNG", "simulation 3 of data/maps"),
+        (canary_digit, "file.tables/r2.tex", "line 5 of results/tables/r2.tex, 'IllustrisTNG & original"),
+        (canary_macro, "file.numbers.tex", "PerPixelRatioOmegaM"),
+        (canary_typed, "lint.ms.tex", "0.314 is typed by hand"),
+        (canary_row, "r2.Nbody_IllustrisTNG.kmax_1.sigma_8", "r2.csv has no such row"),
+        (canary_result_gone, "r2.IllustrisTNG.max_1e12_random.omega_m", "max_1e12_random.json is missing"),
+        (canary_expected, "expected.r2_table.Nbody_IllustrisTNG.kmax_20.sigma_8", "has no such row"),
+    ],
+)
+def test_every_canary_turns_the_verdict_and_names_its_row(run, canary, name, why):
+    canary(run)
+    verdict = verify.judge()
+    assert verdict["conclusion"]["exit_code"] == 1
+    failed = {row["id"]: row["why"] for row in verdict["rows"] if row["verdict"] == "FAIL"}
+    assert why in failed.get(name, ""), failed
+
+
+def in_this_process(queue, jobs, what):
+    for folder, stages, suite, case in queue:
+        rerun.here(folder, params.load(Path(folder) / paths.PARAMS), *stages, place=(suite, case))
+
+
+def test_the_verdict_on_a_run_goes_from_its_files_to_networks_trained_anew(run, monkeypatch, capsys):
+    monkeypatch.setattr(rerun, "everywhere", in_this_process)
+    with pytest.raises(SystemExit) as ended:
+        verify.verify(2, as_json=True)
+    assert ended.value.code == 0
+    said = capsys.readouterr()
+    verdict = json.loads(said.out)
+    assert [line[:3] for line in said.err.splitlines() if line.startswith("T")] == ["T0:", "T1:", "T2:"]
+    groups = {}
+    for row in verdict["rows"]:
+        groups.setdefault((row["group"], row["tier"]), []).append(row)
+    assert {row["verdict"] for row in groups["integrity", 0]} <= {"PASS", "NOT RUN"}
+    again = groups["evaluated anew", 1]
+    assert len(again) == 3 * 6 + 3 * 2 and {row["verdict"] for row in again} == {"PASS"}
+    trained = next(row for row in groups["trained anew", 2] if row["id"] == "weights.IllustrisTNG.original")
+    assert trained["verdict"] == "PASS" and "bit for bit" in trained["why"]
+    assert "says nothing about the paper" in verdict["conclusion"]["text"]
+    claims = [row for row in verdict["rows"] if row["id"].startswith(("per_pixel_ratio", "void_share", "inferred"))]
+    assert claims and all(row["verdict"] == "NOT RUN" and row["holds"] is not None for row in claims)
+    page = (run / "report/index.html").read_text()
+    assert page.count("data:image/png;base64,") == 14 and "<svg" in page
+    crate = json.loads((run / "results/ro-crate-metadata.json").read_text())["@graph"]
+    values = {one["propertyID"]: one["value"] for one in crate if one["@type"] == "PropertyValue"}
+    assert values["weights:IllustrisTNG/original"] == trained["got"] and "lock:dvc.lock" in values
+
+    verify.explain("r2.TNG.original.omega_m", as_json=True)
+    chain = json.loads(capsys.readouterr().out)
+    assert chain["paper"]["macro"] == r"\OrigOmegaM" and chain["paper"]["lines of paper/ms.tex"]
+    assert chain["result"]["weights"] == trained["got"]
+    steps = ["maps", *(f"{name}@IllustrisTNG-original" for name in CHAIN), "tabulate", "paper"]
+    assert list(chain["stages"]) == steps
+    inputs = chain["stages"]["train@IllustrisTNG-original"]["inputs"]
+    outputs = chain["stages"]["tune@IllustrisTNG-original"]["outputs"]
+    assert inputs["runs/IllustrisTNG/original/tuning.json"] == outputs["runs/IllustrisTNG/original/tuning.json"]
+    assert [row["id"] for row in chain["published"]] == [
+        f"{m}.IllustrisTNG.original.omega_m" for m in ("r2", "r2_table")
+    ]
+    assert {"integrity", "paper", "evaluated anew"} <= {row["group"] for row in chain["verdict"]}
+    with pytest.raises(ValueError, match="expected an id such as"):
+        verify.explain("r2.TNG.nothing.omega_m")
+
+
+def test_a_reference_is_made_of_other_seeds_resumes_and_judges(run, monkeypatch):
+    """In short: two cases of one suite, no search."""
+    text = (run / "params.yaml").read_text()
+    for long, short in ((", Nbody_IllustrisTNG]", "]"), ("trials: 2", "trials: 0"), (", max_1e12_random]", "]")):
+        text = text.replace(long, short)
+    store.write_text(run / "params.yaml", text.replace("  - max_1e12_random\n", ""))
+    trained = []
+    monkeypatch.setattr(
+        rerun, "everywhere", lambda queue, *more: (trained.extend(queue), in_this_process(queue, *more))[0]
+    )
+    with pytest.raises(ValueError, match="SEEDS of at least 4, got 3"):
+        verify.make_reference(3)
+    verify.make_reference(4)
+    path = run / paths.reference("smoke")
+    record = store.read_json(path)
+    assert len(trained) == 8 and record["seeds"] == [1, 2, 3, 4] and len(record["r2"]) == 2 * 6
+    values = record["r2"]["r2.IllustrisTNG.original.omega_m"]["values"]
+    assert len(set(values)) == 4, "each seed trains another network"
+    folder = next((run / "runs/again").glob("reference-*"))
+    (folder / "seed_2" / paths.metrics("IllustrisTNG", "kmax_1")).unlink()
+    trained.clear()
+    verify.make_reference(4)
+    assert len(trained) == 1 and store.read_json(path)["r2"] == record["r2"]
+
+    def rows(group):
+        return {row["id"]: row for row in verify.judge(2)["rows"] if row["group"] == group}
+
+    judged = rows("trained anew")
+    assert judged["r2.IllustrisTNG.original.omega_m"]["tolerance"] and judged["r2.IllustrisTNG.original.omega_m"]["low"]
+    assert "r2.IllustrisTNG.kmax_1.omega_m" not in judged, "it was not trained"
+    del record["r2"]["r2.IllustrisTNG.kmax_1.A_SN1"]
+    store.write_json(path, record)
+    assert rows("reference")["r2.IllustrisTNG.kmax_1.A_SN1"]["verdict"] == "FAIL"
+    edit(run / "params.yaml", lambda text: text.replace("batch: 16", "batch: 8"))
+    (row,) = rows("reference").values()
+    assert row["verdict"] == "NOT RUN" and "made with other train in params.yaml" in row["why"]
 
 
 def test_the_same_seed_gives_the_same_maps_and_weights_bit_for_bit(project):

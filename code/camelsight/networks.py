@@ -21,7 +21,7 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
         hyperparameters["hidden"],
         hyperparameters["dropout"],
         size=params.maps.pixels,
-        generator=seeding.torch_generator(params.seed, suite, case, *weights),
+        generator=seeding.torch_generator(params.seed, suite, case, *weights, params.train.seed),
     ).to(device)
     history = training.fit(
         net,
@@ -31,7 +31,7 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
         batch=params.train.batch,
         max_lr=hyperparameters["max_lr"],
         weight_decay=hyperparameters["weight_decay"],
-        seed=seeding.entropy(params.seed, suite, case, *seed),
+        seed=seeding.entropy(params.seed, suite, case, *seed, params.train.seed),
         schedule=params.train.schedule,
         precision=precision,
         deterministic=params.train.deterministic,

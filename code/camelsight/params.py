@@ -108,6 +108,7 @@ class Tune:
 
 @dataclass(frozen=True)
 class Train:
+    seed: int  # of weights, order, symmetries and dropout, beside the run's seed: other networks on the same maps
     epochs: int
     batch: int
     schedule: str  # "cyclic" as published (500 steps up, 500 down), or "onecycle"
@@ -117,6 +118,7 @@ class Train:
     deterministic: bool  # a GPU repeats itself bit for bit, and is slower; a CPU always does
 
     def __post_init__(self):
+        _check(self.seed >= 0, "train.seed", "at least 0", self.seed)
         _check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
         _check(self.batch >= 2, "train.batch", "at least 2", self.batch)
         _check(self.schedule in ("cyclic", "onecycle"), "train.schedule", "cyclic or onecycle", self.schedule)

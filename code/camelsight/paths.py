@@ -30,6 +30,14 @@ PDF = Path("paper/ms.pdf")
 TUNING_RECORD = Path("benchmarks/tuning.json")  # measured once, by benchmarks/tuning.py
 EXPECTED = Path("paper/expected.yaml")  # published numbers
 FUSED_SOURCE = Path(__file__).parent / "inference" / "fused.cpp"
+MANUSCRIPT = Path("paper/ms.tex")
+DVC = Path("dvc.yaml")
+VERDICT = Path("results/verdict.json")
+CRATE = Path("results/ro-crate-metadata.json")
+PAGE = Path("report/index.html")
+AGAIN = Path("runs/again")  # stages that the verdict and the reference run once more
+REQUIREMENTS = Path("requirements.lock")
+IMAGE = Path("environment.lock.json")  # digest of the image, where one was built
 
 
 def profile(name):
@@ -38,6 +46,11 @@ def profile(name):
     if name not in known:
         raise ValueError(f"expected a profile among {', '.join(known)}, got {name!r}")
     return PROFILES / f"{name}.yaml"
+
+
+def reference(profile):
+    """R² of the profile over seeds of the training, made by ``make reference``."""
+    return PROFILES / "reference" / f"{profile}.json"
 
 
 def fused(capability, digest):

@@ -107,3 +107,19 @@ def _from_sums(sums):
             "bias": -sums["residual"] / n,
             "bias_slope": -(sums["residual_truth"] - sums["residual"] * sums["truth"] / n) / scatter,
         }
+
+
+def r2_difference(truth, first, second, simulation, *, generator, resamples=RESAMPLES):
+    """(value, low, high) of R²(first) - R²(second), each ``(P,)``: both predict ``truth`` and see the same draws."""
+    _, group = np.unique(simulation, return_inverse=True)
+    sums = [_sums_per_simulation(truth, mean, np.ones_like(truth), group) for mean in (first, second)]
+    n = group.max() + 1
+    counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)
+
+    def difference(weights):
+        a, b = (_from_sums({name: np.tensordot(weights, s, 1) for name, s in one.items()})["r2"] for one in sums)
+        return a - b
+
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        return difference(np.ones(n)), *np.nanpercentile(difference(counts), [2.5, 97.5], axis=0)

@@ -77,6 +77,22 @@ def macros(numbers):
     return "".join(line + "\n" for line in lines.values())
 
 
+def tightest(case_ids):
+    """The case with the smallest k_max and no other cut, or None."""
+    cuts = {case: cases.parse(case).only for case in case_ids}
+    return min((case for case, cut in cuts.items() if cut and cut.kind == "kmax"),
+               key=lambda case: cuts[case].threshold, default=None)  # fmt: skip
+
+
+def quoted(suites, case_ids):
+    """Macro → (suite, case, parameter) of every R² in the text of the paper; suite or case None where there is none."""
+    first, second = (*suites, None)[:2]
+    partner = second if second == f"Nbody_{first}" else None
+    places = {"Orig": (first, "original"), "OrigNbody": (partner, "original"), "Tight": (first, tightest(case_ids))}
+    words = dict(zip(theta.COSMOLOGICAL, ("OmegaM", "SigmaEight"), strict=True))
+    return {prefix + word: (*place, name) for prefix, place in places.items() for name, word in words.items()}
+
+
 def csv_text(rows, columns):
     """Comma-separated text with a header; every row is a dict that holds all ``columns``."""
     text = io.StringIO()
@@ -130,6 +146,23 @@ def parameters_latex(*suites):
         text = first[0] + "".join(f" ({suite}: {limits})" for limits, suite in others)
         body.append((theta.LABELS[name], text, prior if ranges else "--", _MEANINGS[name]))
     return _booktabs(body, ("parameter", "range", "prior", "meaning"))
+
+
+def provenance_latex(made_by, made, data):
+    r"""What made each figure and table, as LaTeX: ``\stageof{label}`` for captions, ``\provenancetable`` for the end.
+
+    ``made_by`` maps label → stage, ``made`` is what ``provenance.common`` returns, ``data`` maps suite → digest.
+    """
+    lines = [rf"\expandafter\def\csname stage:{label}\endcsname{{{stage}}}" for label, stage in made_by.items()]
+    by_stage = {}
+    for label, stage in made_by.items():
+        by_stage.setdefault(stage, []).append(rf"\maderef{{{label}}}")
+    wrapped = r"\parbox[t]{{0.58\columnwidth}}{{\raggedright {}\strut}}".format
+    body = [(rf"\texttt{{{escape(f'stages/{s}.py')}}}", wrapped(", ".join(labels))) for s, labels in by_stage.items()]
+    body.append((r"\addlinespace trained at commit", escape(made["commit"]) + (", changed" if made["dirty"] else "")))
+    body += [(f"maps, {escape(suite_label(suite))}", rf"\texttt{{{digest[:16]}}}") for suite, digest in data.items()]
+    table = _booktabs(body, ("made by", "figures and tables"))
+    return "\n".join([*lines, rf"\newcommand{{\provenancetable}}{{{table.strip()}}}", ""])
 
 
 def statistics_latex(rows):

@@ -28,7 +28,9 @@ def main(params, suite, case):
         "case": case,
         "n_maps": len(part.index),
         "n_simulations": len(np.unique(part.simulation)),
+        "maps": store.read_json(paths.cut(suite, case))["digest"],
         "weights": store.tensor_digest(net.state_dict()),
+        "environment": store.read_json(paths.history(suite, case))["environment"],
         "hyperparameters": hyperparameters,
         "n_parameters": network.count_parameters(net),
         "layers": net.describe(),
@@ -107,7 +109,8 @@ def table(metrics, published, meaningful):
         cells = ("{:.3f} [{:.3f}, {:.3f}]".format(*measured[name]) if name in shown else "–" for name in names)
         body.append([metric, *cells])
         if metric in published:
-            body.append(["(published)", *(f"{published[metric][name]:.3f}" for name in names)])
+            known = published[metric]
+            body.append(["(published)", *(f"{known[name]:.3f}" if name in known else "–" for name in names)])
     return tabulate(body, ("metric", *names), disable_numparse=True)
 
 

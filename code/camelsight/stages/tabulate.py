@@ -1,11 +1,6 @@
 """Tables of R², and every number that the paper quotes."""
 
-import os
-import shutil
-import subprocess
-
 import numpy as np
-import torch
 
 from camelsight import cases, cli, dataset, paths, store, theta
 from camelsight import params as parameters_file
@@ -15,7 +10,6 @@ from camelsight.universe import cmd
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
 METHOD = "integrated_gradients"
-MAKES_RESULTS = ("code", "paper", "dvc.yaml", "params.yaml", "requirements.lock")
 METHOD_LABELS = {"saliency": "Saliency", "integrated_gradients": "IG", "gradient_shap": "GradientSHAP"}
 MISSING = "n/a"
 
@@ -55,8 +49,11 @@ def main(params):
         check: f"{'<' if sense == 'below' else '>'} {limit:g}" for check, (_, sense, limit) in sanity.CHECKS.items()
     }
     store.write_text(paths.TABLES / "sanity.tex", tables.sanity_latex(judged, METHOD_LABELS, limits))
+    made = provenance.common([record["environment"] for record in metrics.values()])
+    data = {suite: metrics[suite, "original"]["maps"] for suite in params.suites}  # digests of the uncut maps
+    store.write_text(paths.TABLES / "provenance.tex", tables.provenance_latex(provenance.MADE_BY, made, data))
     numbers = (
-        _provenance(params) | _settings(params, metrics) | _results(params, metrics)
+        _provenance(params, made, data) | _settings(params, metrics) | _results(params, metrics)
         | _attribution(params) | _failures(judged) | _universe(universe) | _transfer(params, metrics)
         | _baseline(params, metrics) | _tuning(store.read_json(paths.TUNING_RECORD))
     )  # fmt: skip
@@ -111,25 +108,10 @@ def _combinations(params):
     return [(suite, case) for suite in params.suites for case in params.cases]
 
 
-def _provenance(params):
-    commit, dirty = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *MAKES_RESULTS)
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return provenance.describe(
-        profile=params.profile,
-        commit=commit or os.environ.get("CAMELSIGHT_COMMIT", "unknown"),
-        dirty=bool(dirty),
-        mock=params.maps.source == "mock",
-        seed=params.seed,
-        versions=provenance.versions(),
-        hardware=provenance.hardware(accelerator),
-    )
-
-
-def _git(*arguments):
-    if shutil.which("git") is None:
-        return ""
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    return result.stdout.strip() if result.returncode == 0 else ""
+def _provenance(params, made, data):
+    mock = params.maps.source == "mock"
+    facts = provenance.describe(profile=params.profile, mock=mock, seed=params.seed, **made)
+    return facts | {"DataDigest": store.digest(data)[:12]}
 
 
 def _settings(params, metrics):
@@ -159,24 +141,17 @@ def _settings(params, metrics):
 
 
 def _results(params, metrics):
-    cut_values = [cases.parse(case).only for case in params.cases]
-    k_max = [cut.threshold for cut in cut_values if cut and cut.kind == "kmax"]
-    tightest = min(k_max, default=None)
-    tight_case = next((case for case, cut in zip(params.cases, cut_values, strict=True)
-                       if cut and cut.kind == "kmax" and cut.threshold == tightest), None)  # fmt: skip
     first, second = (*params.suites, None)[:2]
-    partner = second is not None and second == f"Nbody_{first}"
-    numbers = {"HasPartner": int(partner), "KTightest": MISSING if tightest is None else f"{tightest:g}"}
-    for prefix, suite, case in (
-        ("Orig", first, "original"),
-        ("OrigNbody", second if partner else None, "original"),
-        ("Tight", first, tight_case),
-    ):
-        for name, word in zip(theta.COSMOLOGICAL, ("OmegaM", "SigmaEight"), strict=True):
-            known = (suite, case) in metrics
-            triple = metrics[suite, case]["metrics"]["r2"][name] if known else (None,) * 3
-            for suffix, value in zip(("", "Low", "High"), triple, strict=True):
-                numbers[f"{prefix}{word}{suffix}"] = f"{value:.3f}" if known else MISSING
+    tightest = tables.tightest(params.cases)
+    numbers = {
+        "HasPartner": int(second == f"Nbody_{first}"),
+        "KTightest": f"{cases.parse(tightest).only.threshold:g}" if tightest else MISSING,
+    }
+    for name, (suite, case, parameter) in tables.quoted(params.suites, params.cases).items():
+        known = (suite, case) in metrics
+        triple = metrics[suite, case]["metrics"]["r2"][parameter] if known else (None,) * 3
+        for suffix, value in zip(("", "Low", "High"), triple, strict=True):
+            numbers[name + suffix] = f"{value:.3f}" if known else MISSING
     return numbers
 
 

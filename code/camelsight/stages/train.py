@@ -1,6 +1,6 @@
 """Train the network of a case with its tuned hyperparameters; goes on from the last epoch if it was cut off."""
 
-from camelsight import cli, dataset, networks, paths, store
+from camelsight import cli, dataset, environment, networks, paths, store
 from camelsight.inference import training
 
 
@@ -41,6 +41,7 @@ def main(params, suite, case):
             "hyperparameters": hyperparameters,
             "precision": precision,
             "weights": store.tensor_digest(net.state_dict()),
+            "environment": environment.read(),
         },
     )
     store.write_weights(paths.weights(suite, case), net)

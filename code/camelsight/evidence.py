@@ -1,0 +1,447 @@
+"""What a run left behind: the numbers that the verdict compares, and whether its files still agree with one another."""
+
+import csv
+import hashlib
+import json
+import re
+import tempfile
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+import yaml
+from packaging.requirements import Requirement
+
+from camelsight import cases, dataset, environment, paths, rerun, seeding, store, theta
+from camelsight import params as parameters_file
+from camelsight.inference import loss, metrics, network, training, tuning
+from camelsight.maps import split
+from camelsight.report import tables, verification
+from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN, row
+from camelsight.universe import cmd, linear
+
+METHOD = "integrated_gradients"  # whose attributions the statements of the paper are tested with
+ROUNDING = 1e-9  # of R² computed twice from the same predictions
+CRITICAL_DENSITY = 2.77536627e11  # (Msun/h)/(Mpc/h)^3
+
+
+def combinations(params):
+    """(suite, case) of every network of the profile that has been evaluated."""
+    return [(s, c) for s, c in product(params.suites, params.cases) if paths.metrics(s, c).exists()]
+
+
+def measured(params):
+    """id → value, or (value, low, high): what this run gave, under the ids of paper/expected.yaml."""
+    found, predictions = {}, {}
+    for suite, case in combinations(params):
+        names = [name for name, shown in zip(theta.NAMES, theta.meaningful(suite), strict=True) if shown]
+        record = store.read_json(paths.metrics(suite, case))
+        for metric, by_parameter in record["metrics"].items():
+            found |= {f"{metric}.{suite}.{case}.{name}": tuple(by_parameter[name]) for name in names}
+        found |= {f"r2_table.{suite}.{case}.{name}": found[f"r2.{suite}.{case}.{name}"] for name in names}
+        as_companion = f"relative_error_transfer.{suite}.{suite}"  # trained and tested on the same suite
+        as_companion = as_companion if case == "original" else f"relative_error_smoothed.{suite}.{case}"
+        found |= {f"{as_companion}.{name}": found[f"relative_error.{suite}.{case}.{name}"] for name in names}
+        if paths.history(suite, case).exists():
+            epochs = store.read_json(paths.history(suite, case))["epochs"]
+            found[f"valid_loss.{suite}.{case}.all"] = min(epoch["valid"] for epoch in epochs)
+        if paths.predictions(suite, case).exists():
+            predictions[suite, case] = store.read_arrays(paths.predictions(suite, case))
+            found[f"test_loss.{suite}.{case}.all"] = _test_loss(predictions[suite, case], suite)
+    for suite in params.suites:
+        for name in theta.COSMOLOGICAL:
+            if f"r2.{suite}.original.{name}" in found:
+                found[f"inferred.{suite}.original.{name}"] = found[f"r2.{suite}.original.{name}"]
+    found |= _costs(params, predictions)
+    return found | _interpretation() | _pixels(params) | _transfer(params)
+
+
+def _test_loss(arrays, suite):
+    low, high = theta.ranges(suite)
+    mean, truth = ((arrays[key] - low) / (high - low) for key in ("mean", "truth"))
+    tensors = (torch.from_numpy(values) for values in (mean, arrays["sigma"] / (high - low), truth))
+    return loss.moment_loss(*tensors).item()
+
+
+def _costs(params, predictions):
+    """What each cut costs in R², with intervals over the same resamples, and how much suites differ in it."""
+    found = {}
+    for (suite, case), cut in predictions.items():
+        uncut = predictions.get((suite, "original"))
+        if case == "original" or uncut is None:
+            continue
+        difference = metrics.r2_difference(
+            uncut["truth"], uncut["mean"], cut["mean"], uncut["simulation"],
+            generator=seeding.numpy_generator(params.seed, suite, case, "cost"), resamples=params.evaluate.resamples,
+        )  # fmt: skip
+        for column, name in enumerate(theta.NAMES[:2]):
+            triple = tuple(float(values[column]) for values in difference)
+            found |= {f"drop.{suite}.{case}.{name}": triple, f"cost.{suite}.{case}.{name}": triple}
+    for suite, name in product(params.suites, theta.COSMOLOGICAL):
+        pairs = [(f"cost.{suite}.{case}.{name}", f"cost.Nbody_{suite}.{case}.{name}") for case in params.cases]
+        both = [abs(found[a][0] - found[b][0]) for a, b in pairs if a in found and b in found]
+        if both:
+            found[f"consistency.Nbody_{suite}.all.{name}"] = float(np.mean(both))
+    return found
+
+
+def _interpretation():
+    if not paths.INTERPRETATION.exists():
+        return {}
+    record = store.read_json(paths.INTERPRETATION)
+    return {
+        f"{key}.{suite}.original.{name}": tuple(by_method[METHOD][key])
+        for suite, by_parameter in record.items()
+        if suite != "schema"
+        for name, by_method in by_parameter.items()
+        for key in ("per_pixel_ratio", "void_share")
+    }
+
+
+def _pixels(params):
+    found = {}
+    if paths.UNIVERSE.exists():
+        for suite, values in store.read_json(paths.UNIVERSE)["statistics"].items():
+            old = params.maps.source == "camels" and (cmd.release(values, suite) or "").startswith("before")
+            found |= {f"{'pixels_2023' if old else 'pixels'}.{suite}.original.{key}": v for key, v in values.items()}
+    for suite in params.suites:
+        if params.maps.source == "camels" and paths.parameters(suite).exists():
+            found[f"sha256.{suite}.parameters.begins"] = store.file_digest(paths.parameters(suite))[:16]
+    return found
+
+
+def _transfer(params):
+    """From the tables of the transfer between suites and of the probes, where a run has them."""
+    found = {}
+    for one in _rows(paths.TABLES / "transfer.csv"):
+        place = f"{one['train']}.{one['test']}.{one['parameter']}"
+        found[f"r2_transfer.{place}"] = tuple(float(one[key]) for key in ("r2", "low", "high"))
+        found[f"relative_error_transfer.{place}"] = float(one["relative_error"])
+    for one in _rows(paths.TABLES / "probes.csv"):
+        name = f"r2_probe.{params.suites[0]}.{one['probe']}.{one['parameter']}"
+        found[name] = tuple(float(one[key]) for key in ("r2", "low", "high"))
+    return found
+
+
+def table():
+    """The rows of the table of R², as text."""
+    return _rows(paths.TABLES / "r2.csv")
+
+
+def _rows(path):
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return [one for one in csv.DictReader(file) if one.get("r2")]
+
+
+def code_facts():
+    """id → value of what needs no run: the network, the split, the dataset's definitions, the released settings."""
+    camels = parameters_file.load(paths.profile("camels"))
+    parts = split.by_simulation(cmd.SIMULATIONS, seed=1, fractions=(0.9, 0.05, 0.05))
+    words = lambda values: " ".join(f"{value:g}" for value in values)  # noqa: E731
+    narrow = [network.count_parameters(network.build(width, 0.0, size=cmd.PIXELS)) for width in (1, 2, 3)]
+    count = np.poly1d(np.polyfit((1, 2, 3), narrow, 2))  # it is quadratic in the width; wide networks take seconds
+    weights = {hidden: round(count(hidden)) for hidden in range(6, 13)}
+    k = 2 * np.pi * np.hypot(*np.meshgrid(np.fft.fftfreq(cmd.PIXELS), np.fft.fftfreq(cmd.PIXELS)))
+    k *= cmd.PIXELS / cmd.BOX
+    facts = {f"n_weights.o3.hidden_{hidden}.all": count for hidden, count in weights.items()}
+    facts |= {f"split.CAMELS.{name}.first": words(parts[name][:5]) for name in ("train", "valid")}
+    facts |= {
+        "split.CAMELS.test.all": words(parts["test"]),
+        "split.CAMELS.sizes.all": words(len(parts[name]) for name in ("train", "valid", "test")),
+        "parameters.CMD.columns.all": " ".join(theta.NAMES),
+        "set.CMD.LH.simulations": cmd.SIMULATIONS,
+        "set.CMD.LH.maps_per_simulation": cmd.MAPS_PER_SIMULATION,
+        "set.CMD.LH.pixels": cmd.PIXELS,
+        "set.CMD.LH.box": cmd.BOX,
+        "set.CMD.LH.bytes": cmd.maps_bytes(cmd.SIMULATIONS, cmd.PIXELS),
+        "cosmology.CAMELS.fixed.h": linear.HUBBLE,
+        "cosmology.CAMELS.fixed.omega_b": linear.OMEGA_B,
+        "cosmology.CAMELS.fixed.n_s": linear.N_S,
+        "training.released.optimiser.betas": words(training.BETAS),
+        "training.released.schedule.steps": words([training.CYCLE_STEPS] * 2),
+        "training.released.schedule.base_lr": training.BASE_LR,
+        "training.released.all.batch": camels.train.batch,
+        "training.released.all.epochs": camels.train.epochs,
+        "tuning.released.sampler.startup": tuning.STARTUP_TRIALS,
+        "scale.CMD.fundamental.k": 2 * np.pi / cmd.BOX,
+        "scale.CMD.nyquist.k": np.pi * cmd.PIXELS / cmd.BOX,
+        "scale.CMD.corner.k": np.sqrt(2) * np.pi * cmd.PIXELS / cmd.BOX,
+        "scale.CMD.kmax_40.share_of_modes": float(np.mean(k < 40)),
+        "density.CAMELS.mean.per_omega_m": CRITICAL_DENSITY * cmd.BOX / cmd.SLABS,
+        "density.CAMELS.max_1e11_clamp.overdensity": cases.parse("max_1e11_clamp").only.overdensity(),
+        "density.CAMELS.max_1e12_clamp.overdensity": cases.parse("max_1e12_clamp").only.overdensity(),
+    }
+    for suite in ("IllustrisTNG", "SIMBA", "Astrid"):
+        limits = zip(theta.NAMES, *theta.ranges(suite), strict=True)
+        facts |= {f"parameters.{suite}.range.{name}": words(ends) for name, *ends in limits}
+    for name in tuning.HYPERPARAMETERS:
+        facts[f"tuning.released.range.{name}"] = words(getattr(camels.tune, name))
+        for case, start in camels.tune.start.items():
+            facts[f"hyperparameters.IllustrisTNG.{case}.{name}"] = getattr(start, name)
+    return facts
+
+
+def integrity(params, elsewhere=False):
+    """Rows on whether the files of a run are those that it made, and say the same of every number.
+
+    ``elsewhere``: the maps were made anew on this machine, and may differ from those of the run in rounding.
+    """
+    lock = yaml.safe_load(paths.DVC_LOCK.read_text())["stages"] if paths.DVC_LOCK.exists() else {}
+    return [
+        *_data(params, elsewhere),
+        *_weights(params),
+        *_numbers(params),
+        *_tables(params),
+        *_stages(lock, elsewhere),
+        *_environment(params),
+        _lint(),
+    ]
+
+
+def _data(params, elsewhere):
+    for suite in params.suites:
+        name, record = f"data.{suite}", paths.cut(suite, "original")
+        if not (paths.maps(suite).exists() and record.exists()):
+            yield row(name, "integrity", NOT_RUN, "there are no maps, or no record of them: make paper", tier=0)
+            continue
+        expected = store.read_json(record)
+        maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+        digests = [dataset.map_digest(dataset.read_simulation(maps, n)) for n in range(params.maps.simulations)]
+        other = [n for n, pair in enumerate(zip(digests, expected["digests"], strict=True)) if len(set(pair)) > 1]
+        verdict, why = PASS, "every map is the one that the run saw"
+        if other:
+            verdict = WARN if elsewhere else FAIL
+            why = f"simulation {', '.join(map(str, other[:3]))} of {paths.maps(suite)} is not the one that the run saw"
+        yield row(name, "integrity", verdict, why, expected=expected["digest"], got=store.digest(digests), tier=0)
+
+
+def _weights(params):
+    for suite, case in product(params.suites, params.cases):
+        name, file = f"weights.{suite}.{case}", paths.weights(suite, case)
+        if not (file.exists() and paths.metrics(suite, case).exists()):
+            yield row(name, "integrity", NOT_RUN, "not trained, or not evaluated: make paper", tier=0)
+            continue
+        got, expected = weights_digest(file), store.read_json(paths.metrics(suite, case))["weights"]
+        trained = store.read_json(paths.history(suite, case))["weights"] if paths.history(suite, case).exists() else got
+        same = got == expected == trained
+        why = "those that were trained and evaluated" if same else f"the tensors in {file} are not those evaluated"
+        yield row(name, "integrity", PASS if same else FAIL, why, expected=expected, got=got, tier=0)
+
+
+def weights_digest(path):
+    return store.tensor_digest(safetensors.torch.load_file(path))
+
+
+def _numbers(params):
+    """Each R²: as the predictions have it, in the results, and in the table for programs."""
+    by_id = {(one["suite"], one["case"], one["parameter"]): one for one in table()}
+    for suite, case in product(params.suites, params.cases):
+        record = store.read_json(paths.metrics(suite, case)) if paths.metrics(suite, case).exists() else None
+        arrays = store.read_arrays(paths.predictions(suite, case)) if paths.predictions(suite, case).exists() else None
+        again = metrics.r2(arrays["truth"], arrays["mean"]) if arrays else None
+        for column, name in enumerate(theta.NAMES):
+            where, line = f"r2.{suite}.{case}.{name}", by_id.get((suite, case, name))
+            facts = {"tier": 0, "got": record["metrics"]["r2"][name][0] if record else None}
+            if record is None:
+                wrong = f"{paths.TABLES}/r2.csv has it, {paths.metrics(suite, case)} is missing" if line else None
+                yield row(where, "integrity", FAIL if line else NOT_RUN, wrong or "no result: make paper", **facts)
+                continue
+            wrong, value = [], facts["got"]
+            if again is not None and not _same(again[column], value, ROUNDING):
+                wrong.append(f"the predictions give {again[column]:.6g}, {paths.metrics(suite, case)} has {value:.6g}")
+            if line is None:
+                wrong.append(f"{paths.TABLES}/r2.csv has no such row")
+            elif not _same(float(line["r2"]), value):
+                wrong.append(f"{paths.TABLES}/r2.csv has {float(line['r2']):.6g}, the result is {value:.6g}")
+            checked = "predictions, results and r2.csv agree" if arrays else "results and r2.csv agree"
+            yield row(where, "integrity", FAIL if wrong else PASS, "; ".join(wrong) or checked, **facts)
+
+
+def _same(a, b, tolerance=0.0):
+    return bool(a == b or abs(a - b) <= tolerance or (np.isnan(a) and np.isnan(b)))
+
+
+def _tables(params):
+    """Every table and macro beside the one that the stage tabulate makes of the same results once more."""
+    names = ["numbers", "tables"]
+    if not paths.NUMBERS.exists():
+        yield from (row(name, "integrity", NOT_RUN, "no tables: make paper", tier=0) for name in names)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rerun.prepare(folder, params)
+        for path in paths.NUMBERS.parent.iterdir():
+            if path not in (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION):
+                Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
+                Path(folder, path).symlink_to(path.resolve())
+        try:
+            rerun.here(folder, params, "tabulate")
+        except (OSError, KeyError, ValueError) as error:
+            why = f"the results do not give the tables again: {store.one_line(error)}"
+            yield row("file.tables", "integrity", FAIL, why, tier=0)
+            return
+        made = sorted(path for path in (Path(folder) / paths.NUMBERS.parent).rglob("*") if path.is_file())
+        made = [path for path in made if not path.is_symlink()]
+        for path in made:
+            relative = path.relative_to(folder)
+            wrong = _first_difference(path, relative)
+            name = str(relative.relative_to(paths.NUMBERS.parent))
+            why = wrong or "what the stage tabulate makes of the results"
+            yield row(f"file.{name}", "integrity", FAIL if wrong else PASS, why, tier=0)
+
+
+def _first_difference(expected, path):
+    if not path.exists():
+        return f"{path} is missing"
+    ours, given = expected.read_text().splitlines(), path.read_text().splitlines()
+    for number, (a, b) in enumerate(zip(ours, given, strict=False), 1):
+        if a != b:
+            return (
+                f"line {number} of {path}, {' '.join(a.split())[:50]!r}: expected {_clip(a, b)!r}, got {_clip(b, a)!r}"
+            )
+    if len(ours) != len(given):
+        gone = (ours[len(given) :] or given[len(ours) :])[0]
+        return f"{path} has {len(given)} lines, expected {len(ours)}; the first of them: {gone[:100]!r}"
+    return None
+
+
+def _clip(text, other, before=60, after=40):
+    """The surroundings of the first character that differs."""
+    at = next((i for i, (a, b) in enumerate(zip(text, other, strict=False)) if a != b), min(len(text), len(other)))
+    return " ".join(text[max(at - before, 0) : at + after].split())
+
+
+def _stages(lock, elsewhere):
+    """Each stage's inputs and outputs beside the digests that DVC wrote down when it ran."""
+    known = {}
+    for name, definition in _expanded():
+        if name not in lock:
+            yield row(f"stage.{name}", "integrity", NOT_RUN, "dvc.lock has no run of it: make paper", tier=0)
+            continue
+        entry, wrong, changed = lock[name], [], []
+        outs = entry.get("outs", [])
+        needed = [*outs, *entry.get("deps", [])] if elsewhere else outs  # an archive does not hold everything
+        missing = [one["path"] for one in needed if not Path(one["path"]).exists()]
+        if missing:
+            yield row(f"stage.{name}", "integrity", NOT_RUN, f"{missing[0]} is not there: make paper", tier=0)
+            continue
+        for one in [*outs, *entry.get("deps", [])]:
+            path = one["path"]
+            if elsewhere and path.startswith("data/"):  # the row of the maps says so once
+                continue
+            if path not in known:
+                known[path] = _md5(Path(path)) if Path(path).exists() else None
+            if "md5" in one and known[path] != one["md5"]:
+                (changed if path.startswith(("code/", "paper/")) else wrong).append(path)
+        for key, value in entry.get("params", {}).get(str(paths.PARAMS), {}).items():
+            if not _equal(_looked_up(definition["raw"], key), value):
+                wrong.append(f"{paths.PARAMS}: {key}")
+        if wrong:
+            why = f"not what dvc.lock has of this stage: {', '.join(wrong[:3])}"
+        else:
+            why = f"changed since: {', '.join(changed[:3])}" if changed else "inputs and outputs are those of dvc.lock"
+        yield row(f"stage.{name}", "integrity", FAIL if wrong else WARN if changed else PASS, why, tier=0)
+
+
+def _expanded():
+    """(name, {"raw": params}) of every stage that dvc.yaml has with the active params."""
+    raw = yaml.safe_load(paths.PARAMS.read_text())
+    for name, definition in yaml.safe_load(paths.DVC.read_text())["stages"].items():
+        axes = [_axis(raw, values) for values in definition.get("matrix", {}).values()]
+        for values in product(*axes):
+            yield (f"{name}@{'-'.join(map(str, values))}" if axes else name), {"raw": raw}
+
+
+def _axis(raw, values):
+    found = re.fullmatch(r"\$\{([\w.]+)\}", values) if isinstance(values, str) else None
+    return (_looked_up(raw, found[1]) or []) if found else values
+
+
+def _looked_up(raw, key):
+    for part in key.split("."):
+        raw = raw.get(part) if isinstance(raw, dict) else None
+    return raw
+
+
+def _equal(a, b):
+    """Equal, whatever PyYAML and DVC's reader made of numbers such as 1e-3."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    try:
+        return a == b or float(a) == float(b)
+    except (TypeError, ValueError):
+        return False
+
+
+def _md5(path):
+    if path.is_dir():
+        files = sorted(
+            (one for one in path.rglob("*") if one.is_file()), key=lambda one: one.relative_to(path).as_posix()
+        )
+        listed = [{"md5": _md5(one), "relpath": one.relative_to(path).as_posix()} for one in files]
+        return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def _environment(params):
+    here = environment.read()
+    other = []
+    if paths.REQUIREMENTS.exists():
+        for line in re.findall(r"^[A-Za-z0-9].*?==[^\\\n]*", paths.REQUIREMENTS.read_text(), re.MULTILINE):
+            wanted = Requirement(line)
+            if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+                continue
+            try:
+                version = metadata.version(wanted.name)
+            except metadata.PackageNotFoundError:
+                version = "none"
+            if not wanted.specifier.contains(version, prereleases=True) if version != "none" else True:
+                other.append(f"{wanted.name} {version} instead of {str(wanted.specifier).removeprefix('==')}")
+        why = f"not as locked: {', '.join(other[:5])}" if other else "the packages are those of requirements.lock"
+        yield row("environment.packages", "integrity", WARN if other else PASS, why, tier=0)
+    else:
+        yield row("environment.packages", "integrity", NOT_RUN, "requirements.lock is not there", tier=0)
+    trained = [store.read_json(paths.metrics(*key))["environment"] for key in combinations(params)]
+    if not trained:
+        yield row("environment.training", "integrity", NOT_RUN, "nothing was trained here", tier=0)
+        return
+    made = {(one["commit"], one["versions"]["torch"], one["cpu"]) for one in trained}
+    if len(made) > 1:
+        verdict, why = WARN, f"networks of {len(made)} commits, PyTorch versions or machines stand in one table"
+    elif any(one["dirty"] for one in trained):
+        verdict, why = WARN, f"trained with uncommitted changes on top of commit {trained[0]['commit'][:12]}"
+    else:
+        verdict, why = PASS, f"all networks: commit {trained[0]['commit'][:12]}"
+    why += f", PyTorch {trained[0]['versions']['torch']} on {trained[0]['cpu']}"
+    why += f"; here {here['versions']['torch']}, {here['cpu']}"
+    yield row("environment.training", "integrity", verdict, why, tier=0)
+
+
+def macros():
+    """Name → text of results/numbers.tex."""
+    text = paths.NUMBERS.read_text() if paths.NUMBERS.exists() else ""
+    return dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", text))
+
+
+def _lint():
+    if not paths.MANUSCRIPT.exists():
+        return row("lint.ms.tex", "integrity", NOT_RUN, f"{paths.MANUSCRIPT} is not there", tier=0)
+    found = verification.lint(paths.MANUSCRIPT.read_text(), macros())
+    if not found:
+        return row("lint.ms.tex", "integrity", PASS, "no result is typed by hand", tier=0)
+    line, number, advice = found[0]
+    why = f"line {line} of {paths.MANUSCRIPT}: {number} is typed by hand; {advice} ({len(found)} in all)"
+    return row("lint.ms.tex", "integrity", FAIL, why, tier=0)
+
+
+def quoted(params):
+    """id of an R² → the macro of the paper that quotes it."""
+    found = tables.quoted(params.suites, params.cases)
+    return {f"r2.{suite}.{case}.{name}": macro for macro, (suite, case, name) in found.items() if suite and case}

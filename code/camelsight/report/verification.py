@@ -1,0 +1,210 @@
+"""The verdict: what a run gave, beside what is published and beside the run's own claims about itself.
+
+Rows go in and verdicts come out; nothing here reads a file. A row that was not run never reads as passed, and maps that
+were simulated decide nothing about CAMELS.
+"""
+
+import math
+import re
+
+PASS, WARN, FAIL, NOT_RUN = VERDICTS = ("PASS", "WARN", "FAIL", "NOT RUN")
+CLASSES = ("exact", "float", "seed-statistical", "qualitative")
+NOT_AVAILABLE = "not available"
+ANY, REAL = "any", "camels"  # profiles that can decide a published row: the code alone, or the real maps
+FIELDS = ("id", "value", "class", "tolerance", "reason", "profile", "tier", "source")
+ROW = (
+    "id", "group", "verdict", "why", "class", "expected", "got", "low", "high", "tolerance", "reason", "source",
+    "profile", "tier", "holds",
+)  # fmt: skip
+
+# What may stand in ms.tex as a number, with the reason; everything else with two digits, a point or a per cent sign
+# must be a macro of results/numbers.tex, or the argument of \published.
+TYPED = {
+    r"95\%": "the level of every interval",
+    r"\Om=0.3": "fiducial",
+    r"\sig=0.8": "fiducial",
+    r"20\,\hMpc": "the published scale of saturation",
+    r"25\,{\rm Mpc}/h": "the box of CAMELS",
+    r"256^2": "pixels of CAMELS",
+    r"32\,\hMpc": "Nyquist frequency of CAMELS",
+    "1000 simulations": "CAMELS",
+    "May 2024": "a date",
+    "HMCode2020": "a name",
+    r"\pm10\%": "a guide to the eye",
+    r"$10\%$ apart": "the definition of what is resolved",
+    r"between $0.5$ and $1.5\,\hMpc": "where a ratio is taken",
+    r"near $10\,\hMpc": "where a ratio is taken",
+    r"\log_{10}": "a base",
+    r"\frac16": "the loss",
+    r"\tfrac12": "the mock's definition",
+}
+_NO_TEXT = (
+    r"\\(?:label|ref|maderef|made|input|includegraphics|cite[a-z]*|hyperref|published|widefigure)\*?(?:\[[^]]*\])*\{[^}]*\}",
+    r"-?[\d.]+(?:pt|in|em|cm|\\text(?:width|height)|\\paper(?:width|height))",
+    r"\\renewcommand\{\\arraystretch\}\{[\d.]+\}",
+    r"\\f?colorbox\{[^}]*\}\{[^}]*\}",
+    r"[\^_]\{?[\w,\\]*\}?",
+)
+
+
+def row(id, group, verdict, why="", **more):
+    """A row of the verdict; what it does not have is None."""
+    return dict.fromkeys(ROW) | {"id": id, "group": group, "verdict": verdict, "why": why} | more
+
+
+def check_expected(rows):
+    """``rows`` of expected.yaml; ValueError for one that is not whole, or an id that stands twice."""
+    seen = set()
+    for number, one in enumerate(rows, 1):
+        name = one.get("id", f"row {number}")
+        missing = [field for field in FIELDS if one.get(field) is None]
+        if missing:
+            raise ValueError(f"expected {', '.join(missing)} in {name} of expected.yaml, got none")
+        if one["class"] not in CLASSES:
+            raise ValueError(f"expected a class among {', '.join(CLASSES)}, got {one['class']!r} in {name}")
+        if one["class"] in ("float", "seed-statistical") and one["value"] != NOT_AVAILABLE:
+            _tolerance(one)
+        if name in seen:
+            raise ValueError(f"expected every id once in expected.yaml, got {name} twice")
+        seen.add(name)
+    return rows
+
+
+def required():
+    """Ids that expected.yaml must have: what is known of the uncut network, and the whole table that was not found."""
+    parameters = ("omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")
+    k_max = [f"kmax_{k}" for k in (1, 5, 10, 20, 30, 40, 50)]
+    low = [f"min_{threshold}" for threshold in ("1e11", "2e11", "4e11", "6e11", "8e11", "1e12", "2e12")]
+    cases = ["original", *k_max, *(f"max_{t}_random" for t in ("5e10", "1e11", "2e11", "5e11", "1e12"))]
+    cases += [f"{case}_clamp" for case in low]
+    by_suite = {"IllustrisTNG": cases, "Nbody_IllustrisTNG": cases + [f"{case}_random" for case in low]}
+    metrics = ("rmse", "mean_sigma", "rms_relative_error", "r2")
+    ids = {f"{metric}.IllustrisTNG.original.{name}" for metric in metrics for name in parameters}
+    ids |= {f"valid_loss.IllustrisTNG.{case}.all" for case in ("original", *k_max)}
+    tables = [(suite, case, name) for suite, cases in by_suite.items() for case in cases for name in parameters[:2]]
+    return ids | {f"r2_table.{suite}.{case}.{name}" for suite, case, name in tables}
+
+
+def published(rows, measured, *, real):
+    """The verdict on each published row. ``measured`` is id → value, or (value, low, high) with a 95% interval.
+
+    ``real`` says that the maps are those of CAMELS. A seed-statistical number is judged by equivalence: PASS if its
+    whole interval lies within the tolerance, FAIL if none of it does, WARN in between.
+    """
+    return [_published(one, measured.get(one["id"]), real) for one in rows]
+
+
+def _published(one, measured, real):
+    value, low, high = measured if isinstance(measured, tuple) else (measured, None, None)
+    facts = {
+        "class": one["class"], "expected": one["value"], "got": value, "low": low, "high": high,
+        "tolerance": one["tolerance"], "reason": one["reason"], "source": one["source"], "profile": one["profile"],
+        "tier": one["tier"],
+    }  # fmt: skip
+    if one["value"] == NOT_AVAILABLE:
+        verdict, why = NOT_RUN, "the published value was not found: type it into paper/expected.yaml to have it judged"
+    elif measured is None:
+        verdict, why = NOT_RUN, "this run has no such result"
+    else:
+        verdict, why = _judge(one, value, low, high)
+        if one["profile"] != ANY and not real:
+            facts["holds"] = verdict == PASS
+            verdict, why = NOT_RUN, f"simulated maps decide nothing about CAMELS; on these: {why}"
+        elif verdict == FAIL and one.get("uncertain"):
+            verdict, why = WARN, f"{why}; the source itself is uncertain"
+    return row(one["id"], "definitions" if one["profile"] == ANY else "paper", verdict, why, **facts)
+
+
+def _judge(one, value, low, high):
+    if one["class"] == "exact":
+        same = value == one["value"]
+        return (PASS, "the same") if same else (FAIL, f"expected {one['value']!r}, got {value!r}")
+    if not math.isfinite(value):
+        return FAIL, "the result is not a number"
+    below, above = limits(one)
+    low, high = (value if low is None else low), (value if high is None else high)
+    span = f"{_short(below)} to {_short(above)}"
+    if below <= low and high <= above:
+        return PASS, f"within {span}"
+    if high < below or above < low:
+        return FAIL, f"outside {span}"
+    return WARN, f"the interval reaches across the limits {span}"
+
+
+def limits(one):
+    """Lowest and highest value that a row of expected.yaml accepts."""
+    if one["class"] == "qualitative":
+        return one["tolerance"].get("above", -math.inf), one["tolerance"].get("below", math.inf)
+    return one["value"] - _tolerance(one), one["value"] + _tolerance(one)
+
+
+def _tolerance(one):
+    text = str(one["tolerance"])
+    number = re.fullmatch(r"([\d.]+(?:e[+-]?\d+)?)(%?)", text)
+    if not number:
+        raise ValueError(f"expected a tolerance such as 0.01 or 20%, got {text!r} in {one['id']} of expected.yaml")
+    return float(number[1]) * (abs(one["value"]) / 100 if number[2] else 1)
+
+
+def lint(source, macros=()):
+    """``[(line, number, advice)]``: numbers that are typed into the LaTeX ``source`` but are no part of the text.
+
+    ``macros`` is name → text of results/numbers.tex; one with the same text is named.
+    """
+    blank = lambda found: "\n" * found[0].count("\n")  # noqa: E731
+    text = re.sub(r"(?<!\\)%.*", "", source)
+    start = text.find(r"\begin{document}")
+    lines = text[:start].count("\n") + 1
+    text = re.sub(r"\\begin\{(equation|align)\*?\}.*?\\end\{\1\*?\}", blank, text[max(start, 0) :], flags=re.DOTALL)
+    for known in TYPED:
+        text = re.sub(r"(?<![\d.])" + r"\s+".join(map(re.escape, known.split(" "))), blank, text)
+    for pattern in _NO_TEXT:
+        text = re.sub(pattern, blank, text)
+    found = []
+    for number in re.finditer(r"(?<![A-Za-z\\])\d+(?:[.,]\d+)*(?:\\%)?", text):
+        digits = number[0].removesuffix(r"\%")
+        if len(digits) == 1 and digits == number[0]:
+            continue
+        same = [name for name, value in dict(macros).items() if value == digits]
+        advice = f"write \\{same[0]}" if same else "write a macro of results/numbers.tex, or \\published{…}"
+        found.append((lines + text[: number.start()].count("\n"), number[0], advice))
+    return found
+
+
+def conclusion(rows, *, real, profile):
+    """``{"verdict", "text", "exit_code", "counts"}``: 0 nothing failed, 1 something did, 2 nothing could be judged.
+
+    What the code alone decides does not count as judged: without a run there is no verdict on it.
+    """
+    counts = {
+        group: {name: sum(one["verdict"] == name for one in rows if one["group"] == group) for name in VERDICTS}
+        for group in dict.fromkeys(one["group"] for one in rows)
+    }
+    failed = [one["id"] for one in rows if one["verdict"] == FAIL]
+    apart = ("definitions", "lint.ms.tex")
+    judged = [one for one in rows if one["verdict"] != NOT_RUN and not {one["group"], one["id"]}.intersection(apart)]
+    reference = [one["verdict"] for one in rows if one["group"] == "reference" and one["verdict"] != NOT_RUN]
+    paper = [one["verdict"] for one in judged if one["group"] == "paper"]
+    warned = any(one["verdict"] == WARN for one in rows)
+    if failed:
+        text = f"{len(failed)} row{'s' if len(failed) > 1 else ''} failed: {', '.join(failed[:5])}"
+        verdict, code = FAIL, 1
+    elif not judged:
+        return {"verdict": NOT_RUN, "text": "there is no run to judge: make paper", "exit_code": 2, "counts": counts}
+    else:
+        verdict, code = (WARN if warned else PASS), 0
+        if real and paper:
+            unknown = sum(one["expected"] == NOT_AVAILABLE for one in rows)
+            text = f"{paper.count(PASS)} of the {len(paper)} published numbers that this run decides are reproduced"
+            text += f"; {unknown} published numbers are not available"
+        elif reference:
+            text = "the pipeline reproduces its own reference"
+        else:
+            text = f"the results are whole and agree with one another; there is no reference for profile {profile}"
+    if not real:
+        text += ". The maps are simulated: this says nothing about the paper's numbers"
+    return {"verdict": verdict, "text": text, "exit_code": code, "counts": counts}
+
+
+def _short(value):
+    return f"{value:.4g}"

@@ -1,0 +1,542 @@
+"""The referee's verdict, tier by tier; no stage of dvc.yaml, because it judges the pipeline from outside.
+
+  T0  are the files of the run those that it made, and do they agree with one another; what results exist is compared
+      with what is published, and with the reference of the profile
+  T1  the given weights are evaluated anew        T2  one case is trained anew        T3  everything is made anew
+
+Writes results/verdict.json, results/ro-crate-metadata.json and report/index.html. Exit codes: 0 nothing failed, 1 a row
+failed or the command was wrong, 2 there was nothing to judge.
+"""
+
+import argparse
+import base64
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import yaml
+from tabulate import tabulate
+
+from camelsight import cli, dataset, environment, evidence, paths, rerun, store, theta
+from camelsight import params as parameters_file
+from camelsight.report import crate, page, provenance, reference, verification
+from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN, row
+
+AGAIN = {1: ("cut", "evaluate"), 2: ("cut", "tune", "train", "evaluate")}  # stages that a tier runs for a case
+TIERS = {
+    0: "files, numbers and environment",
+    1: "the given weights, evaluated anew",
+    2: "one case, trained anew",
+    3: "everything, from the maps to the PDF",
+}
+# Of 1 - R² by the same weights. Another machine rounds differently: 1e-7 more sigma_8, in the mini profile, moves a
+# pixel by 7e-4 (rms), the standard deviation of all of them by 1e-5, and their mean by less than 1e-8.
+SAME_MAPS, OTHER_MAPS = 1e-4, 1e-3
+START_SECONDS = 4
+PROCESS_BYTES = 1.5e9
+PIXELS = {"mean": 1e-5, "std": 1e-3, "log10_mean": 1e-5, "log10_std": 1e-4}  # relative
+SHORT = {"TNG": "IllustrisTNG", "Nbody": "Nbody_IllustrisTNG", "Nbody_TNG": "Nbody_IllustrisTNG"}  # of the literature
+SHOWN = 12  # rows of the terminal; the page has all
+DECIDES = ("seed", "maps", "split", "tune", "train")  # blocks of params.yaml that R² depends on, with evaluate.views
+
+
+def verify(tier, pack=None, suite=None, case="original", as_json=False):
+    """Judge this run, or the archive ``pack``, up to ``tier``, and write down what came out."""
+    start = time.monotonic()
+    if pack:
+        os.chdir(_unpacked(pack))
+    verdict = judge(tier, suite, case, elsewhere=bool(pack))
+    store.write_json(paths.VERDICT, verdict)
+    store.write_json(paths.CRATE, _crate(parameters_file.load(), verdict))
+    store.write_text(paths.PAGE, _page(verdict))
+    if as_json:
+        cli.print_json(verdict)
+    else:
+        _print(verdict)
+    print(f"{time.monotonic() - start:.0f} s; {paths.PAGE.resolve()}, {paths.VERDICT.resolve()}", file=sys.stderr)
+    sys.exit(verdict["conclusion"]["exit_code"])
+
+
+def _unpacked(pack):
+    """A folder with the files of an archive of ``make pack``, and the maps, manuscript and code from here."""
+    try:
+        from camelsight import pack as archive
+    except ImportError:
+        raise ValueError(
+            "expected the module camelsight.pack, which reads archives, got none in this version"
+        ) from None
+    folder = paths.AGAIN / "pack"
+    shutil.rmtree(folder, ignore_errors=True)
+    archive.read(pack, folder)
+    rerun.link(folder, ("code", "data", "profiles", paths.DVC, paths.EXPECTED, paths.MANUSCRIPT))
+    return folder
+
+
+def judge(tier=0, suite=None, case="original", elsewhere=False):
+    """The verdict as results/verdict.json has it; ``elsewhere``: the maps are not those of the run, but made anew."""
+    params = parameters_file.load()
+    suite = suite or params.suites[0]
+    for key, value, known in (("SUITE", suite, params.suites), ("CASE", case, params.cases)):
+        if value not in known:
+            raise ValueError(f"expected {key} among {', '.join(known)}, got {value!r}")
+    rows, timings = [], {}
+    for number in range(tier + 1):
+        start = time.monotonic()
+        here = environment.read()
+        said = f"T{number}: {TIERS[number]}; roughly {_forecast(number, params)}, on {here['cpu']}, {here['hardware']}"
+        print(said, file=sys.stderr)
+        rows += _TIER_ROWS[number](params, suite, case, elsewhere)
+        timings[f"T{number}"] = round(time.monotonic() - start, 1)
+    real = params.maps.source == "camels"
+    return {
+        "profile": params.profile,
+        "maps": params.maps.source,
+        "tier": tier,
+        "conclusion": verification.conclusion(rows, real=real, profile=params.profile),
+        "environment": environment.read(),
+        "seconds": timings,
+        "error_rates": _error_rates(params),
+        "rows": rows,
+    }
+
+
+def _forecast(number, params):
+    seconds, cases = params.seconds, len(params.suites) * len(params.cases)
+    if number == 0:
+        return f"{10 + cases // 10} s"
+    if number < 3:
+        one = START_SECONDS + sum(getattr(seconds, stage) for stage in AGAIN[number])
+        return _minutes(one * (cases / _jobs(params) if number == 1 else 1))
+    each = sum(getattr(seconds, stage) + START_SECONDS for stage in AGAIN[2])
+    each = each * cases + len(params.suites) * (len(params.attribute.cases) * seconds.attribute + seconds.sanity)
+    return _minutes(seconds.maps + each / _jobs(params) + seconds.universe + seconds.figures + seconds.paper)
+
+
+def _minutes(seconds):
+    return f"{max(1, round(seconds / 60))} min"
+
+
+def _jobs(params):
+    if torch.cuda.is_available():
+        return 1
+    suite = params.maps.simulations * dataset.PER_SIMULATION * params.maps.pixels**2 * 4
+    return cli.processes(params.threads, 2 * suite + PROCESS_BYTES)
+
+
+def _integrity(params, suite, case, elsewhere):
+    expected = verification.check_expected(yaml.safe_load(paths.EXPECTED.read_text()))
+    rows = evidence.integrity(params, elsewhere)
+    gone = sorted(verification.required() - {one["id"] for one in expected})
+    rows += [row(f"expected.{name}", "integrity", FAIL, f"{paths.EXPECTED} has no such row", tier=0) for name in gone]
+    measured = evidence.measured(params)
+    real = params.maps.source == "camels"
+    rows += verification.published(expected, measured | evidence.code_facts(), real=real)
+    return rows + _reference_rows(params, measured, 0)
+
+
+def _reference_rows(params, measured, tier, wanted=None):
+    """Rows of R², and of the pixels, beside the reference of the profile; ``wanted`` are the only ones that can be."""
+    path = paths.reference(params.profile)
+    name = f"reference.{params.profile}"
+    if not path.exists():
+        return [row(name, "reference", NOT_RUN, f"there is no {path}: make reference", tier=tier)]
+    record = store.read_json(path)
+    other = sorted(key for key, value in _settings(params).items() if record["settings"].get(key) != value)
+    if other:
+        why = f"made with other {', '.join(other)} in params.yaml"
+        return [row(name, "reference", NOT_RUN, f"{path} was {why}", tier=tier)]
+    values = {one: by["values"] for one, by in record["r2"].items()}
+    limits, got = reference.limits(values), {one: measured[one][0] for one in values if one in measured}
+    for one in limits.keys() - values.keys():
+        _, suite, _, parameter = reference.split(one)
+        parts = [part for part in values if reference.split(part)[1::2] == (suite, parameter)]
+        if all(part in got for part in parts):
+            got[one] = reference.average(got[part] for part in parts)
+    of_record, of_params = (
+        {f"r2.{s}.{c}.{n}" for s in suites for c in cases for n in _names(s)}
+        for suites, cases in ((record["suites"], record["cases"]), (params.suites, params.cases))
+    )
+    rows = [
+        row(one, "reference", FAIL, f"{path} has no such row: make reference", tier=tier)
+        for one in sorted(of_record - values.keys())
+    ] + [
+        row(one, "reference", NOT_RUN, f"{path} was made without this case: make reference", tier=tier)
+        for one in sorted(of_params - of_record)
+        if wanted is None
+    ]
+    rates = f"{100 * reference.FALSE_ALARM['FAIL']:g}% over {len(limits)} rows"
+    for one, limit in limits.items():
+        if wanted is not None and one not in wanted:
+            continue
+        low, high = limit["FAIL"]
+        facts = {
+            "class": "seed-statistical", "expected": limit["mean"], "got": got.get(one), "tier": tier,
+            "tolerance": f"{low:.4f} to {high:.4f}", "low": low, "high": high, "source": str(path),
+            "reason": f"prediction interval over {len(record['seeds'])} seeds of the training, std {limit['std']:.4f}; "
+            f"false alarm {rates}; a network at {limit['detects'][0]:.3f} fails with probability {reference.POWER:g}",
+        }  # fmt: skip
+        if one not in got:
+            lost = got and one in of_params
+            verdict = FAIL if lost else NOT_RUN
+            why = "the reference has this row, the run has not" if lost else "this run has no such result"
+        else:
+            verdict = reference.judge(limit, got[one])
+            why = (
+                "within the spread of seeds"
+                if verdict == PASS
+                else f"beyond the spread of seeds, {low:.4f} to {high:.4f}"
+            )
+        rows.append(row(one, "reference", verdict, why, **facts))
+    for one, value in record["pixels"].items() if wanted is None else ():
+        got_value, tolerance = measured.get(one), PIXELS[one.rpartition(".")[2]]
+        facts = {
+            "class": "float",
+            "expected": value,
+            "got": got_value,
+            "tolerance": f"{100 * tolerance:g}%",
+            "tier": tier,
+        }
+        facts |= {"reason": "the same seeds; another machine rounds differently", "source": str(path)}
+        if got_value is None:
+            rows.append(row(one, "reference", NOT_RUN, "no result: make paper", **facts))
+            continue
+        good = abs(got_value / value - 1) <= tolerance
+        why = "the same maps but for rounding" if good else f"expected {value:.6g}, got {got_value:.6g}: other maps"
+        rows.append(row(one, "reference", PASS if good else FAIL, why, **facts))
+    return rows
+
+
+def _settings(params):
+    """Digests of what a reference holds for, which is everything that R² depends on but the seed of the training."""
+    blocks = {name: getattr(params, name) for name in DECIDES} | {"evaluate": params.evaluate.views}
+    blocks["train"] = dataclasses.replace(params.train, seed=0)
+    return {name: store.digest(value)[:16] for name, value in blocks.items()}
+
+
+def _error_rates(params):
+    path = paths.reference(params.profile)
+    return store.read_json(path)["error_rates"] if path.exists() else None
+
+
+def _again(number, params, queue, links):
+    """Run the stages of a tier for ``queue`` of (suite, case) elsewhere; the folder, or None and what is missing."""
+    missing = [str(path) for path in links if not Path(path).exists()]
+    missing += [str(paths.maps(suite)) for suite, _ in queue if not paths.maps(suite).exists()]
+    if missing or not queue:
+        return None, f"{missing[0] if missing else 'weights'} is not there: make paper, or make maps with a PACK"
+    folder = paths.AGAIN / f"T{number}"
+    shutil.rmtree(folder, ignore_errors=True)
+    rerun.prepare(folder, params, links)
+    rerun.everywhere([(folder, AGAIN[number], *one) for one in queue], _jobs(params), TIERS[number])
+    return folder, None
+
+
+def _evaluate_again(params, *_):
+    queue = [key for key in evidence.combinations(params) if paths.weights(*key).exists()]
+    runs = [path(*key) for key in queue for path in (paths.weights, paths.tuning, paths.history)]
+    folder, missing = _again(1, params, queue, [paths.MAPS, *runs])
+    if folder is None:
+        return [row("evaluate", "evaluated anew", NOT_RUN, missing, tier=1)]
+    rows = []
+    for suite, case in queue:
+        again, given = (store.read_json(place / paths.metrics(suite, case)) for place in (folder, Path()))
+        same = again["maps"] == given["maps"]
+        tolerance = SAME_MAPS if same else OTHER_MAPS
+        maps = "on the same maps" if same else "on maps made anew, which differ in rounding"
+        for name in _names(suite):
+            values = [one["metrics"]["r2"][name][0] for one in (again, given)]
+            good = (
+                abs(values[0] - values[1]) <= tolerance * max(1 - values[1], 0) and again["weights"] == given["weights"]
+            )
+            rows.append(
+                row(
+                    f"r2.{suite}.{case}.{name}", "evaluated anew", PASS if good else FAIL,
+                    f"the given weights, {maps}: {values[0]:.6f}, the results have {values[1]:.6f}",
+                    **{"class": "float"}, expected=values[1], got=values[0], tolerance=tolerance, tier=1,
+                    reason="the same weights; another processor rounds differently",
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _train_again(params, suite, case, *_):
+    folder, missing = _again(2, params, [(suite, case)], [paths.MAPS])
+    if folder is None:
+        return [row("train", "trained anew", NOT_RUN, missing, tier=2)]
+    record = store.read_json(folder / paths.metrics(suite, case))
+    rows = _bits(params, folder, [(suite, case)], 2)
+    measured = {f"r2.{suite}.{case}.{name}": tuple(record["metrics"]["r2"][name]) for name in _names(suite)}
+    return rows + _regroup(_reference_rows(params, measured, 2, wanted=measured), "trained anew")
+
+
+def _bits(params, folder, combinations, tier):
+    """Rows on whether networks trained in ``folder`` are those of this run, bit for bit."""
+    rows = []
+    for suite, case in combinations:
+        got = evidence.weights_digest(folder / paths.weights(suite, case))
+        given = evidence.weights_digest(paths.weights(suite, case)) if paths.weights(suite, case).exists() else None
+        why = {
+            None: "there are no weights to compare with",
+            True: "bit for bit those of this run",
+            False: "other bits than this run has, as on another machine or PyTorch; the reference judges the R²",
+        }[None if given is None else got == given]
+        verdict = PASS if got == given else NOT_RUN
+        rows.append(row(f"weights.{suite}.{case}", f"T{tier}", verdict, why, expected=given, got=got, tier=tier))
+    return _regroup(rows, "trained anew")
+
+
+def _regroup(rows, group):
+    return [one | {"group": group} for one in rows]
+
+
+def _everything_again(params, *_):
+    folder = paths.AGAIN / "T3"
+    if not (folder / paths.DVC).exists():
+        copied = ("code", "paper", "profiles", ".dvc/config", ".dvcignore", paths.DVC, paths.PARAMS, paths.REQUIREMENTS)
+        for name in copied:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "ms.pdf")
+            shutil.copytree(name, target, ignore=ignore) if Path(name).is_dir() else shutil.copy(name, target)
+        (folder / ".venv").symlink_to(sys.prefix)
+        if params.maps.source == "camels":
+            target = folder / params.maps.folder
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(Path(params.maps.folder).resolve())
+    command = [sys.executable, "-m", "camelsight", "paper"]
+    code = os.environ | {"PYTHONPATH": str((folder / "code").resolve())}
+    if subprocess.run(command, cwd=folder, env=code, stdout=sys.stderr, check=False).returncode:
+        raise ValueError(f"make paper failed in {folder}; the reason stands above, and the same command goes on")
+    given = evidence.combinations(params)
+    home = Path.cwd()
+    os.chdir(folder)
+    try:
+        rows, measured, combinations = (
+            evidence.integrity(params),
+            evidence.measured(params),
+            evidence.combinations(params),
+        )
+        rows += _reference_rows(params, measured, 3)
+        expected = yaml.safe_load(paths.EXPECTED.read_text())
+        rows += verification.published(expected, measured, real=params.maps.source == "camels")
+    finally:
+        os.chdir(home)
+    rows = [one | {"tier": 3} for one in rows if one["verdict"] != NOT_RUN]
+    rows = _regroup(rows, "made anew") + _bits(params, folder, [key for key in combinations if key in given], 3)
+    shutil.rmtree(folder)
+    return rows
+
+
+_TIER_ROWS = (_integrity, _evaluate_again, _train_again, _everything_again)
+
+
+def _names(suite):
+    return [name for name, shown in zip(theta.NAMES, theta.meaningful(suite), strict=True) if shown]
+
+
+def _crate(params, verdict):
+    files = [path for path in sorted(paths.VERDICT.parent.rglob("*")) if path.is_file() and path != paths.CRATE]
+    image = store.read_json(paths.IMAGE).get("digest") if paths.IMAGE.exists() else None
+    weights = {f"{suite}/{case}": paths.weights(suite, case) for suite in params.suites for case in params.cases}
+    return crate.metadata(
+        {path.relative_to(paths.VERDICT.parent).as_posix(): store.file_digest(path) for path in files},
+        name=f"Results of profile {params.profile}",
+        description=verdict["conclusion"]["text"],
+        commit=verdict["environment"]["commit"],
+        image=image,
+        locks={str(p): store.file_digest(p) for p in (paths.REQUIREMENTS, paths.DVC_LOCK) if p.exists()},
+        maps={
+            one["id"].removeprefix("data."): one["got"]
+            for one in verdict["rows"]
+            if one["id"].startswith("data.") and one["got"] and one["tier"] == 0
+        },
+        weights={name: evidence.weights_digest(path) for name, path in weights.items() if path.exists()},
+    )
+
+
+def _page(verdict):
+    figures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(paths.FIGURES.glob("*.png"))}
+    stages = yaml.safe_load(paths.DVC.read_text())["stages"] if paths.DVC.exists() else {}
+    timings = [store.read_json(path) for path in sorted(paths.TIMINGS.glob("*.json"))]
+    return page.html(verdict, figures, stages, timings, made_by=provenance.MADE_BY)
+
+
+def _print(verdict):
+    rows = [one for mark in (FAIL, WARN) for one in verdict["rows"] if one["verdict"] == mark]
+    if rows:
+        lines = [(one["verdict"], one["id"], one["why"]) for one in rows[:SHOWN]]
+        print(tabulate(lines, tablefmt="plain", maxcolwidths=[None, None, 90]))
+        print(f"and {len(rows) - SHOWN} more\n" if len(rows) > SHOWN else "")
+    for group, counts in verdict["conclusion"]["counts"].items():
+        said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        print(f"  {group:<15} {said}")
+    print(f"{verdict['conclusion']['verdict']}: {verdict['conclusion']['text']}.")
+
+
+def make_reference(seeds, jobs=None):
+    """Train every case with ``seeds`` other seeds of the training, on the same maps; write the profile's reference."""
+    if seeds < reference.MIN_SEEDS:
+        raise ValueError(f"expected SEEDS of at least {reference.MIN_SEEDS}, got {seeds}: the spread needs them")
+    params = parameters_file.load()
+    missing = [str(paths.maps(suite)) for suite in params.suites if not paths.maps(suite).exists()]
+    if missing:
+        raise ValueError(f"expected {missing[0]}, got no such file: run make maps first")
+    if not paths.UNIVERSE.exists():
+        raise ValueError(f"expected {paths.UNIVERSE}, got no such file: run make paper first")
+    jobs = jobs or _jobs(params)
+    data = {suite: store.file_digest(paths.maps(suite)) for suite in params.suites}
+    key = store.digest(_settings(params), data, store.code_digest(), torch.__version__)[:16]
+    numbers, queue = range(1, seeds + 1), []
+    folders = {number: paths.AGAIN / f"reference-{key}" / f"seed_{number}" for number in numbers}
+    combinations = [(suite, case) for suite in params.suites for case in params.cases]
+    for number, folder in folders.items():
+        other = dataclasses.replace(params, train=dataclasses.replace(params.train, seed=number))
+        rerun.prepare(folder, other, [paths.MAPS])
+        queue += [(folder, AGAIN[2], *one) for one in combinations if not (folder / paths.metrics(*one)).exists()]
+    seconds = sum(getattr(params.seconds, stage) for stage in AGAIN[2]) + START_SECONDS
+    here = environment.read()
+    print(
+        f"Profile {params.profile}: {seeds} seeds × {len(combinations)} networks, {len(queue)} to train; roughly "
+        f"{_minutes(len(queue) * seconds / jobs)} with {jobs} processes, on {here['cpu']}",
+        file=sys.stderr,
+    )
+    rerun.everywhere(queue, jobs, "reference")
+    values = {}
+    for suite, case in combinations:
+        found = [store.read_json(folder / paths.metrics(suite, case))["metrics"]["r2"] for folder in folders.values()]
+        for name in _names(suite):
+            values[f"r2.{suite}.{case}.{name}"] = [one[name][0] for one in found]
+    limits = reference.limits(values)
+    statistics = store.read_json(paths.UNIVERSE)["statistics"]
+    record = {
+        "profile": params.profile,
+        "what": "R² of networks that differ in train.seed alone, on the same maps: initial weights, order, symmetries "
+        "and dropout of tuning and training; the candidates of the search are the same",
+        "seeds": list(numbers),
+        "suites": params.suites,
+        "cases": params.cases,
+        "environment": here,
+        "maps": data,
+        "settings": _settings(params),
+        "error_rates": reference.error_rates(values),
+        "pixels": {
+            f"pixels.{suite}.original.{name}": statistics[suite][name] for suite in params.suites for name in PIXELS
+        },
+        "r2": {name: {**_shown(limits[name]), "values": values.get(name)} for name in values},
+        "means_over_cases": {name: _shown(one) for name, one in limits.items() if name not in values},
+    }
+    store.write_json(paths.reference(params.profile), record)
+    print(f"wrote {paths.reference(params.profile)}; {folders[1].parent} can go", file=sys.stderr)
+
+
+def _shown(limit):
+    rounded = lambda pair: [round(value, 5) for value in pair]  # noqa: E731
+    return {
+        "mean": round(limit["mean"], 5), "std": round(limit["std"], 5), "fails_outside": rounded(limit["FAIL"]),
+        "warns_outside": rounded(limit["WARN"]), "detects": rounded(limit["detects"]),
+    }  # fmt: skip
+
+
+def explain(name, as_json=False):
+    """Follow one number from the PDF through results, stages, parameters, inputs and digests to its verdict."""
+    params = parameters_file.load()
+    quoted = evidence.quoted(params)
+    name = next((one for one, macro in quoted.items() if macro == name.lstrip("\\")), name)
+    metric, suite, case, parameter = _parts(name)
+    suite = SHORT.get(suite, suite)
+    name, place = f"{metric}.{suite}.{case}.{parameter}", (suite, case, parameter)
+    chain = {"id": name}
+    if macro := quoted.get(name):
+        value = evidence.macros().get(macro)
+        chain["paper"] = {"macro": f"\\{macro}", "value": value, "defined in": str(paths.NUMBERS)}
+        chain["paper"][f"lines of {paths.MANUSCRIPT}"] = _quoted_at(macro)
+    table = [one for one in evidence.table() if (one["suite"], one["case"], one["parameter"]) == place]
+    if table:
+        chain["table"] = {"file": str(paths.TABLES / "r2.csv"), **table[0]}
+    if suite in params.suites and case in params.cases and paths.metrics(suite, case).exists():
+        record = store.read_json(paths.metrics(suite, case))
+        values = record["metrics"].get(metric, {}).get(parameter)
+        chain["result"] = {"file": str(paths.metrics(suite, case)), "value, low, high": values}
+        chain["result"] |= {key: record[key] for key in ("weights", "maps", "environment")}
+    lock = yaml.safe_load(paths.DVC_LOCK.read_text())["stages"] if paths.DVC_LOCK.exists() else {}
+    stages = ["maps", *(f"{stage}@{suite}-{case}" for stage in AGAIN[2]), "tabulate", "paper"]
+    chain["stages"] = {stage: _locked(lock[stage]) for stage in stages if stage in lock}
+    ids = (name, f"r2_table.{suite}.{case}.{parameter}")
+    chain["published"] = [one for one in yaml.safe_load(paths.EXPECTED.read_text()) if one["id"] in ids]
+    verdict = store.read_json(paths.VERDICT) if paths.VERDICT.exists() else {"rows": []}
+    ids += (f"weights.{suite}.{case}", f"data.{suite}", f"stage.evaluate@{suite}-{case}")
+    shown = ("id", "group", "verdict", "why", "expected", "got")
+    chain["verdict"] = [{key: one[key] for key in shown} for one in verdict["rows"] if one["id"] in ids]
+    if not any(chain.get(key) for key in ("table", "result", "published")) and all(
+        one["id"] != name for one in chain["verdict"]
+    ):
+        raise ValueError(f"expected an id such as r2.TNG.original.omega_m, or a macro of {paths.NUMBERS}, got {name!r}")
+    if as_json:
+        cli.print_json(chain)
+        return
+    for step, content in chain.items():
+        text = yaml.safe_dump({step: content}, sort_keys=False, allow_unicode=True, width=110)
+        print(text.rstrip())
+    if not chain["verdict"]:
+        print(f"there is no {paths.VERDICT}: make verify")
+
+
+def _quoted_at(macro):
+    """The lines of the manuscript that use a macro."""
+    lines = paths.MANUSCRIPT.read_text().splitlines()
+    return [number for number, line in enumerate(lines, 1) if re.search(rf"\\{macro}(?![A-Za-z])", line)]
+
+
+def _locked(entry):
+    """What dvc.lock has of a stage, its code as one digest."""
+    deps = entry.get("deps", [])
+    code = [one for one in deps if one["path"].startswith("code/")]
+    return {
+        "command": entry["cmd"],
+        "params": entry.get("params", {}).get(str(paths.PARAMS), {}),
+        "inputs": {one["path"]: one["md5"] for one in deps if one not in code},
+        "code": store.digest([one["md5"] for one in code])[:16],
+        "outputs": {one["path"]: one.get("md5") for one in entry.get("outs", [])},
+    }
+
+
+def _parts(name):
+    if name.count(".") < 3:
+        raise ValueError(f"expected an id such as r2.TNG.original.omega_m, or a macro of {paths.NUMBERS}, got {name!r}")
+    return reference.split(name)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m camelsight.stages.verify",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--tier", type=int, default=0, choices=sorted(TIERS))
+    parser.add_argument("--pack", help="an archive of make pack, judged instead of this run")
+    parser.add_argument("--suite", help="of T2; default: the first of params.yaml")
+    parser.add_argument("--case", default="original", help="of T2")
+    parser.add_argument("--explain", metavar="ID", help="follow a number such as r2.TNG.original.omega_m, or a macro")
+    parser.add_argument(
+        "--reference", type=int, metavar="SEEDS", help="make profiles/reference/PROFILE.json; resumable"
+    )
+    parser.add_argument("--jobs", type=int, help="processes of --reference")
+    parser.add_argument("--json", action="store_true", help="on standard output, for a program")
+    arguments = parser.parse_args()
+    if arguments.reference is not None:
+        action = lambda: make_reference(arguments.reference, arguments.jobs)  # noqa: E731
+    elif arguments.explain:
+        action = lambda: explain(arguments.explain, arguments.json)  # noqa: E731
+    else:
+        action = lambda: verify(arguments.tier, arguments.pack, arguments.suite, arguments.case, arguments.json)  # noqa: E731
+    cli.guard(action, prefix="verify")
+
+
+if __name__ == "__main__":
+    main()

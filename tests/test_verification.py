@@ -1,0 +1,149 @@
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from camelsight import evidence
+from camelsight.report import page, provenance, verification
+from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN
+
+ROOT = Path(__file__).parent.parent
+MANUSCRIPT = (ROOT / "paper" / "ms.tex").read_text()
+EXPECTED = yaml.safe_load((ROOT / "paper" / "expected.yaml").read_text())
+ROW = {
+    "id": "rmse.A.original.omega_m", "value": 0.01, "class": "seed-statistical", "tolerance": "25%", "reason": "why",
+    "profile": "camels", "tier": 3, "source": "paper",
+}  # fmt: skip
+
+
+def judged(measured, real=True, **changes):
+    (row,) = verification.published([ROW | changes], {ROW["id"]: measured} if measured is not None else {}, real=real)
+    return row["verdict"]
+
+
+def test_a_statistical_number_is_judged_by_equivalence():
+    assert judged((0.011, 0.0105, 0.0115)) == PASS
+    assert judged((0.011, 0.009, 0.014)) == WARN, "a wide interval that holds the value proves nothing"
+    assert judged((0.02, 0.018, 0.022)) == judged((0.004, 0.003, 0.005)) == FAIL, "too good is not the same, either"
+    assert judged(0.0124) == PASS and judged(0.0126) == FAIL
+    assert judged(float("nan")) == FAIL
+
+
+def test_exact_numbers_are_exact_and_statements_have_limits():
+    assert judged(11, value=11, **{"class": "exact"}) == PASS and judged(12, value=11, **{"class": "exact"}) == FAIL
+    assert judged(12, value=11, uncertain=True, **{"class": "exact"}) == WARN
+    statement = {"class": "qualitative", "value": "more per pixel", "tolerance": {"above": 1}}
+    assert judged((1.5, 1.2, 1.8), **statement) == PASS
+    assert judged((1.5, 0.9, 1.8), **statement) == WARN
+    assert judged((0.5, 0.4, 0.6), **statement) == FAIL
+
+
+def test_what_was_not_run_or_not_found_or_simulated_is_never_passed():
+    assert judged(None) == judged((0.01, 0.01, 0.01), value="not available") == NOT_RUN
+    (row,) = verification.published([ROW], {ROW["id"]: 0.01}, real=False)
+    assert row["verdict"] == NOT_RUN and row["holds"] is True and "decide nothing about CAMELS" in row["why"]
+    assert judged(11, real=False, value=11, profile="any", **{"class": "exact"}) == PASS
+
+
+def conclude(*rows, real=False):
+    made = [verification.row(f"row{n}", group, verdict) for n, (group, verdict) in enumerate(rows)]
+    return verification.conclusion(made, real=real, profile="mini")
+
+
+def test_a_mock_can_only_reproduce_its_own_reference():
+    said = conclude(("integrity", PASS), ("reference", PASS), ("paper", NOT_RUN))
+    assert said["verdict"] == PASS and said["exit_code"] == 0
+    assert said["text"].startswith("the pipeline reproduces its own reference")
+    assert "says nothing about the paper" in said["text"]
+    assert "reproduces" not in conclude(("integrity", PASS))["text"]
+    assert "1 of the 2 published numbers" in conclude(("paper", PASS), ("paper", WARN), real=True)["text"]
+
+
+def test_exit_codes_are_those_documented():
+    assert conclude(("integrity", NOT_RUN), ("paper", NOT_RUN))["exit_code"] == 2
+    failed = conclude(("integrity", PASS), ("reference", FAIL))
+    assert failed["exit_code"] == 1 and "row1" in failed["text"]
+    code_alone = [verification.row("n_weights", "definitions", PASS)]
+    assert verification.conclusion(code_alone, real=False, profile="mini")["exit_code"] == 2
+
+
+def test_every_known_number_is_whole_and_none_is_missing():
+    verification.check_expected(EXPECTED)
+    assert verification.required() <= {row["id"] for row in EXPECTED}
+    table = [row for row in EXPECTED if row["id"].startswith("r2_table.")]
+    assert len(table) == 94 and {row["value"] for row in table} == {"not available"}, "nobody has found the table"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"reason": None}, "expected reason in rmse.A.original.omega_m"),
+        ({"class": "guess"}, "expected a class among exact"),
+        ({"tolerance": "small"}, "expected a tolerance such as 0.01 or 20%"),
+    ],
+)
+def test_a_row_that_is_not_whole_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        verification.check_expected([ROW | change])
+    with pytest.raises(ValueError, match="once"):
+        verification.check_expected([ROW, ROW])
+
+
+def test_the_code_alone_has_what_is_published_of_it(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    rows = verification.published(EXPECTED, evidence.code_facts(), real=False)
+    decided = [row for row in rows if row["group"] == "definitions"]
+    assert len(decided) > 80 and {row["id"]: row["why"] for row in decided if row["verdict"] != PASS} == {}
+
+
+def test_no_result_is_typed_into_the_manuscript():
+    assert verification.lint(MANUSCRIPT) == []
+
+
+@pytest.mark.parametrize(
+    ("macro", "typed"),
+    [
+        (r"$R^2=\val{\OrigOmegaM}$", "$R^2=0.953$"),
+        (r"\val{\TightOmegaM}", "0.41"),
+        (r"\UnderdenseArea\%", r"71\%"),
+        (r"\VoidShareOmegaM\%", r"8\%"),
+        (r"\NTestSims\ test simulations", "20 test simulations"),
+        (r"\val{\SuppressionTNG}", "12"),
+    ],
+)
+def test_a_typed_number_is_refused_with_its_line(macro, typed):
+    at = MANUSCRIPT.index(macro)
+    line = MANUSCRIPT[:at].count("\n") + 1
+    source = MANUSCRIPT[:at] + typed + MANUSCRIPT[at + len(macro) :]
+    ((found, number, advice),) = verification.lint(source, {"OrigOmegaM": "0.953"})
+    assert found == line and number.startswith(re.search(r"[\d.]+", typed.removeprefix("$R^2"))[0])
+    assert advice == r"write \OrigOmegaM" if "0.953" in typed else "macro of results/numbers.tex" in advice
+
+
+def test_a_published_number_may_be_typed_where_it_says_so():
+    assert not verification.lint(r"\begin{document} they found \published{3.4\%} \end{document}")
+    assert verification.lint(r"\begin{document} they found 3.4\% \end{document}")
+
+
+def test_every_figure_and_table_says_which_stage_made_it():
+    labels = set(re.findall(r"\\widefigure\{(\w+)\}", MANUSCRIPT)) | set(re.findall(r"\\made\{(\w+)\}", MANUSCRIPT))
+    tables = re.findall(r"\\begin\{table\*?\}.*?\\label\{(\w+)\}.*?\\end\{table\*?\}", MANUSCRIPT, re.DOTALL)
+    assert set(tables) <= labels, "add \\made{label} to the caption of each table"
+    assert labels <= set(provenance.MADE_BY), "add the label and its stage to provenance.MADE_BY"
+
+
+def test_the_page_is_one_file_without_a_network_and_escapes_what_it_shows():
+    row = verification.row("r2.A", "reference", FAIL, "expected <0.9>", got=0.5, low=0.8, high=1.0)
+    verdict = {
+        "profile": "mini", "maps": "mock", "tier": 0, "rows": [row], "error_rates": None, "seconds": {"T0": 1.0},
+        "conclusion": verification.conclusion([row], real=False, profile="mini"),
+        "environment": {"commit": "abc", "dirty": True, "cpu": "x", "hardware": "y", "versions": {"torch": "2"}},
+    }  # fmt: skip
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    text = page.html(verdict, {"r2": "AAAA"}, stages, [{"stage": "train", "seconds": 2.0}], provenance.MADE_BY)
+    assert "&lt;0.9&gt;" in text and "<0.9>" not in text and "data:image/png;base64,AAAA" in text
+    assert not re.findall(r"(?:src|href)=\"(?!data:)|https?://|@import|<script|<link", text)
+    links = page.edges(stages)
+    assert {("maps", "cut"), ("train", "evaluate"), ("evaluate", "tabulate"), ("figures", "paper")} <= links
+    assert ("maps", "train") not in links, "cut implies it"
