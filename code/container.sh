@@ -42,7 +42,10 @@ leave_root() { # for the owner of the folder; for user 1000 where the engine mad
 lay_out() {
   mkdir -p .dvc/tmp
   exec 9>>.dvc/container.lock
-  flock --nonblock 9 || fail "another container is at work in $PWD; wait for it, or mount another folder"
+  if ! flock --nonblock 9; then
+    case $1 in shell | doctor | plan) return ;; esac
+    fail "another container is at work in $PWD; wait for it, or mount another folder"
+  fi
   rm -f .dvc/tmp/rwlock # its process ids are those of an earlier container, and may be anybody's in this one
   for path in "$image"/* "$image"/.[!.]*; do
     name=${path##*/}
@@ -58,7 +61,7 @@ case ${1:-help} in help | -h | --help) usage; exit ;; esac
 [ ! -e .git ] || fail "expected an empty folder or one of an earlier run in $PWD, got a checkout; mount another one"
 [ "$1" = lay ] || leave_root "$@"
 [ -w . ] || fail "expected a folder that user $(id -u) may write to, got $PWD; mount your own, or run as its owner: -u"
-lay_out
+lay_out "$1"
 case $1 in
   lay) ;;
   shell) exec bash "${@:2}" ;;
