@@ -431,14 +431,14 @@ def macros():
 
 
 def _lint():
-    if not paths.MANUSCRIPT.exists():
-        return row("lint.ms.tex", "integrity", NOT_RUN, f"{paths.MANUSCRIPT} is not there", tier=0)
-    found = verification.lint(paths.MANUSCRIPT.read_text(), macros())
-    if not found:
-        return row("lint.ms.tex", "integrity", PASS, "no result is typed by hand", tier=0)
-    line, number, advice = found[0]
-    why = f"line {line} of {paths.MANUSCRIPT}: {number} is typed by hand; {advice} ({len(found)} in all)"
-    return row("lint.ms.tex", "integrity", FAIL, why, tier=0)
+    for path in paths.TEXTS:
+        if not path.exists():
+            return row("lint.ms.tex", "integrity", NOT_RUN, f"{path} is not there", tier=0)
+        if found := verification.lint(path.read_text(), macros()):
+            line, number, advice = found[0]
+            why = f"line {line} of {path}: {number} is typed by hand; {advice} ({len(found)} in all)"
+            return row("lint.ms.tex", "integrity", FAIL, why, tier=0)
+    return row("lint.ms.tex", "integrity", PASS, "no result is typed by hand", tier=0)
 
 
 def quoted(params):

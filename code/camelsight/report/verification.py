@@ -21,6 +21,11 @@ ROW = (
 # must be a macro of results/numbers.tex, or the argument of \published.
 TYPED = {
     r"95\%": "the level of every interval",
+    r"68\%": "the level of a band",
+    "15 maps": "of each simulation of CAMELS",
+    "512 units": "the emulator's layers",
+    r"$21\,$cm": "a name",
+    r"randint(0,1)": "code",
     r"\Om=0.3": "fiducial",
     r"\sig=0.8": "fiducial",
     r"20\,\hMpc": "the published scale of saturation",
@@ -153,9 +158,9 @@ def lint(source, macros=()):
     """
     blank = lambda found: "\n" * found[0].count("\n")  # noqa: E731
     text = re.sub(r"(?<!\\)%.*", "", source)
-    start = text.find(r"\begin{document}")
+    start = max(text.find(r"\begin{document}"), 0)
     lines = text[:start].count("\n") + 1
-    text = re.sub(r"\\begin\{(equation|align)\*?\}.*?\\end\{\1\*?\}", blank, text[max(start, 0) :], flags=re.DOTALL)
+    text = re.sub(r"\\begin\{(equation|align)\*?\}.*?\\end\{\1\*?\}", blank, text[start:], flags=re.DOTALL)
     for known in TYPED:
         text = re.sub(r"(?<![\d.])" + r"\s+".join(map(re.escape, known.split(" "))), blank, text)
     for pattern in _NO_TEXT:

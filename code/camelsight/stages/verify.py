@@ -74,7 +74,7 @@ def _unpacked(pack):
     folder = paths.AGAIN / "pack"
     shutil.rmtree(folder, ignore_errors=True)
     archive.read(pack, folder)
-    rerun.link(folder, ("code", "data", "profiles", paths.DVC, paths.EXPECTED, paths.MANUSCRIPT))
+    rerun.link(folder, ("code", "data", "profiles", paths.DVC, paths.EXPECTED, *paths.TEXTS))
     return folder
 
 
@@ -361,7 +361,7 @@ def _crate(params, verdict):
 
 
 def _page(verdict):
-    figures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(paths.FIGURES.glob("*.png"))}
+    figures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(paths.FIGURES.rglob("*.png"))}
     stages = yaml.safe_load(paths.DVC.read_text())["stages"] if paths.DVC.exists() else {}
     timings = [store.read_json(path) for path in sorted(paths.TIMINGS.glob("*.json"))]
     return page.html(verdict, figures, stages, timings, made_by=provenance.MADE_BY)
@@ -455,7 +455,7 @@ def explain(name, as_json=False):
     if macro := quoted.get(name):
         value = evidence.macros().get(macro)
         chain["paper"] = {"macro": f"\\{macro}", "value": value, "defined in": str(paths.NUMBERS)}
-        chain["paper"][f"lines of {paths.MANUSCRIPT}"] = _quoted_at(macro)
+        chain["paper"] |= {f"lines of {path}": lines for path in paths.TEXTS if (lines := _quoted_at(macro, path))}
     table = [one for one in evidence.table() if (one["suite"], one["case"], one["parameter"]) == place]
     if table:
         chain["table"] = {"file": str(paths.TABLES / "r2.csv"), **table[0]}
@@ -487,9 +487,9 @@ def explain(name, as_json=False):
         print(f"there is no {paths.VERDICT}: make verify")
 
 
-def _quoted_at(macro):
-    """The lines of the manuscript that use a macro."""
-    lines = paths.MANUSCRIPT.read_text().splitlines()
+def _quoted_at(macro, path):
+    """The lines of a LaTeX file that use a macro."""
+    lines = path.read_text().splitlines()
     return [number for number, line in enumerate(lines, 1) if re.search(rf"\\{macro}(?![A-Za-z])", line)]
 
 
