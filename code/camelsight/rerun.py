@@ -48,7 +48,7 @@ def prepare(folder, params, links=()):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     store.write_text(folder / paths.PARAMS, json.dumps(params, default=store.plain))
-    link(folder, links)
+    link(folder, (paths.TUNING_RECORD, *links))
 
 
 def link(folder, names):

@@ -74,7 +74,7 @@ def _unpacked(pack):
     folder = paths.AGAIN / "pack"
     shutil.rmtree(folder, ignore_errors=True)
     archive.read(pack, folder)
-    rerun.link(folder, ("code", "data", "profiles", paths.DVC, paths.EXPECTED, *paths.TEXTS))
+    rerun.link(folder, ("code", "data", "profiles", paths.DVC, paths.EXPECTED, paths.TUNING_RECORD, *paths.TEXTS))
     return folder
 
 
@@ -299,6 +299,7 @@ def _everything_again(params, *_):
     folder = paths.AGAIN / "T3"
     if not (folder / paths.DVC).exists():
         copied = ("code", "paper", "profiles", ".dvc/config", ".dvcignore", paths.DVC, paths.PARAMS, paths.REQUIREMENTS)
+        copied = (*copied, paths.TUNING_RECORD)
         for name in copied:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
