@@ -408,7 +408,7 @@ def test_the_verdict_on_a_run_goes_from_its_files_to_networks_trained_anew(run, 
     claims = [row for row in verdict["rows"] if row["id"].startswith(("per_pixel_ratio", "void_share", "inferred"))]
     assert claims and all(row["verdict"] == "NOT RUN" and row["holds"] is not None for row in claims)
     page = (run / "report/index.html").read_text()
-    assert page.count("data:image/png;base64,") == 14 and "<svg" in page
+    assert page.count("data:image/png;base64,") >= 14 and "<svg" in page
     crate = json.loads((run / "results/ro-crate-metadata.json").read_text())["@graph"]
     values = {one["propertyID"]: one["value"] for one in crate if one["@type"] == "PropertyValue"}
     assert values["weights:IllustrisTNG/original"] == trained["got"] and "lock:dvc.lock" in values
@@ -434,7 +434,7 @@ def test_a_reference_is_made_of_other_seeds_resumes_and_judges(run, monkeypatch)
     """In short: two cases of one suite, no search."""
     text = (run / "params.yaml").read_text()
     for long, short in ((", Nbody_IllustrisTNG]", "]"), ("trials: 2", "trials: 0"), (", max_1e12_random]", "]")):
-        text = text.replace(long, short)
+        text = text.replace(long, short, 1)
     store.write_text(run / "params.yaml", text.replace("  - max_1e12_random\n", ""))
     trained = []
     monkeypatch.setattr(

@@ -24,6 +24,7 @@ from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN, row
 from camelsight.universe import cmd, linear
 
 METHOD = "integrated_gradients"  # whose attributions the statements of the paper are tested with
+PROBES = {"pixels shuffled": "shuffled", "mean only": "mean"}  # of the table → of the ids of expected.yaml
 ROUNDING = 1e-9  # of R² computed twice from the same predictions
 CRITICAL_DENSITY = 2.77536627e11  # (Msun/h)/(Mpc/h)^3
 
@@ -121,8 +122,12 @@ def _transfer(params):
         found[f"r2_transfer.{place}"] = tuple(float(one[key]) for key in ("r2", "low", "high"))
         found[f"relative_error_transfer.{place}"] = float(one["relative_error"])
     for one in _rows(paths.TABLES / "probes.csv"):
-        name = f"r2_probe.{params.suites[0]}.{one['probe']}.{one['parameter']}"
+        name = f"r2_probe.{params.suites[0]}.{PROBES.get(one['probe'], one['probe'])}.{one['parameter']}"
         found[name] = tuple(float(one[key]) for key in ("r2", "low", "high"))
+    for one in _rows(paths.TABLES / "rivals.csv"):
+        if one["method"] == "P(k) network" and one["relative_error"]:
+            name = f"relative_error_baseline.{params.suites[0]}.power_spectrum.{one['parameter']}"
+            found[name] = float(one["relative_error"])
     return found
 
 
@@ -273,7 +278,8 @@ def _tables(params):
         yield from (row(name, "integrity", NOT_RUN, "no tables: make paper", tier=0) for name in names)
         return
     with tempfile.TemporaryDirectory() as folder:
-        rerun.prepare(folder, params)
+        here = [path for path in Path().iterdir() if path not in (paths.NUMBERS.parent, paths.PARAMS, Path(".git"))]
+        rerun.prepare(folder, params, here)
         for path in paths.NUMBERS.parent.iterdir():
             if path not in (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION):
                 Path(folder, path).parent.mkdir(parents=True, exist_ok=True)

@@ -205,7 +205,9 @@ def conclusion(rows, *, real, profile):
         elif reference:
             text = "the pipeline reproduces its own reference"
         else:
-            text = f"the results are whole and agree with one another; there is no reference for profile {profile}"
+            text = (
+                f"the results are whole and agree with one another; nothing was compared with a reference of {profile}"
+            )
     if not real:
         text += ". The maps are simulated: this says nothing about the paper's numbers"
     return {"verdict": verdict, "text": text, "exit_code": code, "counts": counts}

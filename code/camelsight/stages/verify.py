@@ -29,6 +29,7 @@ from camelsight.report import crate, page, provenance, reference, verification
 from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN, row
 
 AGAIN = {1: ("cut", "evaluate"), 2: ("cut", "tune", "train", "evaluate")}  # stages that a tier runs for a case
+GROUPS = {2: "trained anew", 3: "made anew"}
 TIERS = {
     0: "files, numbers and environment",
     1: "the given weights, evaluated anew",
@@ -74,7 +75,7 @@ def _unpacked(pack):
     folder = paths.AGAIN / "pack"
     shutil.rmtree(folder, ignore_errors=True)
     archive.read(pack, folder)
-    rerun.link(folder, ("code", "data", "profiles", paths.DVC, paths.EXPECTED, paths.TUNING_RECORD, *paths.TEXTS))
+    rerun.link(folder, ("benchmarks", "code", "data", "profiles", paths.DVC, paths.EXPECTED, *paths.TEXTS))
     return folder
 
 
@@ -221,7 +222,8 @@ def _settings(params):
 
 def _error_rates(params):
     path = paths.reference(params.profile)
-    return store.read_json(path)["error_rates"] if path.exists() else None
+    record = store.read_json(path) if path.exists() else None
+    return record["error_rates"] if record and record["settings"] == _settings(params) else None
 
 
 def _again(number, params, queue, links):
@@ -287,8 +289,8 @@ def _bits(params, folder, combinations, tier):
             False: "other bits than this run has, as on another machine or PyTorch; the reference judges the R²",
         }[None if given is None else got == given]
         verdict = PASS if got == given else NOT_RUN
-        rows.append(row(f"weights.{suite}.{case}", f"T{tier}", verdict, why, expected=given, got=got, tier=tier))
-    return _regroup(rows, "trained anew")
+        rows.append(row(f"weights.{suite}.{case}", GROUPS[tier], verdict, why, expected=given, got=got, tier=tier))
+    return rows
 
 
 def _regroup(rows, group):
@@ -298,8 +300,8 @@ def _regroup(rows, group):
 def _everything_again(params, *_):
     folder = paths.AGAIN / "T3"
     if not (folder / paths.DVC).exists():
-        copied = ("code", "paper", "profiles", ".dvc/config", ".dvcignore", paths.DVC, paths.PARAMS, paths.REQUIREMENTS)
-        copied = (*copied, paths.TUNING_RECORD)
+        copied = ("benchmarks", "code", "paper", "profiles", ".dvc/config", ".dvcignore")
+        copied += (paths.DVC, paths.PARAMS, paths.REQUIREMENTS)
         for name in copied:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
