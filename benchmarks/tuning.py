@@ -23,7 +23,7 @@ from camelsight.report import provenance
 SUITE, CASE = "IllustrisTNG", "original"
 SEEDS, TRIALS, EPOCHS = (1, 2, 3), 36, 20  # what two hours of CPU allow
 RUNGS = {"full": (), "halving": tuple(tuning.rungs(EPOCHS))}
-RANGES = ("max_lr", "weight_decay", "dropout", "hidden")
+RANGES = {"max_lr": (4e-3, 3e-2), "weight_decay": (1e-5, 1e-1), "dropout": (0.0, 0.3), "hidden": (3, 5)}
 FOLDER, RECORD = Path("runs/benchmark"), Path(__file__).with_suffix(".json")
 
 
@@ -52,7 +52,7 @@ def search(kind, seed, trials, train, valid):
         return min(record["valid"] for record in history)
 
     tuning.search(
-        objective, trials=trials, ranges={name: getattr(mini.tune, name) for name in RANGES}, first=None,
+        objective, trials=trials, ranges=RANGES, first=None,
         storage=studies.journal(FOLDER / f"{kind}-{seed}.log"), seed=seeding.entropy(seed, SUITE, CASE, "tune"),
         rungs=RUNGS[kind],
     )  # fmt: skip
