@@ -111,9 +111,9 @@ def test_a_file_that_is_no_mapping_gets_one_line(tmp_path, text):
 
 
 def test_a_case_starts_from_its_own_hyperparameters_or_those_of_the_uncut_maps(tmp_path):
-    own = MINI["tune"]["start"]["original"] | {"hidden": 5}
+    own = MINI["tune"]["start"]["original"] | {"dropout": 0.01}
     tune = load(tmp_path, tune__start__kmax_1=own).tune
-    assert tune.start_of("kmax_1").hidden == 5 and tune.start_of("kmax_3") == tune.start["original"]
+    assert tune.start_of("kmax_1").dropout == 0.01 and tune.start_of("kmax_3") == tune.start["original"]
 
 
 PUBLISHED_BEST = {  # max_lr, weight decay, dropout, hidden
