@@ -6,6 +6,7 @@ import yaml
 
 from camelsight import params
 from camelsight.interpretation import attribution
+from camelsight.stages import baseline
 
 PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 MINI = yaml.safe_load((PROFILES[0].parent / "mini.yaml").read_text())
@@ -145,6 +146,25 @@ def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
     assert profile.tune.start_of("min_1e12_clamp") == params.Hyperparameters(*PUBLISHED_BEST["original"])
     ranges = ((1e-5, 5e-3), (1e-8, 1e-1), (0.0, 0.9), (6, 12))
     assert tuple(getattr(profile.tune, key) for key in ("max_lr", "weight_decay", "dropout", "hidden")) == ranges
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("robustness", {"smoothing": (1e-5,)}, "robustness.smoothing: expected a case"),
+        ("robustness", {"smoothing": (1.0, 1.0)}, "robustness.smoothing: expected widths that differ"),
+        ("robustness", {"cuts": ("kmax_1", "kmax_1.0")}, "robustness.cuts: expected cases that differ"),
+        ("robustness", {"cuts": ("original",)}, "original not among them"),
+        ("rivals", {"walkers": 8194}, "rivals.walkers: expected an even number from 24 to 8192"),
+    ],
+)
+def test_experiments_that_cannot_be_run_are_refused(section, change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(getattr(params.load(PROFILES[0]), section), **change)
+
+
+def test_walkers_start_at_points_of_the_prior():
+    assert params.PRIOR == baseline.PRIOR
 
 
 def test_the_baselines_of_a_profile_are_those_that_can_be_made():

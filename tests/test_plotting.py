@@ -125,7 +125,7 @@ def robustness_records():
             ]
         },
         "normalisation": {"rows": rows(*kinds, test=suites[0])["rows"] + rows(*kinds, test=suites[1])["rows"]},
-        "augmentation": rows("eight symmetries", "rotations only", "none"),
+        "augmentation": rows("eight symmetries", "rotations only", "no symmetries"),
         "seeds": rows("seed 0", "seed 1", "seed 2"),
     }
 

@@ -22,6 +22,7 @@ EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
     "baseline": ("network", "histogram", "likelihood"),
 }  # fmt: skip
 FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
+PRIOR = 8192  # points of the prior from which the walkers of stage baseline start
 
 
 @dataclass(frozen=True)
@@ -197,10 +198,17 @@ class Robustness:
             _check(good, f"robustness.{stage}", f"some of {', '.join(known)}, each once", list(asked))
         for suite in self.suites:
             theta.hydro_suite(suite)
-        for case in self.cuts:
-            cases.parse(case)
+        cuts = [cases.parse(case).cuts for case in self.cuts]
+        good = all(cuts) and len(set(cuts)) == len(cuts)
+        _check(good, "robustness.cuts", "cases that differ, original not among them", list(self.cuts))
         for width in self.smoothing:
             _check(width > 0, "robustness.smoothing", "widths above 0 pixels", width)
+            try:
+                cases.parse(f"smooth_{width:g}")
+            except ValueError as error:
+                raise ValueError(f"robustness.smoothing: {error}") from None
+        names = [f"{width:g}" for width in self.smoothing]
+        _check(len(set(names)) == len(names), "robustness.smoothing", "widths that differ", list(self.smoothing))
         for name in ("seeds", "curve_epochs"):
             _check(getattr(self, name) >= 1, f"robustness.{name}", "at least 1", getattr(self, name))
 
@@ -236,8 +244,8 @@ class Rivals:
         for name in ("trials", "epochs", "steps", "lengths"):
             _check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
         _check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
-        enough = self.walkers >= 4 * len(theta.NAMES) and self.walkers % 2 == 0
-        _check(enough, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)}", self.walkers)
+        good = 4 * len(theta.NAMES) <= self.walkers <= PRIOR and self.walkers % 2 == 0
+        _check(good, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)} to {PRIOR}", self.walkers)
         for name in ("layers", "hidden", "max_lr", "weight_decay", "dropout"):
             _check_range(f"rivals.{name}", *getattr(self, name), may_be_zero=name == "dropout")
         _check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))

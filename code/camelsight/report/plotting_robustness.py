@@ -140,20 +140,24 @@ def generalisation(studies, curves):
 
 
 def _settings(axes, lines, sizes):
-    shown = []
+    shown, points = [], []
     for name, shift in zip(theta.COSMOLOGICAL, (-0.15, 0.15), strict=True):
         colour, marker, _ = COLOURS[name]
         for position, (_, _, metrics) in enumerate(lines):
             value, low, high = metrics["r2"][name]
             shown += [low] if value > -1 else []
             axes.plot([low, high], [position + shift] * 2, color=colour, lw=0.8)
-            axes.plot(value, position + shift, color=colour, marker=marker, ls="none")
+            points.append(axes.plot(value, position + shift, color=colour, marker=marker, ls="none")[0])
     for start in np.cumsum(sizes)[:-1]:
         axes.axhline(start - 0.5, color=GREY, lw=0.5)
     axes.set_yticks(range(len(lines)), [setting for _, setting, _ in lines])
     axes.set(ylim=(len(lines) - 0.5, -0.5), xlabel="$R^2$")
     if shown:  # where all is far below zero, as in tests, nothing would be left
-        axes.set_xlim(max(-1.0, min(shown)) - 0.03, 1.01)
+        edge = max(-1.0, min(shown)) - 0.03
+        axes.set_xlim(edge, 1.01)
+        for point in points:
+            if point.get_xdata()[0] < edge:
+                point.set(xdata=[edge], clip_on=False)
 
 
 def _learning_curves(axes, curves):

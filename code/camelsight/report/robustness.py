@@ -108,7 +108,9 @@ def transfer_latex(record):
 
 
 def _short(value):
-    return "--" if not np.isfinite(value) else f"{value:.1f}" if value < 1000 else _power_of_ten(value)
+    if not np.isfinite(value):
+        return "--" if np.isnan(value) else r"$\infty$"
+    return f"{value:.1f}" if value < 1000 else _power_of_ten(value)
 
 
 def _power_of_ten(value):
@@ -146,6 +148,8 @@ def generalisation_latex(records):
 def _r2(metrics, name):
     """R² with its interval; in powers of ten where it is far below zero."""
     value, low, high = metrics["r2"][name]
+    if not np.isfinite(value):
+        return "--"
     return _plus_minus(value, low, high, 2) if value > -10 else _power_of_ten(value)
 
 
@@ -158,10 +162,12 @@ def numbers(experiments, records, suites):
     out = {("Has", "transfer", name): int(name in records) for name in experiments}
     out["HasTransfer"] = int(bool(records))
     out["HasGeneralisation"] = int(bool(set(STUDIES) & set(records)))
+    out["HasSettings"] = int(bool(set(STUDIES) & set(records) - {"simulations"}))
     matrix = {(row["train"], row["test"]): row["metrics"] for row in records.get("suites", {"rows": ()})["rows"]}
     tested = records["suites"]["suites"] if "suites" in records else [first]
     hydro = next((suite for suite in tested if suite != first and not theta.is_nbody(suite)), None)
     nbody = f"Nbody_{theta.hydro_suite(first)}"
+    out["HasHydro"], out["HasCrossed"] = int(hydro is not None), int(bool(crossed(first, tested)))
     out["TransferFirst"], out["TransferHydro"] = suite_label(first), suite_label(hydro) if hydro else MISSING
     pairs = {"Own": (first, first), "Across": (first, hydro), "Back": (hydro, first), "OwnHydro": (hydro, hydro)}
     pairs |= {"FromNbody": (nbody, first), "ToNbody": (first, nbody)}
@@ -196,16 +202,24 @@ def numbers(experiments, records, suites):
     settings = {
         "NormTrain": ("normalisation", "training maps"), "NormTest": ("normalisation", "test maps"),
         "AugmentAll": ("augmentation", "eight symmetries"),
-        "AugmentRotations": ("augmentation", "rotations only"), "AugmentNone": ("augmentation", "none"),
+        "AugmentRotations": ("augmentation", "rotations only"), "AugmentNone": ("augmentation", "no symmetries"),
     }  # fmt: skip
     for word, key in settings.items():
         for name in theta.COSMOLOGICAL:
             out[f"{word}{WORDS[name]}"] = _text(by_setting.get(key), "r2", name, "{:.3f}")
     leaks = {row["kind"]: row["metrics"] for row in records.get("leakage", {"rows": ()})["rows"]}
-    for kind in ("clean", "all apparent", "all true", "few apparent", "few true"):
-        for name in theta.COSMOLOGICAL:
+    for name in theta.COSMOLOGICAL:
+        for kind in ("clean", "all apparent", "all true", "few apparent", "few true"):
             out[f"Leak{kind.title().replace(' ', '')}{WORDS[name]}"] = _text(leaks.get(kind), "r2", name, "{:.2f}")
-    return out | _curves(records.get("simulations")) | _seeds(records.get("seeds"))
+        few = [leaks[f"few {which}"]["r2"][name][0] for which in ("apparent", "true")] if leaks else None
+        out[f"LeakFewGap{WORDS[name]}"] = f"{few[0] - few[1]:.2f}" if few else MISSING
+    return out | _curves(records.get("simulations")) | _seeds(records.get("seeds")) | _choices(records)
+
+
+def crossed(first, suites):
+    """The pairs (train, test) of a suite and the gravity-only one of its initial conditions, if both are there."""
+    partner = f"Nbody_{theta.hydro_suite(first)}"
+    return ((partner, first), (first, partner)) if first != partner and partner in suites else ()
 
 
 def _curves(record):
@@ -225,21 +239,60 @@ def _curves(record):
     return out
 
 
+def _deviation(record, name):
+    """Standard deviation of R² over networks that differ in their seed alone."""
+    return np.std([row["metrics"]["r2"][name][0] for row in record["rows"]], ddof=1)
+
+
 def _seeds(record):
-    """How far networks are apart that differ in their seed, beside the interval of the first over simulations."""
     out = {"SeedCount": len(record["rows"]) if record else MISSING}
     for name in theta.COSMOLOGICAL:
-        values = [row["metrics"]["r2"][name] for row in record["rows"]] if record else []
-        spread, width = MISSING, MISSING
-        if values:
-            r2 = [value for value, _, _ in values]
-            spread, width = f"{max(r2) - min(r2):.3f}", f"{values[0][2] - values[0][1]:.3f}"
-        out[f"SeedSpread{WORDS[name]}"], out[f"SeedInterval{WORDS[name]}"] = spread, width
+        out[f"SeedDeviation{WORDS[name]}"] = f"{_deviation(record, name):.3f}" if record else MISSING
     return out
+
+
+def _choices(records):
+    """Which choices change R² beyond the spread between seeds and beyond the paired interval, and which do not.
+
+    A choice matters where the 95% interval of the difference excludes zero, and it is above two standard deviations.
+    """
+    out = {}
+    for name in theta.COSMOLOGICAL:
+        found = {True: [], False: []}
+        if "seeds" in records:
+            limit = 2 * _deviation(records["seeds"], name)
+            for words, difference in _differences(records):
+                value, low, high = difference[name]
+                found[bool((low > 0 or high < 0) and abs(value) > limit)].append(words)
+        for word, matters in (("Matter", True), ("DoNot", False)):
+            text = "; ".join(found[matters]) or "nothing"
+            out[f"Choices{word}{WORDS[name]}"] = text if "seeds" in records else MISSING
+    return out
+
+
+def _differences(records):
+    """(words, parameter → difference in R²) of each choice that was compared on the same test maps."""
+    for row in records.get("leakage", {"rows": ()})["rows"]:
+        if row["kind"] == "all true":  # the other trained on fewer simulations too
+            yield "a split at random", row["difference"]
+    rows = records.get("simulations", {"rows": ()})["rows"]
+    most = max((row["simulations"] for row in rows), default=0)
+    for row in rows:
+        if row["simulations"] < most:
+            words = f"{row['simulations']} simulations with {row['maps']} maps each instead of {most} with 1"
+            yield words, row["difference"]
+    for row in records.get("normalisation", {"rows": ()})["rows"]:
+        if "difference" in row:
+            yield f"scaling by {row['setting']}", row["difference"]
+    for row in records.get("augmentation", {"rows": ()})["rows"]:
+        if "difference" in row:
+            yield row["setting"], row["difference"]
 
 
 def _text(metrics, key, name, form, factor=1):
     if metrics is None:
         return MISSING
     value = factor * metrics[key][name][0]
+    if not np.isfinite(value):
+        return MISSING
     return form.format(value) if abs(value) < 100 else f"{float(f'{value:.1e}'):,.0f}"

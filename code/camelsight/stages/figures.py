@@ -91,10 +91,8 @@ def _transfer(params):
         }
         for name in theta.COSMOLOGICAL:
             figures[f"transfer_{name}"] = plotting_robustness.transfer(suites, predictions, name)
-        first, partner = params.suites[0], f"Nbody_{theta.hydro_suite(params.suites[0])}"
-        if first != partner and partner in suites:
-            pairs = {pair: predictions[pair] for pair in ((partner, first), (first, partner))}
-            figures["crossed"] = plotting_robustness.crossed(pairs)
+        if pairs := robustness.crossed(params.suites[0], suites):
+            figures["crossed"] = plotting_robustness.crossed({pair: predictions[pair] for pair in pairs})
     if "smoothing" in records:
         figures["smoothing"] = plotting_robustness.smoothing(records["smoothing"]["rows"])
     if "probes" in records:

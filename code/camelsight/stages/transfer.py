@@ -9,15 +9,15 @@ import dataclasses
 import numpy as np
 import torch
 
-from camelsight import cases, cli, dataset, networks, paths, seeding, store
-from camelsight.inference import training
+from camelsight import cases, cli, dataset, networks, paths, seeding, store, theta
+from camelsight.inference import metrics, training
 from camelsight.interpretation import probes
 from camelsight.maps import cuts, scaling, split
 
 CASE = "original"
 CURVE_MAPS = (1, 4, 12)  # of a simulation, in the learning curves
-FEW = 8  # the leaking network that learns by heart has the maps of one simulation in as many
-AUGMENTATIONS = {"eight symmetries": range(8), "rotations only": range(4), "none": range(1)}
+FEW = 8  # one simulation in eight is kept, so that they can be memorised
+AUGMENTATIONS = {"eight symmetries": range(8), "rotations only": range(4), "no symmetries": range(1)}
 SAME = ("train", "weights"), ("train",)  # the words of the stage train for initial weights and training
 
 
@@ -100,7 +100,10 @@ def probe(params):
             generator=seeding.numpy_generator(params.seed, suite, case, "fill"),
             indices=part.index,
         )
-        rows.append({"probe": case} | _measured(params, net, _scaled(params, part, values, record)))
+        below = float(np.mean(values <= 0))
+        rows.append(
+            {"probe": case, "below_zero": below} | _measured(params, net, _scaled(params, part, values, record))
+        )
     keep = 0  # a map for the figure
     panels = {f"map.{name}": values[keep] for name, values in ({"none": densities} | altered).items()}
     return {"suite": suite, "rows": rows}, panels
@@ -113,49 +116,63 @@ def leakage(params):
     """
     suite, test = params.suites[0], _test(params)
     parts = dataset.load(params, suite, CASE, ("train", "valid"))
-    everything = _joined(parts["train"], parts["valid"])
+    sizes = {name: len(part.index) for name, part in parts.items()}
+    everything = _joined(parts.pop("train"), parts.pop("valid"))  # of which no second copy stays
     n = len(everything.index) // dataset.PER_SIMULATION
-    rows = [{"setting": "split by simulation", "kind": "clean"} | _reference(params)]
-    for kind, count in (("all", n), ("few", max(2, n // FEW))):
-        pool = _subset(everything, np.arange(count * dataset.PER_SIMULATION))
+    reference = _predictions(params, networks.trained(params, suite, CASE)[0], test)
+    rows = [{"setting": "split by simulation", "kind": "clean"} | _metrics(params, reference)]
+    for kind in ("all", "few"):
+        count, pool, held, epochs = n, everything, sizes["valid"], None
+        if kind == "few":
+            count = max(2, n // FEW)
+            pool = _subset(everything, np.arange(count * dataset.PER_SIMULATION))
+            held = max(2, len(pool.index) // 5)
+            epochs = _curve_epochs(params, sizes["train"], len(pool.index) - 2 * held)
         generator = seeding.numpy_generator(params.seed, suite, CASE, "leakage", kind)
-        held = round(len(pool.index) * len(parts["valid"].index) / len(everything.index))
-        chosen = split.at_random(len(pool.index), max(2, held), generator)
-        held = {name: _subset(pool, rows) for name, rows in chosen.items()}
-        epochs = None if kind == "all" else _curve_epochs(params, parts["train"], held["train"])
-        net = _fit(params, "leakage", f"{count} simulations", held["train"], held["valid"], epochs=epochs)
-        for name, part in (("apparent", held["test"]), ("true", test)):
+        chosen = split.at_random(len(pool.index), held, generator)
+        leaky = {name: _subset(pool, index) for name, index in chosen.items()}
+        net = _fit(params, "leakage", f"{count} simulations", leaky["train"], leaky["valid"], epochs=epochs)
+        for name, part, other in (("apparent", leaky["test"], None), ("true", test, reference)):
             setting = f"{count} simulations split at random, {name}"
-            rows.append({"setting": setting, "kind": f"{kind} {name}"} | _measured(params, net, part))
+            rows.append({"setting": setting, "kind": f"{kind} {name}"} | _measured(params, net, part, reference=other))
     return {"suite": suite, "rows": rows}, {}
 
 
 def simulations(params):
-    """Learning curves: more simulations and fewer maps of each, and more maps of all simulations; equal steps."""
+    """Learning curves: more simulations and fewer maps of each, and more maps of all simulations; equal steps.
+
+    As many simulations as make the number of maps along the first curve the same; R² differs from the network with one
+    map of each.
+    """
     suite = params.suites[0]
     parts, test = dataset.load(params, suite, CASE, ("train", "valid")), _test(params)
-    n = len(dataset.splits(params)["train"])
-    most = CURVE_MAPS[-1]
-    sizes = [(max(1, n * CURVE_MAPS[0] // maps), maps) for maps in CURVE_MAPS[::-1]]
-    sizes += [(n, maps) for maps in CURVE_MAPS[1:]]
+    available = len(dataset.splits(params)["train"])
+    counts = [maps for maps in CURVE_MAPS if maps <= available]
+    n = available - available % counts[-1]
+    sizes = [(n // maps, maps) for maps in counts] + [(n, maps) for maps in counts[1:]]
     generator = seeding.numpy_generator(params.seed, suite, CASE, "learning curve")
-    order = generator.permuted(np.tile(np.arange(dataset.PER_SIMULATION), (n, 1)), axis=1)[:, :most]
-    rows = []
+    order = generator.permuted(np.tile(np.arange(dataset.PER_SIMULATION), (n, 1)), axis=1)
+    rows, reference = [], None
     for count, maps in sizes:
         chosen = (np.arange(count)[:, None] * dataset.PER_SIMULATION + order[:count, :maps]).reshape(-1)
         subset = _subset(parts["train"], chosen)
-        epochs = _curve_epochs(params, parts["train"], subset)
+        epochs = _curve_epochs(params, len(parts["train"].index), len(chosen))
         what = f"{count} simulations, {maps} maps of each"
         net = _fit(params, "simulations", what, subset, parts["valid"], epochs=epochs)
-        rows.append({"setting": what, "simulations": count, "maps": maps} | _measured(params, net, test))
+        predictions = _predictions(params, net, test)
+        measured = _metrics(params, predictions, reference=reference)
+        rows.append({"setting": what, "simulations": count, "maps": maps} | measured)
+        reference = predictions if reference is None else reference
     return {"suite": suite, "rows": rows}, {}
 
 
 def normalisation(params):
     """Networks on test maps scaled by the statistics of the training maps, and by their own."""
-    rows, record = [], _survey(params, params.suites[0])
+    rows, first = [], params.suites[0]
+    record, (net, _) = _survey(params, first), networks.trained(params, first, CASE)
+    usual = {"train": "training maps", "all": "all maps"}[params.train.normalisation]
+    reference = _predictions(params, net, _test(params))
     for suite in params.suites:
-        net, _ = networks.trained(params, params.suites[0], CASE)
         maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
         part = dataset.load(params, suite, CASE, ("test",))["test"]
         densities = np.array(maps[part.index])
@@ -163,22 +180,24 @@ def normalisation(params):
         kinds = {"training maps": record["statistics_train"], "all maps": record["statistics_all"], "test maps": own}
         for kind, statistics in kinds.items():
             scaled = _scaled(params, part, densities, {f"statistics_{params.train.normalisation}": statistics})
-            measured = _measured(params, net, scaled, test=suite)
+            other = reference if suite == first and kind != usual else None
+            measured = _measured(params, net, scaled, test=suite, reference=other)
             rows.append({"setting": kind, "test": suite, "statistics": statistics} | measured)
-    return {"suite": params.suites[0], "rows": rows}, {}
+    return {"suite": first, "rows": rows}, {}
 
 
 def augmentation(params):
     """Networks trained on turned and mirrored maps, on turned ones (the first release), and on maps as they are."""
     suite, test = params.suites[0], _test(params)
     parts = dataset.load(params, suite, CASE, ("train", "valid"))
+    reference = _predictions(params, networks.trained(params, suite, CASE)[0], test)
     rows = []
     for name, symmetries in AUGMENTATIONS.items():
         if len(symmetries) == scaling.SYMMETRIES:
-            rows.append({"setting": name} | _reference(params))
+            rows.append({"setting": name} | _metrics(params, reference))
         else:
             net = _fit(params, "augmentation", name, parts["train"], parts["valid"], symmetries=symmetries)
-            rows.append({"setting": name} | _measured(params, net, test))
+            rows.append({"setting": name} | _measured(params, net, test, reference=reference))
     return {"suite": suite, "rows": rows}, {}
 
 
@@ -228,9 +247,9 @@ def _scaled(params, part, densities, record):
     return dataclasses.replace(part, maps=torch.from_numpy(np.asarray(values, dtype=np.float32)))
 
 
-def _curve_epochs(params, train, subset):
-    """As many epochs of a subset as take the steps of ``curve_epochs`` of all training maps."""
-    return max(1, round(params.robustness.curve_epochs * len(train.index) / len(subset.index)))
+def _curve_epochs(params, everything, chosen):
+    """As many epochs of ``chosen`` maps as take the steps of ``curve_epochs`` of ``everything``, the training maps."""
+    return max(1, round(params.robustness.curve_epochs * everything / chosen))
 
 
 def _subset(part, chosen):
@@ -246,10 +265,26 @@ def _joined(*parts):
     )
 
 
-def _measured(params, net, part, test=None):
-    suite = params.suites[0]
-    predictions = networks.predict(net, part, suite, params.evaluate.views)
-    return {"metrics": networks.measure(predictions, networks.bootstrap(params, test or suite, CASE), params)}
+def _measured(params, net, part, *, test=None, reference=None):
+    return _metrics(params, _predictions(params, net, part), test=test, reference=reference)
+
+
+def _predictions(params, net, part):
+    return networks.predict(net, part, params.suites[0], params.evaluate.views)
+
+
+def _metrics(params, predictions, *, test=None, reference=None):
+    """What a row holds: metrics and, if ``reference`` predicts the same maps, R² minus its R² as the difference."""
+    suite = test or params.suites[0]
+    out = {"metrics": networks.measure(predictions, networks.bootstrap(params, suite, CASE), params)}
+    if reference is not None:
+        difference = metrics.r2_difference(
+            *(predictions["truth"], predictions["mean"], reference["mean"], predictions["simulation"]),
+            generator=networks.bootstrap(params, suite, CASE),
+            resamples=params.evaluate.resamples,
+        )
+        out["difference"] = {name: values for name, *values in zip(theta.NAMES, *difference, strict=True)}
+    return out
 
 
 def _reference(params):
@@ -303,7 +338,7 @@ def _fit(params, experiment, what, train, valid, *, suite=None, words=SAME, epoc
             suite or first,
             CASE,
             hyperparameters,
-            *((part.maps.to(device), part.targets.to(device)) for part in (train, valid)),
+            *((dataset.place(part.maps, device), part.targets.to(device)) for part in (train, valid)),
             weights=weights,
             seed=seed,
             epochs=epochs,
