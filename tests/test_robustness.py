@@ -1,9 +1,10 @@
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from camelsight import dataset, params, theta
-from camelsight.report import robustness, tables
+from camelsight.report import plotting_robustness, robustness, tables
 from camelsight.stages import transfer
 
 
@@ -200,3 +201,12 @@ def test_a_row_has_the_paired_difference_from_the_reference(profile):
             row["metrics"]["r2"][name][0] - transfer._metrics(profile, good)["metrics"]["r2"][name][0]
         )
         assert transfer._metrics(profile, good, reference=good)["difference"][name] == [0, 0, 0]
+
+
+def test_a_value_below_the_axis_is_drawn_at_its_edge():
+    figure = plotting_robustness.generalisation({"leakage": {"good": measured(0.9), "bad": measured(-50.0)}}, [])
+    (axes,) = figure.axes
+    marks = [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 1]
+    edge, _ = axes.get_xlim()
+    assert sorted(marks) == [edge, edge, 0.9, 0.9] and edge > -1.1
+    plt.close(figure)
