@@ -79,6 +79,17 @@ def test_covariance_is_that_of_maps_about_the_mean_of_their_parameters():
     np.testing.assert_allclose(about_own_mean, true * 14 / 15, atol=0.05)
 
 
+def test_growth_of_a_scatter_that_goes_with_the_mean_is_none_in_the_logarithm():
+    """P is 10 times larger in the upper half; a scatter that doubles there doubles in both."""
+    rng, unit = np.random.default_rng(0), np.linspace(0, 1, 300)
+    mean, noise = np.log(np.where(unit < 0.5, 1, 10))[:, None] * np.ones(4), 0.02 * rng.standard_normal((300, 15, 4))
+    np.testing.assert_allclose(emulator.growth(mean[:, None] + noise, mean, unit), [1, 10], rtol=0.1)
+    noise[150:] *= 2
+    shuffled = rng.permutation(300)
+    moved = (array[shuffled] for array in (mean[:, None] + noise, mean, unit))
+    np.testing.assert_allclose(emulator.growth(*moved), [2, 20], rtol=0.1)
+
+
 def test_hartlap_by_hand_and_in_the_mean_of_many_inverses():
     assert emulator.hartlap(12, 3) == pytest.approx(7 / 11)
     draws = np.random.default_rng(0).standard_normal((4000, 12, 3))

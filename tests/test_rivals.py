@@ -1,8 +1,16 @@
+import itertools
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from camelsight import params as parameters_file
 from camelsight import theta
 from camelsight.report import plotting_rivals, rivals
+from camelsight.stages import baseline
+
+ROOT = Path(__file__).parent.parent
 
 
 def metrics(r2=0.5, error=0.2):
@@ -13,6 +21,9 @@ def metrics(r2=0.5, error=0.2):
 LIKELIHOOD = {
     "metrics": metrics(0.25),
     "n_maps": 2,
+    "n_simulations": 2,
+    "shown": 2,
+    "growth": {"omega_m": [1.04, 11.5], "sigma_8": [1.25, 2.5]},
     "bins": 4,
     "hartlap": 0.98765,
     "chi2_per_bin": 1.0625,
@@ -53,9 +64,45 @@ def test_numbers_by_hand_and_a_dash_for_what_was_not_run():
         and numbers["LikelihoodScatter"] == "1.5"
         and numbers["LikelihoodMeanError"] == "3.1"
     )
+    assert numbers["LikelihoodGrowthOmegaM"] == "1.0" and numbers["LikelihoodPowerGrowthSigmaEight"] == "2.5"
+    assert numbers["LikelihoodMapsEach"] == 1 and numbers["LikelihoodShown"] == 2
+    assert (numbers["HasRivalNetwork"], numbers["HasRivalMean"], numbers["HasSpectrumNetworks"]) == (1, 0, 1)
     without = rivals.numbers(metrics(), {})
     assert without.keys() == numbers.keys() and without["HasRivals"] == 0
     assert {value for value in without.values()} == {0, "n/a"}
+
+
+BRANCH = re.compile(r"\\ifnum\\(\w+)=1((?:(?!\\ifnum|\\fi\b).)*)\\fi\b", re.DOTALL)
+
+
+def test_whatever_was_run_the_text_quotes_nothing_that_was_not():
+    source, names = (ROOT / "paper" / "rivals.tex").read_text(), parameters_file.EXPERIMENTS["baseline"]
+    assert set(names) == set(baseline.RUN) == rivals.LABELS.keys() - {"maps"}
+    for count in range(len(names) + 1):
+        for ran in itertools.combinations(names, count):
+            records = {name: LIKELIHOOD if name == "likelihood" else {"metrics": metrics()} for name in ran}
+            bands = {"errors": ERRORS, "scatter": np.ones(4)} if "likelihood" in ran else {}
+            numbers = rivals.numbers(metrics(), records, **bands) | {"HasTransferProbes": 0}
+            text = source
+            while BRANCH.search(text):
+                text = BRANCH.sub(lambda match: match[2] if numbers[match[1]] else "", text)  # noqa: B023
+            quoted = [macro for macro in re.findall(r"\\(\w+)", text) if macro in numbers]
+            assert bool(quoted) == bool(ran) and all(numbers[macro] != "n/a" for macro in quoted), ran
+
+
+def test_summaries_have_what_was_asked_for_beside_the_spectrum(tmp_path, monkeypatch):
+    """Maps twice as dense have four times the power and twice the mean."""
+    monkeypatch.chdir(tmp_path)
+    params = parameters_file.load(ROOT / "profiles" / "smoke.yaml")
+    pixels, rng = params.maps.pixels, np.random.default_rng(0)
+    maps = rng.lognormal(27, 1, (15, pixels, pixels)).astype(np.float32)
+    many = np.concatenate([maps, 2 * maps] + [maps] * (params.maps.simulations - 2))
+    monkeypatch.setattr(baseline.store, "open_maps", lambda *_: many)
+    k, log_power, mass = baseline.summaries(params, params.suites[0], baseline._log_mean)
+    assert log_power.shape == (params.maps.simulations, 15, len(k)) and mass.shape == (params.maps.simulations, 15, 1)
+    np.testing.assert_allclose(log_power[1] - log_power[0], np.log(4), rtol=1e-6)
+    np.testing.assert_allclose(mass[1] - mass[0], np.log(2), rtol=1e-6)
+    assert len(baseline.summaries(params, params.suites[0])) == 2
 
 
 def predictions(count=20, seed=0):
@@ -70,7 +117,7 @@ def test_the_figure_of_rivals_has_every_method_and_every_meaningful_parameter():
         figure = plotting_rivals.rivals(methods, suite)
         left, *panels = figure.get_axes()
         assert len(left.get_xticks()) == shown and len(panels) == 2 * 3
-        assert [axes.get_title() for axes in panels[:3]] == ["CNN", "$P(k)$ network", "$P(k)$ MCMC"]
+        assert [axes.get_title() for axes in panels[:3]] == ["CNN", "$P(k)$\nnetwork", "$P(k)$\nMCMC"]
 
 
 def test_the_figure_of_the_likelihood_shows_band_contours_and_the_network():
@@ -78,8 +125,13 @@ def test_the_figure_of_the_likelihood_shows_band_contours_and_the_network():
     density = np.exp(-(((x - 0.3) / 0.05) ** 2)[None] - (((y - 0.8) / 0.08) ** 2)[:, None])
     contours = [{"x": x, "y": y, "density": density, "levels": np.array([0.6, 0.1])}] * 3
     points = [{key: values[n] for key, values in predictions().items()} for n in range(3)]
-    figure = plotting_rivals.likelihood(np.geomspace(0.3, 8, 4), ERRORS, contours, points, "IllustrisTNG")
+    scatter = np.full(4, np.log(1.1))
+    figure = plotting_rivals.likelihood(np.geomspace(0.3, 8, 4), ERRORS, scatter, contours, points, "IllustrisTNG")
     band, *panels = figure.get_axes()
     assert len(panels) == 3 and band.get_xscale() == "log"
+    dotted = [
+        line.get_ydata() for line in band.get_lines() if line.get_linestyle() == ":" and len(line.get_ydata()) == 4
+    ]
+    np.testing.assert_allclose([values[0] for values in dotted], [100 / 1.1 - 100, 10])
     with pytest.raises(ValueError, match="zip"):
-        plotting_rivals.likelihood(np.geomspace(0.3, 8, 4), ERRORS, contours, points[:2], "IllustrisTNG")
+        plotting_rivals.likelihood(np.geomspace(0.3, 8, 4), ERRORS, scatter, contours, points[:2], "IllustrisTNG")

@@ -183,7 +183,9 @@ def test_the_experiments_on_robustness_are_in_tables_figures_and_paper(project):
     assert {"none", "pixels shuffled", "total mass alone", "kmax_1", "kmax_1, trained anew"} <= {
         row["probe"] for row in tables["probes"]
     }
-    assert [row["method"] for row in tables["rivals"][::6]] == ["CNN", "P(k) network", "P(k)+PDF network", "P(k) MCMC"]
+    assert [row["method"] for row in tables["rivals"][::6]] == [
+        "CNN", "P(k) network", "P(k)+mean network", "P(k)+PDF network", "P(k) MCMC"
+    ]  # fmt: skip
     quoted = set(re.findall(r"\\val\{\\(\w+)\}", source))
     numbers = dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", (folder / "results/numbers.tex").read_text()))
     assert quoted and all(numbers[name] != "n/a" for name in quoted)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from camelsight import evidence, paths
+from camelsight import evidence, paths, store, theta
+from camelsight import params as parameters_file
 from camelsight.report import page, provenance, verification
 from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN
 
@@ -95,6 +96,31 @@ def test_the_code_alone_has_what_is_published_of_it(monkeypatch):
     rows = verification.published(EXPECTED, evidence.code_facts(), real=False)
     decided = [row for row in rows if row["group"] == "definitions"]
     assert len(decided) > 80 and {row["id"]: row["why"] for row in decided if row["verdict"] != PASS} == {}
+
+
+def test_the_records_of_experiments_give_what_the_companion_published(tmp_path, monkeypatch):
+    """Every published number of an experiment for the suites that were run, with its interval."""
+    params, triples = parameters_file.load(ROOT / "profiles" / "mini.yaml"), {}
+    monkeypatch.chdir(tmp_path)
+    assert not evidence.measured(params)
+    for metric in ("r2", "relative_error", "bias"):
+        triples[metric] = {name: [0.5, 0.25, 0.75] for name in theta.NAMES}
+    suites = (*params.suites, "SIMBA")
+    rows = {
+        "suites": [{"train": a, "test": b, "metrics": triples} for a in suites for b in suites],
+        "smoothing": [{"width": width, "metrics": triples} for width in (0.0, *params.robustness.smoothing)],
+        "probes": [{"probe": probe, "metrics": triples} for probe in ("none", *evidence.PROBES)],
+    }
+    for name, some in rows.items():
+        store.write_json(paths.experiment("transfer", name), {"rows": some})
+    store.write_json(paths.experiment("baseline", "network"), {"metrics": triples})
+    found = evidence.measured(params)
+    kinds = "r2_transfer", "relative_error_transfer", "r2_probe", "relative_error_smoothed", "relative_error_baseline"
+    wanted = [row["id"] for row in EXPECTED if row["id"].startswith(kinds)]
+    assert len(wanted) >= 24 and not [name for name in wanted if name not in found]
+    assert set(found.values()) == {(0.5, 0.25, 0.75)}
+    assert "r2_transfer.SIMBA.IllustrisTNG.A_SN1" not in found and "r2_transfer.SIMBA.SIMBA.A_SN1" in found
+    assert "relative_error_smoothed.IllustrisTNG.smooth_0.omega_m" not in found
 
 
 def test_no_result_is_typed_into_the_manuscript():

@@ -19,12 +19,12 @@ from camelsight import cases, dataset, environment, paths, rerun, seeding, store
 from camelsight import params as parameters_file
 from camelsight.inference import loss, metrics, network, training, tuning
 from camelsight.maps import split
-from camelsight.report import tables, verification
+from camelsight.report import robustness, tables, verification
 from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN, row
 from camelsight.universe import cmd, linear
 
 METHOD = "integrated_gradients"  # whose attributions the statements of the paper are tested with
-PROBES = {"pixels shuffled": "shuffled", "mean only": "mean"}  # of the table → of the ids of expected.yaml
+PROBES = {"pixels shuffled": "shuffled", "mean only": "mean"}  # of the record → of the ids of expected.yaml
 ROUNDING = 1e-9  # of R² computed twice from the same predictions
 CRITICAL_DENSITY = 2.77536627e11  # (Msun/h)/(Mpc/h)^3
 
@@ -57,7 +57,7 @@ def measured(params):
             if f"r2.{suite}.original.{name}" in found:
                 found[f"inferred.{suite}.original.{name}"] = found[f"r2.{suite}.original.{name}"]
     found |= _costs(params, predictions)
-    return found | _interpretation() | _pixels(params) | _transfer(params)
+    return found | _interpretation() | _pixels(params) | _robustness(params)
 
 
 def _test_loss(arrays, suite):
@@ -114,21 +114,36 @@ def _pixels(params):
     return found
 
 
-def _transfer(params):
-    """From the tables of the transfer between suites and of the probes, where a run has them."""
-    found = {}
-    for one in _rows(paths.TABLES / "transfer.csv"):
-        place = f"{one['train']}.{one['test']}.{one['parameter']}"
-        found[f"r2_transfer.{place}"] = tuple(float(one[key]) for key in ("r2", "low", "high"))
-        found[f"relative_error_transfer.{place}"] = float(one["relative_error"])
-    for one in _rows(paths.TABLES / "probes.csv"):
-        name = f"r2_probe.{params.suites[0]}.{PROBES.get(one['probe'], one['probe'])}.{one['parameter']}"
-        found[name] = tuple(float(one[key]) for key in ("r2", "low", "high"))
-    for one in _rows(paths.TABLES / "rivals.csv"):
-        if one["method"] == "P(k) network" and one["relative_error"]:
-            name = f"relative_error_baseline.{params.suites[0]}.power_spectrum.{one['parameter']}"
-            found[name] = float(one["relative_error"])
+def _robustness(params):
+    """From the records of the experiments on robustness, those that a run has."""
+    found, first = {}, params.suites[0]
+    for one in _experiment("transfer", "suites"):
+        pair = one["train"], one["test"]
+        for name, metric in (("r2_transfer", "r2"), ("relative_error_transfer", "relative_error")):
+            found |= _triples(name, pair, one["metrics"][metric], robustness.comparable(*pair))
+    for one in _experiment("transfer", "smoothing"):
+        if one["width"]:
+            place = first, f"smooth_{one['width']:g}"
+            errors = one["metrics"]["relative_error"]
+            found |= _triples("relative_error_smoothed", place, errors, theta.meaningful(first))
+    for one in _experiment("transfer", "probes"):
+        place = first, PROBES.get(one["probe"], one["probe"])
+        found |= _triples("r2_probe", place, one["metrics"]["r2"], theta.meaningful(first))
+    baseline = paths.experiment("baseline", "network")
+    if baseline.exists():
+        errors = store.read_json(baseline)["metrics"]["relative_error"]
+        found |= _triples("relative_error_baseline", (first, "power_spectrum"), errors, theta.meaningful(first))
     return found
+
+
+def _experiment(stage, name):
+    path = paths.experiment(stage, name)
+    return store.read_json(path)["rows"] if path.exists() else []
+
+
+def _triples(metric, place, values, meant):
+    names = [name for name, good in zip(theta.NAMES, meant, strict=True) if good]
+    return {".".join((metric, *place, name)): tuple(values[name]) for name in names}
 
 
 def table():

@@ -19,7 +19,7 @@ EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
     "transfer": (
         "suites", "smoothing", "probes", "leakage", "simulations", "normalisation", "augmentation", "seeds"
     ),
-    "baseline": ("network", "histogram", "likelihood"),
+    "baseline": ("network", "mean", "histogram", "likelihood"),
 }  # fmt: skip
 FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
 PRIOR = 8192  # points of the prior from which the walkers of stage baseline start

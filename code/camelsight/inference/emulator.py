@@ -1,9 +1,8 @@
 """The power spectrum's likelihood: an emulator of its mean, its covariance, and the sampling of the posterior.
 
 Parameters are ``(B, P)`` in the unit cube of their prior, on which it is flat (``theta.to_prior``); spectra are the
-natural logarithm of P(k) in ``(..., K)`` bins. One covariance serves all parameters because of the logarithm: from the
-third of the mock's simulations with the lowest sigma_8 to the highest, a map's scatter in it grows by a tenth; that in
-P(k) itself doubles, with its mean.
+natural logarithm of P(k) in ``(..., K)`` bins. One covariance serves all parameters because of the logarithm: a map's
+scatter in P(k) itself goes with its mean. ``growth`` measures what is left.
 """
 
 import itertools
@@ -94,8 +93,22 @@ def covariance(log_power, emulated):
     return residual.T @ residual / len(residual)
 
 
+def growth(log_power, emulated, parameter):
+    """How many times the scatter at fixed parameters, of log P and of P, is that at a lower ``parameter`` ``(S,)``.
+
+    Between the thirds of the simulations with its largest and smallest values, the median over bins; the arrays are
+    those of ``covariance``.
+    """
+    order, third = np.argsort(parameter), max(1, len(parameter) // 3)
+    ratios = []
+    for residual in (log_power - emulated[:, None], np.exp(log_power) - np.exp(emulated)[:, None]):
+        lowest, highest = (np.square(residual[chosen]).mean((0, 1)) for chosen in (order[:third], order[-third:]))
+        ratios.append(float(np.median(np.sqrt(highest / lowest))))
+    return ratios
+
+
 def hartlap(samples, bins):
-    """(n - p - 2) / (n - 1): what the inverse of a covariance of ``bins`` bins from ``samples`` is too large by.
+    """(n - p - 2) / (n - 1): what to multiply the inverse of a covariance of ``bins`` bins from ``samples`` by.
 
     From Hartlap, Simon & Schneider (2007), arXiv:astro-ph/0608064.
     """

@@ -12,6 +12,7 @@ from camelsight.report.plotting import (
     GREY,
     ORANGE,
     PAGE,
+    PURPLE,
     VERMILION,
     _figure,
     _one_two_five,
@@ -19,7 +20,10 @@ from camelsight.report.plotting import (
 )
 from camelsight.report.rivals import LABELS
 
-METHODS = {"maps": (BLUE, "o"), "network": (ORANGE, "s"), "histogram": (GREEN, "^"), "likelihood": (VERMILION, "D")}
+METHODS = {
+    "maps": (BLUE, "o"), "network": (ORANGE, "s"), "mean": (PURPLE, "v"), "histogram": (GREEN, "^"),
+    "likelihood": (VERMILION, "D"),
+}  # fmt: skip
 LOWEST = -0.6  # of the axis of R²; intervals of parameters that nothing constrains go far below
 
 
@@ -40,7 +44,7 @@ def rivals(methods, suite):
     for position, (method, arrays) in enumerate(methods.items()):
         colour, marker = METHODS[method]
         value, low, high = np.array([arrays["metrics"]["r2"][name] for name in names]).T
-        x = np.arange(len(names)) + 0.18 * (position - (len(methods) - 1) / 2)
+        x = np.arange(len(names)) + 0.15 * (position - (len(methods) - 1) / 2)
         spread = np.maximum([value - low, high - value], 0)
         axes.errorbar(x, value, spread, fmt=marker, color=colour, elinewidth=0.8, capsize=1.5, label=_label(method))
     axes.axhline(0, color=GREY, lw=0.6, ls=":")
@@ -59,22 +63,25 @@ def rivals(methods, suite):
             panel.set_xlabel(f"true {theta.LABELS[name]}")
         row[0].set_ylabel(f"predicted {theta.LABELS[name]}")
     for panel, method in zip(grid[0], methods, strict=True):
-        panel.set_title(_label(method))
+        panel.set_title(_label(method).replace(" ", "\n", 1))
     return figure
 
 
 @_styled
-def likelihood(k, errors, contours, points, suite):
+def likelihood(k, errors, scatter, contours, points, suite):
     """Errors of the emulator against k (left); contours of the posteriors of some maps, with the network on top.
 
-    ``errors`` ``(5, K)`` are percentiles of measured / emulated - 1 over simulations. ``contours`` are dicts of x, y,
-    density and levels, ``points`` as many of truth, mean and sigma ``(6,)``, the network's.
+    ``errors`` ``(5, K)`` are percentiles of measured / emulated - 1 over simulations, ``scatter`` ``(K,)`` the standard
+    deviation of the mean log P of as many independent maps. ``contours`` are dicts of x, y, density and levels,
+    ``points`` as many of truth, mean and sigma ``(6,)``, the network's.
     """
     figure = _figure(PAGE, 2.4)
     left, *panels = figure.subplots(1, 1 + len(contours), width_ratios=[1.3] + [1] * len(contours))
     for low, high, alpha in ((0, 4, 0.2), (1, 3, 0.35)):
         left.fill_between(k, 100 * errors[low], 100 * errors[high], color=BLUE, alpha=alpha, lw=0)
     left.plot(k, 100 * errors[2], color=BLUE)
+    for sign in (-1, 1):
+        left.plot(k, 100 * np.expm1(sign * scatter), color=BLACK, lw=0.8, ls=":")
     left.axhline(0, color=GREY, lw=0.6, ls=":")
     left.set(xscale="log", xlim=(k[0], k[-1]), xlabel=r"$k$  $(h/{\rm Mpc})$", ylabel="measured / emulated − 1 (%)")
     _one_two_five(left.xaxis, np.array((k[0], k[-1])), lambda value, _: f"{value:g}")
@@ -100,6 +107,7 @@ def likelihood(k, errors, contours, points, suite):
         panels[0].set_ylabel(theta.LABELS["sigma_8"])
     handles = [
         Patch(facecolor=(BLUE, 0.35), label="68% and 95% of simulations"),
+        Line2D([], [], color=BLACK, lw=0.8, ls=":", label="independent maps"),
         Patch(facecolor=(VERMILION, 0.5), label="$P(k)$ MCMC, 68% and 95%"),
         Line2D([], [], color=BLUE, marker="o", label=r"CNN, mean $\pm\sigma$"),
         Line2D([], [], color=BLACK, marker="*", ls="none", markersize=7, label="truth"),

@@ -10,8 +10,11 @@ from camelsight.report.tables import _booktabs, _plus_minus
 
 MISSING = "n/a"
 COLUMNS = ("method", "parameter", "r2", "low", "high", "relative_error")
-LABELS = {"maps": "CNN", "network": "P(k) network", "histogram": "P(k)+PDF network", "likelihood": "P(k) MCMC"}
-WORDS = {"maps": "Maps", "network": "Network", "histogram": "Histogram", "likelihood": "Likelihood"}
+LABELS = {
+    "maps": "CNN", "network": "P(k) network", "mean": "P(k)+mean network", "histogram": "P(k)+PDF network",
+    "likelihood": "P(k) MCMC",
+}  # fmt: skip
+WORDS = {"maps": "Maps", "network": "Network", "mean": "Mean", "histogram": "Histogram", "likelihood": "Likelihood"}
 SYMBOLS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
 
 
@@ -60,13 +63,18 @@ def numbers(network, records, errors=None, scatter=None):
     """
     found = methods(network, records)
     out = {"HasRivals": int(bool(found)), "HasLikelihood": int("likelihood" in records)}
+    fitted = [name for name in ("network", "mean", "histogram") if name in records]
+    out["HasSpectrumNetworks"] = int(bool(fitted))
+    out |= {f"HasRival{WORDS[name]}": int(name in fitted) for name in ("network", "mean", "histogram")}
     for method, word in WORDS.items():
         for name, symbol in SYMBOLS.items():
             metrics = found.get(method)
             out[f"Rival{word}{symbol}"] = f"{metrics['r2'][name][0]:.2f}" if metrics else MISSING
             out[f"Rival{word}Error{symbol}"] = f"{100 * metrics['relative_error'][name][0]:.0f}" if metrics else MISSING
     names = ("Bins", "Hartlap", "Chi", "Maps", "Tau", "Lengths", "Converged", "MeanError", "Band", "Scatter")
-    out |= {f"Likelihood{name}": MISSING for name in names}
+    names += ("MapsEach", "Shown")
+    grown = [f"{kind}{symbol}" for symbol in SYMBOLS.values() for kind in ("Growth", "PowerGrowth")]
+    out |= {f"Likelihood{name}": MISSING for name in (*names, *grown)}
     if "likelihood" in records:
         record = records["likelihood"]
         chains = {name: np.array(values) for name, values in record["chains"].items()}
@@ -82,6 +90,9 @@ def numbers(network, records, errors=None, scatter=None):
             f"{100 * chains['mean_error'].max():.1f}",
             f"{100 * np.median(half):.0f}",
             f"{np.median(np.exp(scatter)):.1f}",
+            record["n_maps"] // record["n_simulations"],
+            record["shown"],
         )
-        out |= {f"Likelihood{name}": value for name, value in zip(names, values, strict=True)}
+        values += tuple(f"{ratio:.1f}" for name in SYMBOLS for ratio in record["growth"][name])
+        out |= {f"Likelihood{name}": value for name, value in zip((*names, *grown), values, strict=True)}
     return out

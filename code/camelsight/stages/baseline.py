@@ -1,7 +1,8 @@
-"""The power spectrum and the one-point function as rivals of the network: what is in them, at equal data.
+"""The power spectrum and the one-point function as rivals of the network: what is in them, on the same split.
 
-The first suite's uncut maps, the same split. The spectrum is that of the density, as the network sees it, in units of
-the mean density at the fiducial omega_m: its amplitude knows the mass of a map, which an overdensity's does not.
+The first suite's uncut maps. The spectrum is that of the density, as the network sees it, in units of the mean density
+at the fiducial omega_m. The mean of a map has no part in it: its amplitude goes with the square of the mean density,
+but with the power of the overdensity as well, so that omega_m and sigma_8 are degenerate in it.
 """
 
 import numpy as np
@@ -26,19 +27,25 @@ def main(params, experiment):
 
 def network(params, suite):
     """A moment network on log P(k)."""
-    _, log_power, _ = summaries(params, suite)
+    _, log_power = summaries(params, suite)
     return _moments(params, suite, "network", log_power)
+
+
+def with_mean(params, suite):
+    """A moment network on log P(k) and the logarithm of the mean density."""
+    _, log_power, mass = summaries(params, suite, _log_mean)
+    return _moments(params, suite, "mean", np.concatenate([log_power, mass], axis=-1))
 
 
 def histogram(params, suite):
     """A moment network on log P(k) and the histogram of the log density."""
-    _, log_power, shares = summaries(params, suite)
+    _, log_power, shares = summaries(params, suite, spectrum.histogram)
     return _moments(params, suite, "histogram", np.concatenate([log_power, shares], axis=-1))
 
 
 def likelihood(params, suite):
     """An emulator of log P(k), its covariance, and the posterior of some maps of each test simulation."""
-    k, log_power, _ = summaries(params, suite)
+    k, log_power = summaries(params, suite)
     parts, device = dataset.splits(params), cli.device()
     physical = store.read_parameters(suite, params.maps.simulations)
     unit = theta.to_prior(physical, suite)
@@ -48,9 +55,9 @@ def likelihood(params, suite):
         batch=params.train.batch,
         seed=seeding.entropy(params.seed, suite, "baseline", "emulator"),
     )
-    known = log_power[parts["train"]]
-    covariance = emulator.covariance(known, _emulate(net, unit[parts["train"]]).cpu().numpy())
-    hartlap = emulator.hartlap(known[..., 0].size, len(k))  # a little too near 1: maps of one box are not independent
+    known, fitted = log_power[parts["train"]], _emulate(net, unit[parts["train"]]).cpu().numpy()
+    covariance = emulator.covariance(known, fitted)
+    hartlap = emulator.hartlap(known[..., 0].size, len(k))
     precision = torch.from_numpy(hartlap * np.linalg.inv(covariance)).to(device)
     tests = parts["test"]
     expected, measured = _emulate(net, unit[tests]), torch.from_numpy(log_power[tests]).to(device)
@@ -62,6 +69,11 @@ def likelihood(params, suite):
         "bins": len(k),
         "hartlap": hartlap,
         "chi2_per_bin": float(-2 * misfit.mean() / len(k)),
+        "growth": {
+            name: emulator.growth(known, fitted, physical[parts["train"], theta.NAMES.index(name)])
+            for name in theta.COSMOLOGICAL
+        },
+        "shown": len(contours["shown"]),
         "chains": {name: [chain[name] for chain in chains] for name in chains[0]},
     }
     arrays = predictions | contours | {
@@ -114,19 +126,26 @@ def _emulate(net, unit):
         return torch.cat([net(chunk) for chunk in points.split(training.PREDICT_BATCH)]).double()
 
 
-RUN = {"network": network, "histogram": histogram, "likelihood": likelihood}
+RUN = {"network": network, "mean": with_mean, "histogram": histogram, "likelihood": likelihood}
 
 
-def summaries(params, suite):
-    """k ``(K,)``, log P ``(S, 15, K)`` of the complete shells, and the histograms ``(S, 15, B)`` of all simulations."""
+def summaries(params, suite, *others):
+    """k ``(K,)`` and log P ``(S, 15, K)`` of the complete shells, of all simulations; then ``(S, 15, ...)`` of each of
+    ``others``, called with the maps of a simulation.
+    """
     maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
-    bins, powers, shares = spectrum.complete(params.maps.pixels), [], []
+    bins, powers, more = spectrum.complete(params.maps.pixels), [], [[] for _ in others]
     for simulation in range(params.maps.simulations):
         density = dataset.read_simulation(maps, simulation)
         k, power = spectrum.power(density / UNIT)
         powers.append(np.log(power[:, :bins]))
-        shares.append(spectrum.histogram(density))
-    return k[:bins], np.array(powers), np.array(shares)
+        for found, other in zip(more, others, strict=True):
+            found.append(other(density))
+    return k[:bins], np.array(powers), *map(np.array, more)
+
+
+def _log_mean(density):
+    return np.log(density.mean((1, 2), dtype=np.float64))[:, None]
 
 
 def _moments(params, suite, name, features):

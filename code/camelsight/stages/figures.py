@@ -125,7 +125,10 @@ def _baseline(params):
         contours = [{key: one[f"contour_{key}"][n] for key in keys} for n in range(len(one["shown"]))]
         rows = [np.flatnonzero(ours["index"] == index)[0] for index in one["index"][one["shown"]]]
         points = [{key: ours[key][row] for key in ("truth", "mean", "sigma")} for row in rows]
-        figures["rival_likelihood"] = plotting_rivals.likelihood(one["k"], one["errors"], contours, points, suite)
+        scatter = one["scatter"] / np.sqrt(cmd.MAPS_PER_SIMULATION)
+        figures["rival_likelihood"] = plotting_rivals.likelihood(
+            one["k"], one["errors"], scatter, contours, points, suite
+        )
     return figures
 
 
