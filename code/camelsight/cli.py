@@ -107,8 +107,11 @@ def _reason(error):
 
 
 def device():
+    """The GPU where there is one, else the CPU; float32 is to mean the same on both, so TF32 is off."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads when it is first used
     import torch  # here and below: it takes 1.5 s, and the command line must not wait for it
 
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
