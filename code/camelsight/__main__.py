@@ -9,6 +9,7 @@ import contextlib
 import shutil
 import sys
 import time
+from pathlib import Path
 
 from camelsight import cli, launch, params, paths, release, status, store
 
@@ -93,6 +94,8 @@ def make_paper(profile, full, jobs, where, options):
             launch.local(queue, jobs, lambda key: summary(key, loaded))
     if pending:
         launch.dvc("repro", "--quiet")
+    for path in Path().glob(str(paths.finished_training("*"))):  # recorded by now
+        store.remove_checkpoint(path)
     seconds = time.monotonic() - start
     report(loaded, pending, seconds)
     results = {"pdf": str(paths.PDF), "tables": str(paths.TABLES), "figures": str(paths.FIGURES)}

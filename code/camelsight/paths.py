@@ -103,6 +103,15 @@ def unfinished_study(suite, case, key):
     return CHECKPOINTS / f"tune-{suite}-{case}-{key}" / "study.log"
 
 
+def unfinished_training(key):
+    return CHECKPOINTS / f"train-{key}.pt"
+
+
+def finished_training(key):
+    """What came out of it, until DVC has recorded that; ``key`` is that of ``dataset.resume_key``, or ``*``."""
+    return CHECKPOINTS / f"trained-{key}.pt"
+
+
 def weights(suite, case):
     return Path("runs", suite, case, "weights.safetensors")
 
