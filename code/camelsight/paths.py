@@ -12,6 +12,7 @@ PARTIAL = Path("data/partial")  # simulations of an unfinished set
 CHECKPOINTS = Path("runs/checkpoints")  # of unfinished trainings; outside DVC's outs, which DVC deletes before a run
 TIMINGS = Path("runs/timings")
 LOGS = Path("runs/logs")
+RUN_LOCK = Path("runs/paper.lock")  # of a run, while it goes on
 STATUS = Path("runs/status")  # what running stages say of themselves
 CUTS = Path("results/cuts")
 TRIALS = Path("results/tune")
