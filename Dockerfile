@@ -14,7 +14,7 @@ RUN bash code/setup.sh run tini && apt-get clean && rm -rf /var/lib/apt/lists/* 
 FROM run AS build
 ARG TORCH=
 COPY requirements.lock pyproject.toml ./
-COPY code/camelsight/__init__.py code/camelsight/
+COPY code/camelsight/__init__.py code/camelsight/compiled.py code/camelsight/
 COPY code/camelsight/inference/fused.cpp code/camelsight/inference/
 RUN bash code/setup.sh build
 COPY code code
