@@ -22,7 +22,7 @@ def build():
 
 
 def library(capability=None):
-    """The file for ``capability``, by default this processor's. Its name says what it is built from: it is never stale."""
+    """The file for ``capability``, by default this processor's. Its name says how it was built: it is never stale."""
     capability = capability or torch.backends.cpu.get_cpu_capability()
     made_of = store.digest(store.file_digest(paths.FUSED_SOURCE), COMMAND, FLAGS.get(capability, []))
     return paths.fused(capability, made_of[:12])
