@@ -4,6 +4,9 @@
 # torch's wheels bring the CUDA libraries they were built with, so the base is NVIDIA's smallest that holds the CUDA
 # runtime and tells the container toolkit which driver is needed; "-runtime-" would put a second, unused set of the
 # libraries, over 2 GB, beside them. Another base needs Python 3.11 or newer in its packages (Ubuntu 24.04: 3.12).
+#
+# No compiler is in the final image. On a GPU torch.compile needs one at run time (Triton builds its launchers with it), and
+# training goes on without, slower, as doctor says; an image made from this one may add gcc, libc6-dev and python3-dev.
 ARG BASE=nvidia/cuda:13.0.2-base-ubuntu24.04
 
 FROM ${BASE} AS run
@@ -14,7 +17,7 @@ RUN bash code/setup.sh run tini && apt-get clean && rm -rf /var/lib/apt/lists/* 
 FROM run AS build
 ARG TORCH=
 COPY requirements.lock pyproject.toml ./
-COPY code/camelsight/__init__.py code/camelsight/
+COPY code/camelsight/__init__.py code/camelsight/compiled.py code/camelsight/
 COPY code/camelsight/inference/fused.cpp code/camelsight/inference/
 RUN bash code/setup.sh build
 COPY code code
@@ -27,6 +30,7 @@ COPY --from=build /opt/camelsight/code/camelsight/inference code/camelsight/infe
 # Any user may run it: who that is may have no name and no home, and DVC's cache goes where it may write. There is no USER,
 # because code/container.sh hands over to the owner of the folder that is mounted, whoever that is, before it does anything.
 ENV HOME=/tmp LOGNAME=camelsight DVC_SITE_CACHE_DIR=/out/.dvc/site \
+    TRITON_CACHE_DIR=/out/.cache/triton TORCHINDUCTOR_CACHE_DIR=/out/.cache/inductor \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN find . -path ./.venv -prune -o -exec chmod a+rX {} + && .venv/bin/python -m compileall -q code && \
     mkdir /out && cd /out && bash /opt/camelsight/code/container.sh lay && chmod -R a+rwX /out

@@ -9,7 +9,7 @@ part=${1:-all}
 python=${PYTHON:-$(cat .venv/python.txt 2>/dev/null || echo python3)}
 torch=${TORCH:-$(cat .venv/torch.txt 2>/dev/null || echo torch==2.13.0)}
 stamp=.venv/.ready
-digest() { cat requirements.lock pyproject.toml code/setup.sh code/camelsight/inference/fused.cpp <(echo "$(realpath -m .venv) $("$python" -V 2>&1) $torch") | sha256sum; }
+digest() { cat requirements.lock pyproject.toml code/setup.sh code/camelsight/{compiled.py,inference/fused.cpp} <(echo "$(realpath -m .venv) $("$python" -V 2>&1) $torch") | sha256sum; }
 
 fail() { echo "setup: $*" >&2; exit 1; }
 

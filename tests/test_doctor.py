@@ -45,7 +45,7 @@ def test_nothing_is_wrong_with_a_healthy_machine():
         ("libraries", {"missing": {"openmp": "libgomp1"}}, "libgomp1", "install --no-install-recommends libgomp1"),
         ("packages", {"packages": ("numpy is not installed", "x")}, "numpy is not installed, and 1 more", "make setup"),
         ("gpu", {"gpus": (("Old", 80e9, (6, 1)),)}, "capability 6.1, torch needs 7.5", "CUDA_VISIBLE_DEVICES="),
-        ("gpu", {"gpus": (("Small", 2e9, (9, 0)),)}, "maps of profile camels take 3.9 GB", "larger GPU"),
+        ("gpu", {"gpus": (*HEALTHY.gpus, ("Old", 80e9, (6, 1)))}, "Old, 80.0 GB, number 1 of 2: compute", "other GPUs"),
         ("driver", {"driver_cuda": (12, 8)}, "knows CUDA 12.8, torch is built for 13.0", "driver for CUDA 13"),
         ("memory", {"memory": 8e9}, "8.0 GB free, 9.4 GB needed", "more"),
         ("disk", {"disk": 20e9}, "20.0 GB free, 30.0 GB needed", "larger disk"),
@@ -83,9 +83,19 @@ def test_a_gpu_is_wanted_at_paper_scale_only():
     assert judged("gpu", needs=small, gpus=(), driver_cuda=None).status == doctor.OK
 
 
-def test_no_compiler_is_needed_once_everything_is_compiled():
+def test_maps_larger_than_any_of_the_gpus_are_streamed_there():
+    check = judged("gpu", gpus=(*HEALTHY.gpus, ("Small", 2e9, (9, 0))))
+    assert check.status == doctor.WARN and "Small, 2.0 GB, number 1 of 2; the maps of profile camels" in check.found
+    assert "take 3.9 GB: they stay on the host and are streamed" in check.found
+
+
+def test_no_compiler_is_needed_once_everything_is_compiled_but_on_a_gpu_one_helps():
     without = {"compiler": "build-essential", "headers": "python3-dev"}
-    assert judged("compiler", missing=without).status == doctor.OK
+    on_cpu, small = {"gpus": (), "driver_cuda": None}, dataclasses.replace(NEEDS, gpu=False)
+    assert judged("compiler", small, missing=without, **on_cpu).status == doctor.OK
+    check = judged("compiler", missing=without)
+    assert check.status == doctor.WARN and "torch.compile" in check.found and check.fix.endswith("python3-dev")
+    assert "made from this one" in judged("compiler", missing=without, container=True).fix
     checks = doctor.judge(dataclasses.replace(HEALTHY, missing=without, packages=("torch is not installed",)), None)
     failed = [check for check in checks if check.status == doctor.FAIL]
     assert [check.name for check in failed] == ["compiler", "packages"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from camelsight import cli, launch, params, paths, status, store
+from camelsight import __main__, cli, launch, params, paths, status, store
 
 ROOT = Path(__file__).parent.parent
 QUEUE = [(f"case-{number}", [f"train@case-{number}"]) for number in range(5)]
@@ -59,6 +59,8 @@ def test_without_a_gpu_processes_times_threads_are_the_cores(smoke, monkeypatch)
     assert launch.default_jobs(smoke) == 8
     object.__setattr__(smoke, "threads", 3)
     assert launch.default_jobs(smoke) == 2
+    object.__setattr__(smoke, "tune", dataclasses.replace(smoke.tune, trials=2, workers=2))
+    assert launch.default_jobs(smoke) == 1
 
 
 def test_a_case_that_fails_is_named_with_its_reason_and_its_log(smoke, fake_dvc, monkeypatch):
@@ -76,17 +78,46 @@ def test_on_a_cluster_the_workers_of_a_search_are_jobs_that_join_it(smoke):
         assert command[4:] == ["--suite", "Nbody_IllustrisTNG", "--case", "kmax_1"]
 
 
-def test_a_job_says_why_it_failed_and_refuses_other_code(smoke, fake_dvc, monkeypatch):
+def test_a_job_says_why_it_failed_and_refuses_other_code_or_parameters(smoke, fake_dvc, monkeypatch):
     paths.LOGS.mkdir(parents=True)
+    paths.PARAMS.write_text("seed: 1")
     launch.Job(launch._repro(["train@case-1"]), paths.log("case-1"))()
     assert "train@case-1" in paths.log("case-1").read_text()
     monkeypatch.setenv("FAIL", "case-3")
     with pytest.raises(ValueError, match=r"train: out of luck"):
         launch.Job(launch._repro(["train@case-3"]), paths.log("case-3"))()
     job = launch.Job(["true"], paths.log("case-4"))
-    job.code = "another"
-    with pytest.raises(ValueError, match="expected the code that was submitted, another, got"):
+    paths.PARAMS.write_text("seed: 2")
+    with pytest.raises(ValueError, match=r"expected the code and the params.yaml that were submitted, \w+, got \w+ on"):
         job()
+    again = job.checkpoint().function  # told to leave before it had begun
+    assert again is not job and again.work == job.work
+
+
+def test_a_controller_that_does_not_answer_is_named_at_once_and_given_up_in_the_end(tmp_path, monkeypatch, capsys):
+    squeue, job = tmp_path / "squeue", type("Job", (), {"job_id": "7_0"})
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(launch, "POLL_SECONDS", 0.01)
+    squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error' >&2; exit 1\n")
+    squeue.chmod(0o755)
+    with pytest.raises(ValueError, match=r"SLURM has not answered for 0.1 s: slurm_load_jobs error"):
+        launch._states([job], patience=0.1)
+    assert capsys.readouterr().err.count("SLURM does not answer (slurm_load_jobs error)") == 1
+    squeue.write_text("#!/bin/sh\necho '7_0|RUNNING|node1'\n")
+    assert launch._states([job]) == {"7_0": ("RUNNING", "node1")}
+
+
+def test_a_second_run_in_the_same_folder_is_refused(smoke):
+    ran = []
+    with store.claim(paths.RUN_LOCK) as mine, pytest.raises(ValueError, match="another make paper or make maps"):
+        assert mine
+        __main__.say(ran.append, False, 1)
+    __main__.say(ran.append, False, 2)
+    assert ran == [2]
+
+
+def test_metrics_that_are_not_yet_seen_do_not_end_a_run(smoke):
+    assert __main__.summary("Nbody_IllustrisTNG-original", smoke) == "  Nbody_IllustrisTNG-original: done"
 
 
 def say(suite, case, **said):

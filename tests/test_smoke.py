@@ -494,14 +494,21 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_weights(project, mo
     loaded, history = params.load(), folder / "runs/IllustrisTNG/original/history.json"
     before = history.read_bytes()
 
+    for path in (folder / "runs/checkpoints").glob("trained-*.pt"):
+        path.unlink()
     with interrupted_at_the_first_checkpoint(monkeypatch):
         train.main(loaded, "IllustrisTNG", "original")
     assert len(list((folder / "runs/checkpoints").glob("train-*.pt"))) == 1
-    epochs = []
-    monkeypatch.setattr(store, "write_checkpoint", lambda path, state: epochs.append(len(state["history"])))
+    written, write = [], store.write_checkpoint
+    monkeypatch.setattr(store, "write_checkpoint", lambda path, state: written.append(path.name) or write(path, state))
     train.main(loaded, "IllustrisTNG", "original")
-    assert epochs == [2] and history.read_bytes() == before
+    assert [name.partition("-")[0] for name in written] == ["train", "trained"] and history.read_bytes() == before
     assert not list((folder / "runs/checkpoints").glob("train-*.pt"))
+
+    history.unlink()  # as DVC does with outs that it has not recorded
+    monkeypatch.setattr(training, "fit", None)
+    train.main(loaded, "IllustrisTNG", "original")
+    assert history.read_bytes() == before, "what was trained to the end was lost"
 
 
 def test_unfinished_work_of_another_split_is_never_picked_up(project, monkeypatch):

@@ -229,19 +229,33 @@ def test_patience_ends_training_and_a_resumed_run_ends_there_too():
     assert len(fit(build(), epochs=len(history) + 1, max_lr=0.05, schedule="cyclic")) == len(history) + 1
 
 
-def test_where_compiling_fails_training_goes_on_with_the_network_as_it_was(monkeypatch, capsys):
-    """On a GPU alone is the network compiled; here the failure is played."""
-
-    def broken(network, **_):
-        network.B02.running_mean += 1
-        raise RuntimeError("no compiler\nand more")
+@pytest.mark.parametrize(("message", "said"), [("no compiler\nand more", "no compiler"), ("", "RuntimeError")])
+def test_where_compiling_fails_training_goes_on_with_the_network_as_it_was(monkeypatch, capsys, message, said):
+    """On a GPU alone is the network compiled; here it is played, and that the last, smaller batch is what fails."""
 
     class Maps:
         device = torch.device("cuda")
 
+    def forward(network, maps, precision):
+        network.B02.running_mean += 1
+        if maps is batches[1]:
+            raise RuntimeError(message)
+        return torch.zeros(1, requires_grad=True)
+
+    batches, resets = [Maps(), Maps()], []
     net, before = build(), build().state_dict()
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(training, "_forward", forward)
+    monkeypatch.setattr(torch._dynamo, "reset", lambda: resets.append(1))
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: contextlib.nullcontext())
-    assert training._compiled(net, Maps, "float32") is net
+    assert training._compiled(net, batches, "float32") is net and resets
     assert all(torch.equal(*pair) for pair in zip(net.state_dict().values(), before.values(), strict=True))
-    assert capsys.readouterr().err == "torch.compile is of no use here, training goes on without: no compiler\n"
+    assert capsys.readouterr().err == f"torch.compile is of no use here, training goes on without: {said}\n"
+
+
+def test_the_trial_of_a_compiled_network_has_every_size_of_batch(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "_compiled", lambda net, batches, _: seen.append([*map(len, batches)]) or net)
+    for count in (64, 75, 65, 20):
+        fit(build(), train=toy(count), epochs=1)
+    assert seen == [[32], [11, 32], [32], [20]]

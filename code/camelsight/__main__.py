@@ -9,6 +9,7 @@ import contextlib
 import shutil
 import sys
 import time
+from pathlib import Path
 
 from camelsight import cli, launch, params, paths, release, status, store
 
@@ -47,13 +48,19 @@ def main():
 
 
 def say(make, json, *arguments):
-    """Call ``make``, which prints what it does and returns a record of it, for people or for a program."""
-    if not json:
-        make(*arguments)
-        return
-    with contextlib.redirect_stdout(sys.stderr):
-        record = make(*arguments)
-    cli.print_json(record)
+    """Call ``make``, which prints what it does and returns a record of it, for people or for a program.
+
+    One at a time in a folder: another's would run the same stages, and may change the parameters under it.
+    """
+    with store.claim(paths.RUN_LOCK) as mine:
+        if not mine:
+            raise ValueError(f"another make paper or make maps is at work in {Path.cwd()}; wait for it, or end it")
+        if not json:
+            make(*arguments)
+            return
+        with contextlib.redirect_stdout(sys.stderr):
+            record = make(*arguments)
+        cli.print_json(record)
 
 
 def make_maps(profile=None):
@@ -93,6 +100,8 @@ def make_paper(profile, full, jobs, where, options):
             launch.local(queue, jobs, lambda key: summary(key, loaded))
     if pending:
         launch.dvc("repro", "--quiet")
+    for path in Path().glob(str(paths.finished_training("*"))):  # recorded by now
+        store.remove_checkpoint(path)
     seconds = time.monotonic() - start
     report(loaded, pending, seconds)
     results = {"pdf": str(paths.PDF), "tables": str(paths.TABLES), "figures": str(paths.FIGURES)}
@@ -183,7 +192,10 @@ def summary(key, loaded):
     if "@" in key or key == "maps":
         return f"  {key}: done"
     suite = launch.suite_of(key, loaded)
-    r2 = store.read_json(paths.metrics(suite, key.removeprefix(f"{suite}-")))["metrics"]["r2"]
+    try:
+        r2 = store.read_json(paths.metrics(suite, key.removeprefix(f"{suite}-")))["metrics"]["r2"]
+    except FileNotFoundError:  # what another machine wrote comes late over NFS
+        return f"  {key}: done"
     return f"  {key}: R² {r2['omega_m'][0]:.3f} (omega_m), {r2['sigma_8'][0]:.3f} (sigma_8)"
 
 

@@ -107,9 +107,21 @@ def _reason(error):
 
 
 def device():
+    """The GPU where there is one, else the CPU; float32 is to mean the same on both, so TF32 is off."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads when it is first used
     import torch  # here and below: it takes 1.5 s, and the command line must not wait for it
 
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def hardware(device):
+    """Whose bits ``device`` computes: the model of a GPU, or the instruction set of the CPU."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else str(device)
 
 
 def processes(threads, bytes_each):
@@ -144,7 +156,9 @@ def free_bytes(device):
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
     if (limit := _cgroup("memory.max")).isdigit():
-        free = min(free, int(limit) - int(_cgroup("memory.current")))
+        fields = dict(line.split() for line in _cgroup("memory.stat").splitlines())
+        cached = int(fields.get("inactive_file", 0))  # pages of files that were read, which the kernel gives up
+        free = min(free, int(limit) - int(_cgroup("memory.current")) + cached)
     return max(free, 0)
 
 

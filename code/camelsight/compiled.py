@@ -22,10 +22,10 @@ def build():
 
 
 def library(capability=None):
-    """The file for ``capability``, by default this processor's. Its name has the source's digest: it is never stale."""
-    return paths.fused(
-        capability or torch.backends.cpu.get_cpu_capability(), store.file_digest(paths.FUSED_SOURCE)[:12]
-    )
+    """The file for ``capability``, by default this processor's. Its name says how it was built: it is never stale."""
+    capability = capability or torch.backends.cpu.get_cpu_capability()
+    made_of = store.digest(store.file_digest(paths.FUSED_SOURCE), COMMAND, FLAGS.get(capability, []))
+    return paths.fused(capability, made_of[:12])
 
 
 @functools.cache

@@ -50,7 +50,7 @@ def cut_simulation(params, suite, case, original, simulation, log10_range):
 
 
 def resume_key(params, suite, case, device, *more):
-    """A name for unfinished work: equal where data, split, settings, code, device and torch are, and only there."""
+    """A name for unfinished work: equal where data, split, settings, code, hardware and torch are, and only there."""
     parameters = hashlib.sha256(paths.parameters(suite).read_bytes()).hexdigest()
     return store.digest(
         suite,
@@ -61,7 +61,7 @@ def resume_key(params, suite, case, device, *more):
         params.train,
         store.read_json(paths.cut(suite, case))["digest"],
         parameters,
-        str(device),
+        cli.hardware(device),
         torch.__version__,
         store.code_digest(),
         *more,

@@ -97,6 +97,10 @@ def _system(facts):
         install = f"apt-get update && apt-get install --no-install-recommends {packages}"
         if not packages:
             yield Check(name, OK, "there")
+        elif name == "compiler" and not facts.packages and facts.gpus:
+            without = f"missing: {packages}; torch.compile needs a C compiler on a GPU, training takes longer without"
+            fix = "an image made from this one, with gcc, libc6-dev and python3-dev" if facts.container else None
+            yield Check(name, WARN, without, fix or f"as root: {install}")
         elif name == "compiler" and not facts.packages:
             yield Check(name, OK, "none, and none needed: everything is compiled")
         else:
@@ -117,16 +121,20 @@ def _gpu(facts, needs):
             cause = "a container: run it with --gpus all; otherwise take a machine with one, or a smaller profile"
             return Check("gpu", WARN, f"none; on CPU cores profile {needs.profile} takes hours for every case", cause)
         return Check("gpu", OK, "none, and none needed" if needs else "none")
-    name, memory, capability = facts.gpus[0]
-    found = f"{name}, {_size(memory)}" + (f", first of {len(facts.gpus)}" if len(facts.gpus) > 1 else "")
-    if facts.build_capability and capability < facts.build_capability:
+    found = [
+        f"{name}, {_size(memory)}" + (f", number {number} of {len(facts.gpus)}" if len(facts.gpus) > 1 else "")
+        for number, (name, memory, _) in enumerate(facts.gpus)
+    ]
+    oldest = min(range(len(found)), key=lambda number: facts.gpus[number][2])
+    smallest = min(range(len(found)), key=lambda number: facts.gpus[number][1])
+    if facts.build_capability and (capability := facts.gpus[oldest][2]) < facts.build_capability:
         ours, theirs = (".".join(map(str, value)) for value in (capability, facts.build_capability))
-        fix = "make setup TORCH=... with an older torch, or CUDA_VISIBLE_DEVICES= to use the CPU"
-        return Check("gpu", FAIL, f"{found}: compute capability {ours}, torch needs {theirs} or newer", fix)
-    if needs and memory < needs.gpu_memory:
-        fix = "take a larger GPU, or CUDA_VISIBLE_DEVICES= to use the CPU"
-        return Check("gpu", FAIL, f"{found}; the maps of profile {needs.profile} take {_size(needs.gpu_memory)}", fix)
-    return Check("gpu", OK, found)
+        fix = "make setup TORCH=... with an older torch, or CUDA_VISIBLE_DEVICES= with other GPUs, or none, for the CPU"
+        return Check("gpu", FAIL, f"{found[oldest]}: compute capability {ours}, torch needs {theirs} or newer", fix)
+    if needs and facts.gpus[smallest][1] < needs.gpu_memory:
+        maps = f"{found[smallest]}; the maps of profile {needs.profile} take {_size(needs.gpu_memory)}"
+        return Check("gpu", WARN, f"{maps}: they stay on the host and are streamed", "nothing, or take a larger GPU")
+    return Check("gpu", OK, found[0])
 
 
 def _driver(facts):

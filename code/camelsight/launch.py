@@ -6,6 +6,7 @@ as on one.
 """
 
 import contextlib
+import copy
 import math
 import os
 import pickle
@@ -42,6 +43,7 @@ TAKEN_BACK = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")  # where SLURM did not put 
 MOST_TIMEOUTS = 100  # of one job, after each of which it goes on in a new one
 POLL_SECONDS = 2
 RESULT_SECONDS = 90
+SILENT_SECONDS = 600  # that SLURM's controller may need to come back, or to hand over to another
 KILL_SECONDS = 60  # SLURM kills what does not end within its KillWait, 30 s
 PROCESS_BYTES = 1.5e9  # of one process without its maps
 START_SECONDS = 3  # of a stage, before and after its own work
@@ -154,10 +156,11 @@ def gpus():
 
 
 def default_jobs(loaded):
-    """One for each GPU, or else one for each core and its threads; fewer where memory is short."""
+    """One for each GPU, or else one for each core and its threads and workers; fewer where memory is short."""
+    workers = loaded.tune.workers if loaded.tune.trials else 1
     if found := gpus():
-        return min(len(found), cli.processes(1, process_bytes(loaded)))
-    return cli.processes(loaded.threads, process_bytes(loaded))
+        return min(len(found), cli.processes(workers, workers * process_bytes(loaded)))
+    return cli.processes(workers * loaded.threads, workers * process_bytes(loaded))
 
 
 def dvc(*arguments):
@@ -210,13 +213,16 @@ class Job:
     """What a job of the cluster does: one command, and the same again in a new job where it is told to leave."""
 
     def __init__(self, command, log):
-        self.command, self.log, self.root, self.code = command, Path(log), Path.cwd(), store.code_digest()
+        self.command, self.log, self.root, self.work = command, Path(log), Path.cwd(), _work()
         self.process = None
 
     def __call__(self):
         os.chdir(self.root)
-        if (here := store.code_digest()) != self.code:
-            raise ValueError(f"expected the code that was submitted, {self.code[:8]}, got {here[:8]} on {cli.node()}")
+        if (here := _work()) != self.work:
+            raise ValueError(
+                f"expected the code and the {paths.PARAMS} that were submitted, {self.work[:8]}, got {here[:8]} on "
+                f"{cli.node()}; leave them alone while jobs run, and run the same command again"
+            )
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -234,8 +240,16 @@ class Job:
         """Called by submitit before a job's time is up; the stage has heard the signal, too, and is about to end."""
         from submitit.helpers import DelayedSubmission
 
-        os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
-        return DelayedSubmission(Job(self.command, self.log))
+        if self.process is not None:
+            os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
+        again = copy.copy(self)
+        again.process = None
+        return DelayedSubmission(again)
+
+
+def _work():
+    """The identity of what a job is to do: it is the same in all jobs of a run."""
+    return store.digest(store.code_digest(), paths.PARAMS.read_text())
 
 
 def _deaf():
@@ -336,16 +350,26 @@ def _array(name, commands, helpers, parameters):
     return failed
 
 
-def _states(jobs):
-    """Job id -> (state, node) of what SLURM knows of these jobs; it forgets them minutes after their end."""
+def _states(jobs, patience=SILENT_SECONDS):
+    """Job id -> (state, node) of what SLURM knows of these jobs; it forgets them minutes after their end.
+
+    ValueError if its controller gives no answer for ``patience`` seconds.
+    """
     ids = ",".join({job.job_id.partition("_")[0] for job in jobs})
     command = ["squeue", "--array", "--noheader", "--states=all", "--format=%i|%T|%N", f"--jobs={ids}"]
+    silent_since = None
     while True:
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode == 0 or "Invalid job id" in result.stderr:
             lines = [line.split("|") for line in result.stdout.splitlines()]
             return {job: (state, node) for job, state, node in lines}
-        time.sleep(POLL_SECONDS)  # the controller does not answer
+        why = " ".join(result.stderr.split()) or f"squeue ended with {result.returncode}"
+        if silent_since is None:
+            silent_since = time.monotonic()
+            print(f"SLURM does not answer ({why}); it is asked again for {patience} s", file=sys.stderr)
+        if time.monotonic() - silent_since >= patience:
+            raise ValueError(f"SLURM has not answered for {patience} s: {why}; the same command goes on from here")
+        time.sleep(POLL_SECONDS)
 
 
 def _failure(job, state, node, log):
@@ -380,7 +404,11 @@ def _cancelling(jobs):
             subprocess.run(["scancel", *(job.job_id for job in jobs.values())], check=False)
         deadline = time.monotonic() + KILL_SECONDS
         while jobs and time.monotonic() < deadline:
-            if not {state for state, _ in _states(jobs.values()).values()}.intersection(ACTIVE):
+            try:
+                states = _states(jobs.values(), KILL_SECONDS)
+            except ValueError:  # which says no more than that it is not known whether they have ended
+                break
+            if not {state for state, _ in states.values()}.intersection(ACTIVE):
                 break
             time.sleep(POLL_SECONDS)
 

@@ -12,6 +12,7 @@ PARTIAL = Path("data/partial")  # simulations of an unfinished set
 CHECKPOINTS = Path("runs/checkpoints")  # of unfinished trainings; outside DVC's outs, which DVC deletes before a run
 TIMINGS = Path("runs/timings")
 LOGS = Path("runs/logs")
+RUN_LOCK = Path("runs/paper.lock")  # of a run, while it goes on
 STATUS = Path("runs/status")  # what running stages say of themselves
 CUTS = Path("results/cuts")
 TRIALS = Path("results/tune")
@@ -101,6 +102,15 @@ def trials(suite, case):
 def unfinished_study(suite, case, key):
     """The journal of a search, which processes share; ``key`` is that of ``dataset.resume_key``, or ``*``."""
     return CHECKPOINTS / f"tune-{suite}-{case}-{key}" / "study.log"
+
+
+def unfinished_training(key):
+    return CHECKPOINTS / f"train-{key}.pt"
+
+
+def finished_training(key):
+    """What came out of it, until DVC has recorded that; ``key`` is that of ``dataset.resume_key``, or ``*``."""
+    return CHECKPOINTS / f"trained-{key}.pt"
 
 
 def weights(suite, case):

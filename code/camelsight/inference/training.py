@@ -71,7 +71,8 @@ def fit(
         scheduler.load_state_dict(state["scheduler"])
         history, best = list(state["history"]), state["best"]
     with _algorithms(device, deterministic):
-        forward = _compiled(network, maps[:batch].to(device), precision)
+        sizes = {min(batch, seen := _seen(len(maps), batch)), seen % batch or batch}
+        forward = _compiled(network, [maps[:size].to(device) for size in sorted(sizes)], precision)
     for epoch in range(len(history), epochs):
         if patience and _since_best(history) >= patience:
             break
@@ -79,8 +80,9 @@ def fit(
         with _seeded(seeding.entropy(seed, "epoch", epoch), device), _algorithms(device, deterministic):
             network.train()
             moments, sizes = _train_epoch(forward, maps, targets, table, optimiser, scheduler, batch, precision)
+            valid_loss = evaluate(network, *valid, precision=precision)
         averaged = (moments * (sizes / sizes.sum()).to(moments)[:, None, None]).sum(0)
-        losses = [loss.from_moments(averaged).item(), evaluate(network, *valid, precision=precision)]
+        losses = [loss.from_moments(averaged).item(), valid_loss]
         if not all(map(math.isfinite, losses)):
             step = _first_bad(moments)
             at = _learning_rate(schedule, max_lr, epochs * steps, epoch * len(moments) + step)
@@ -135,10 +137,8 @@ def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, pre
     Nothing is read from the device: that would wait for it at every step.
     """
     device = targets.device
-    order = torch.randperm(len(maps), device=device)
-    group = torch.randint(len(table), (len(maps),), device=device)
-    if len(maps) % batch == 1:  # BatchNorm at one pixel needs two maps
-        order, group = order[:-1], group[:-1]
+    order = torch.randperm(len(maps), device=device)[: _seen(len(maps), batch)]
+    group = torch.randint(len(table), (len(maps),), device=device)[: len(order)]
     batches = _gathered(maps, order, batch) if _resident(maps, device) else _streamed(maps, order, batch)
     steps, sizes = [], []
     for chosen, symmetry, images in zip(order.split(batch), group.split(batch), batches, strict=True):
@@ -151,6 +151,11 @@ def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, pre
         steps.append(moments.detach())
         sizes.append(len(chosen))
     return torch.stack(steps), torch.tensor(sizes, dtype=torch.float32)
+
+
+def _seen(count, batch):
+    """How many of ``count`` maps an epoch sees: BatchNorm at one pixel needs two in a batch."""
+    return count - (count % batch == 1)
 
 
 def _first_bad(moments):
@@ -208,23 +213,25 @@ def _since_best(history):
     return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
 
-def _compiled(network, maps, precision):
+def _compiled(network, batches, precision):
     """``network`` fused by torch.compile on a GPU; itself where that fails, and on CPU, where every process would wait.
 
-    A trial on ``maps`` shows whether it works; it leaves the network as it was.
+    A trial on ``batches``, one of each size that occurs, shows whether it works; it leaves the network as it was.
     """
-    if maps.device.type != "cuda":
+    device = batches[0].device
+    if device.type != "cuda":
         return network
     state = copy.deepcopy(network.state_dict())
     try:
-        with torch.random.fork_rng(devices=[maps.device]):
+        torch._dynamo.reset()  # else the networks before this one count, and after eight shapes it compiles no more
+        with torch.random.fork_rng(devices=[device]):
             compiled = torch.compile(network.train(), dynamic=False)
-            _forward(compiled, maps, precision).sum().backward()
+            for maps in batches:
+                _forward(compiled, maps, precision).sum().backward()
         return compiled
     except Exception as error:  # Triton, its compiler and the driver raise what they like
-        print(
-            f"torch.compile is of no use here, training goes on without: {str(error).splitlines()[0]}", file=sys.stderr
-        )
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        print(f"torch.compile is of no use here, training goes on without: {reason}", file=sys.stderr)
         return network
     finally:
         network.load_state_dict(state)

@@ -1,16 +1,39 @@
 """Train the network of a case with its tuned hyperparameters; goes on from the last epoch if it was cut off."""
 
 from camelsight import cli, dataset, environment, networks, paths, store
-from camelsight.inference import training
+from camelsight.inference import network, training
 
 
 def main(params, suite, case):
-    spec, device = params.train, cli.device()
-    precision = training.resolve_precision(spec.precision, device)
+    device = cli.device()
+    precision = training.resolve_precision(params.train.precision, device)
     hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
-    train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
     key = dataset.resume_key(params, suite, case, device, networks.engine(device), "train", precision, hyperparameters)
-    checkpoint = store.Checkpoint(paths.CHECKPOINTS / f"train-{key}.pt", device, params.checkpoint)
+    finished = paths.finished_training(key)
+    if (made := store.read_checkpoint(finished, device)) is None:
+        made = _train(params, suite, case, device, key, precision, hyperparameters)
+        store.write_checkpoint(finished, made)  # DVC, killed before it has recorded them, deletes outs
+        store.remove_checkpoint(paths.unfinished_training(key))
+    net = network.build(hyperparameters["hidden"], hyperparameters["dropout"], size=params.maps.pixels)
+    net.load_state_dict(made["weights"])
+    store.write_json(
+        paths.history(suite, case),
+        {
+            "epochs": made["epochs"],
+            "hyperparameters": hyperparameters,
+            "precision": precision,
+            "weights": store.tensor_digest(net.state_dict()),
+            "environment": made["environment"],
+        },
+    )
+    store.write_weights(paths.weights(suite, case), net)
+
+
+def _train(params, suite, case, device, key, precision, hyperparameters):
+    """The weights, the history, and the environment as it was when the training began."""
+    spec, surroundings = params.train, environment.read()
+    train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
+    checkpoint = store.Checkpoint(paths.unfinished_training(key), device, params.checkpoint)
     done = len(checkpoint.state["history"]) if checkpoint.state else 0
     with checkpoint, cli.progress(spec.epochs, f"train {suite} {case}", "epoch", done) as bar:
 
@@ -34,18 +57,7 @@ def main(params, suite, case):
             state=checkpoint.state,
             on_epoch=on_epoch,
         )
-    store.write_json(
-        paths.history(suite, case),
-        {
-            "epochs": history,
-            "hyperparameters": hyperparameters,
-            "precision": precision,
-            "weights": store.tensor_digest(net.state_dict()),
-            "environment": environment.read(),
-        },
-    )
-    store.write_weights(paths.weights(suite, case), net)
-    checkpoint.remove()
+    return {"weights": net.state_dict(), "epochs": history, "environment": surroundings}
 
 
 if __name__ == "__main__":
