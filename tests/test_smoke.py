@@ -330,6 +330,34 @@ def canary_weights(folder):
     store.write_bytes(path, safetensors.torch.save(tensors))
 
 
+def canary_truncated(folder):
+    path = folder / paths.weights("Nbody_IllustrisTNG", "original")
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def canary_archive(folder):
+    path = folder / paths.predictions("IllustrisTNG", "kmax_1")
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def canary_shape(folder):
+    path = folder / paths.maps("IllustrisTNG")
+    maps = np.load(path)
+    path.unlink()
+    np.save(path, maps[:-1])
+
+
+def canary_error(folder):
+    path = folder / paths.metrics("IllustrisTNG", "kmax_1")
+    record = store.read_json(path)
+    record["metrics"]["rmse"]["sigma_8"][0] *= 1.001
+    store.write_json(path, record)
+
+
+def canary_pdf(folder):
+    (folder / paths.PDF).write_bytes(b"%PDF-1.5")
+
+
 def canary_map(folder):
     path = folder / paths.maps("IllustrisTNG")
     maps = np.load(path)
@@ -368,6 +396,15 @@ def canary_expected(folder):
     [
         (canary_result, "r2.IllustrisTNG.kmax_1.omega_m", "the predictions give"),
         (canary_weights, "weights.Nbody_IllustrisTNG.original", "are not those evaluated"),
+        (
+            canary_truncated,
+            "weights.Nbody_IllustrisTNG.original",
+            "runs/Nbody_IllustrisTNG/original/weights.safetensors",
+        ),
+        (canary_archive, "file.evaluate/IllustrisTNG/kmax_1.npz", "BadZipFile"),
+        (canary_shape, "data.IllustrisTNG", "Maps_Mtot_IllustrisTNG"),
+        (canary_error, "r2.IllustrisTNG.kmax_1.sigma_8", "the predictions give rmse"),
+        (canary_pdf, "stage.paper", "paper/ms.pdf"),
         (canary_map, "data.IllustrisTNG", "simulation 3 of data/maps"),
         (canary_digit, "file.tables/r2.tex", "line 5 of results/tables/r2.tex, 'IllustrisTNG & original"),
         (canary_macro, "file.numbers.tex", "PerPixelRatioOmegaM"),

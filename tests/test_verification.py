@@ -8,6 +8,7 @@ from camelsight import evidence, paths, store, theta
 from camelsight import params as parameters_file
 from camelsight.report import page, provenance, verification
 from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN
+from camelsight.stages import verify
 
 ROOT = Path(__file__).parent.parent
 MANUSCRIPT = (ROOT / "paper" / "ms.tex").read_text()
@@ -67,6 +68,30 @@ def test_exit_codes_are_those_documented():
     assert failed["exit_code"] == 1 and "row1" in failed["text"]
     code_alone = [verification.row("n_weights", "definitions", PASS)]
     assert verification.conclusion(code_alone, real=False, profile="mini")["exit_code"] == 2
+
+
+def test_what_was_not_checked_of_a_run_is_at_best_a_warning():
+    rows = [verification.row(name, "integrity", verdict) for name, verdict in (("a", PASS), ("b", NOT_RUN))]
+    said = verification.conclusion(rows, real=False, profile="mini")
+    assert (said["verdict"], said["exit_code"]) == (WARN, 0) and "Not checked: b." in said["text"]
+    assert verification.conclusion(rows, real=False, profile="mini", elsewhere=True)["verdict"] == PASS
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A checkout in which nothing was made."""
+    for name in ("benchmarks", "code", "profiles", "dvc.yaml", "dvc.lock", "requirements.lock", "params.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for path in (*paths.TEXTS, paths.EXPECTED):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).symlink_to(ROOT / path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_without_a_run_there_is_nothing_to_judge(clone):
+    verdict = verify.judge()
+    assert verdict["conclusion"]["exit_code"] == 2 and verdict["conclusion"]["verdict"] == NOT_RUN
 
 
 def test_every_known_number_is_whole_and_none_is_missing():

@@ -25,7 +25,8 @@ from camelsight.universe import cmd, linear
 
 METHOD = "integrated_gradients"  # whose attributions the statements of the paper are tested with
 PROBES = {"pixels shuffled": "shuffled", "mean only": "mean"}  # of the record → of the ids of expected.yaml
-ROUNDING = 1e-9  # of R² computed twice from the same predictions
+ROUNDING = 1e-9  # of 1 - R² and the other measures computed twice from the same predictions
+LOOSER = 10  # times the tolerance of 1 - R², a mean square, is that of other measures and of intervals
 CRITICAL_DENSITY = 2.77536627e11  # (Msun/h)/(Mpc/h)^3
 
 
@@ -163,9 +164,10 @@ def code_facts():
     camels = parameters_file.load(paths.profile("camels"))
     parts = split.by_simulation(cmd.SIMULATIONS, seed=1, fractions=(0.9, 0.05, 0.05))
     words = lambda values: " ".join(f"{value:g}" for value in values)  # noqa: E731
-    narrow = [network.count_parameters(network.build(width, 0.0, size=cmd.PIXELS)) for width in (1, 2, 3)]
-    count = np.poly1d(np.polyfit((1, 2, 3), narrow, 2))  # it is quadratic in the width; wide networks take seconds
-    weights = {hidden: round(count(hidden)) for hidden in range(6, 13)}
+    with torch.device("meta"):  # without memory
+        weights = {
+            hidden: network.count_parameters(network.build(hidden, 0.0, size=cmd.PIXELS)) for hidden in range(6, 13)
+        }
     k = 2 * np.pi * np.hypot(*np.meshgrid(np.fft.fftfreq(cmd.PIXELS), np.fft.fftfreq(cmd.PIXELS)))
     k *= cmd.PIXELS / cmd.BOX
     facts = {f"n_weights.o3.hidden_{hidden}.all": count for hidden, count in weights.items()}
@@ -211,16 +213,49 @@ def integrity(params, elsewhere=False):
 
     ``elsewhere``: the maps were made anew on this machine, and may differ from those of the run in rounding.
     """
-    lock = yaml.safe_load(paths.DVC_LOCK.read_text())["stages"] if paths.DVC_LOCK.exists() else {}
     return [
-        *_data(params, elsewhere),
-        *_weights(params),
-        *_numbers(params),
-        *_tables(params),
-        *_stages(lock, elsewhere),
-        *_environment(params),
+        *_damaged(),
+        *_or_fail("data", _data(params, elsewhere)),
+        *_or_fail("weights", _weights(params)),
+        *_or_fail("r2", _numbers(params)),
+        *_or_fail("file.tables", _tables(params)),
+        *_or_fail("stage", _stages(elsewhere)),
+        *_or_fail("environment.training", _environment(params)),
         _lint(),
     ]
+
+
+def _or_fail(name, rows):
+    """``rows``, and a row ``name`` that fails in place of what could not be read."""
+    try:
+        yield from rows
+    except Exception as error:  # what a damaged file raises depends on where it is damaged
+        yield row(name, "integrity", FAIL, _unreadable(error), tier=0)
+
+
+def _unreadable(error, what="it"):
+    return f"{what} cannot be read: {type(error).__name__}: {store.one_line(error)}"[:300]
+
+
+def _read(read, path):
+    """What ``read`` makes of ``path``, or None without such a file; ValueError that names it if it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except Exception as error:
+        raise ValueError(_unreadable(error, path)) from None
+
+
+def _damaged():
+    """A row that fails for each file of results that is not whole."""
+    readers = {".json": store.read_json, ".npz": store.read_arrays}
+    for path in sorted(paths.NUMBERS.parent.rglob("*")):
+        try:
+            if path.suffix in readers:
+                _read(readers[path.suffix], path)
+        except ValueError as error:
+            yield row(f"file.{path.relative_to(paths.NUMBERS.parent)}", "integrity", FAIL, str(error), tier=0)
 
 
 def _data(params, elsewhere):
@@ -229,8 +264,12 @@ def _data(params, elsewhere):
         if not (paths.maps(suite).exists() and record.exists()):
             yield row(name, "integrity", NOT_RUN, "there are no maps, or no record of them: make paper", tier=0)
             continue
-        expected = store.read_json(record)
-        maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+        expected = _read(store.read_json, record)
+        try:
+            maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+        except ValueError as error:
+            yield row(name, "integrity", FAIL, f"{paths.maps(suite)}: {store.one_line(error)}", tier=0)
+            continue
         digests = [dataset.map_digest(dataset.read_simulation(maps, n)) for n in range(params.maps.simulations)]
         other = [n for n, pair in enumerate(zip(digests, expected["digests"], strict=True)) if len(set(pair)) > 1]
         verdict, why = PASS, "every map is the one that the run saw"
@@ -243,27 +282,68 @@ def _data(params, elsewhere):
 def _weights(params):
     for suite, case in product(params.suites, params.cases):
         name, file = f"weights.{suite}.{case}", paths.weights(suite, case)
-        if not (file.exists() and paths.metrics(suite, case).exists()):
-            yield row(name, "integrity", NOT_RUN, "not trained, or not evaluated: make paper", tier=0)
+        try:
+            got = weights_digest(file) if file.exists() else None
+            records = [_read(store.read_json, path(suite, case)) or {} for path in (paths.metrics, paths.history)]
+            evaluated, trained = (record.get("weights") for record in records)
+        except ValueError as error:
+            yield row(name, "integrity", FAIL, str(error), tier=0)
             continue
-        got, expected = weights_digest(file), store.read_json(paths.metrics(suite, case))["weights"]
-        trained = store.read_json(paths.history(suite, case))["weights"] if paths.history(suite, case).exists() else got
-        same = got == expected == trained
-        why = "those that were trained and evaluated" if same else f"the tensors in {file} are not those evaluated"
-        yield row(name, "integrity", PASS if same else FAIL, why, expected=expected, got=got, tier=0)
+        facts = {"expected": evaluated, "got": got, "tier": 0}
+        if got is None or evaluated is None:
+            yield row(name, "integrity", NOT_RUN, "not trained, or not evaluated: make paper", **facts)
+        elif got != evaluated or trained not in (None, got):
+            why = f"the tensors in {file} are not those {'trained' if got == evaluated else 'evaluated'}"
+            yield row(name, "integrity", FAIL, why, **facts)
+        elif trained is None:
+            why = f"those that were evaluated; without {paths.history(suite, case)} nobody knows what was trained"
+            yield row(name, "integrity", NOT_RUN, why, **facts)
+        else:
+            yield row(name, "integrity", PASS, "those that were trained and evaluated", **facts)
 
 
 def weights_digest(path):
-    return store.tensor_digest(safetensors.torch.load_file(path))
+    """The identity of the weights in ``path``; ValueError if the file is damaged or not there."""
+    digest = _read(lambda path: store.tensor_digest(safetensors.torch.load_file(path)), path)
+    if digest is None:
+        raise ValueError(f"expected weights in {path}, got no such file")
+    return digest
+
+
+def differences(given, again, *, rounding, rows=None):
+    """Where two results of the same network disagree, for one parameter: ``metric → (value, low, high)`` each, or
+    fewer of them in ``again``.
+
+    ``rounding`` is that of 1 - R². ``rows``, the number of predictions, says that these are another processor's: other
+    measures may then differ by more, and coverages by two rows.
+    """
+    unexplained = max(1 - given["r2"][0], 0)
+    scales = {"bias": given["rmse"][0], "bias_slope": np.sqrt(unexplained)}
+    found = []
+    for metric, values in again.items():
+        for place, (ours, theirs) in enumerate(zip(values, given[metric], strict=False)):
+            scale = max(1 - theirs, 0) if metric == "r2" else scales.get(metric, abs(theirs))
+            tolerance = rounding * scale if np.isfinite(scale) else 0
+            if rows:
+                tolerance *= 1 if (metric, place) == ("r2", 0) else LOOSER
+                tolerance += 2 / rows if metric in metrics.COVERAGE else 0
+            if not _same(ours, theirs, tolerance):
+                found.append(f"{metric}{('', ' low', ' high')[place]}: {ours:.6g} instead of {theirs:.6g}")
+    return found
 
 
 def _numbers(params):
     """Each R²: as the predictions have it, in the results, and in the table for programs."""
     by_id = {(one["suite"], one["case"], one["parameter"]): one for one in table()}
     for suite, case in product(params.suites, params.cases):
-        record = store.read_json(paths.metrics(suite, case)) if paths.metrics(suite, case).exists() else None
-        arrays = store.read_arrays(paths.predictions(suite, case)) if paths.predictions(suite, case).exists() else None
-        again = metrics.r2(arrays["truth"], arrays["mean"]) if arrays else None
+        try:
+            record = _read(store.read_json, paths.metrics(suite, case))
+            arrays = _read(store.read_arrays, paths.predictions(suite, case))
+            again = _summary(arrays) if arrays else None
+        except (KeyError, ValueError) as error:
+            why = _unreadable(error, f"the result of {suite} {case}")
+            yield row(f"r2.{suite}.{case}", "integrity", FAIL, why, tier=0)
+            continue
         for column, name in enumerate(theta.NAMES):
             where, line = f"r2.{suite}.{case}.{name}", by_id.get((suite, case, name))
             facts = {"tier": 0, "got": record["metrics"]["r2"][name][0] if record else None}
@@ -272,14 +352,28 @@ def _numbers(params):
                 yield row(where, "integrity", FAIL if line else NOT_RUN, wrong or "no result: make paper", **facts)
                 continue
             wrong, value = [], facts["got"]
-            if again is not None and not _same(again[column], value, ROUNDING):
-                wrong.append(f"the predictions give {again[column]:.6g}, {paths.metrics(suite, case)} has {value:.6g}")
+            if again is not None:
+                given = {metric: by_parameter[name] for metric, by_parameter in record["metrics"].items()}
+                values = {metric: (value[column],) for metric, (value, _, _) in again.items()}
+                wrong += [
+                    f"the predictions give {one} in {paths.metrics(suite, case)}"
+                    for one in differences(given, values, rounding=ROUNDING)
+                ]
             if line is None:
                 wrong.append(f"{paths.TABLES}/r2.csv has no such row")
             elif not _same(float(line["r2"]), value):
                 wrong.append(f"{paths.TABLES}/r2.csv has {float(line['r2']):.6g}, the result is {value:.6g}")
-            checked = "predictions, results and r2.csv agree" if arrays else "results and r2.csv agree"
-            yield row(where, "integrity", FAIL if wrong else PASS, "; ".join(wrong) or checked, **facts)
+            if arrays is None and not wrong:
+                why = f"results and r2.csv agree; without {paths.predictions(suite, case)} nobody knows whence they are"
+                yield row(where, "integrity", NOT_RUN, why, **facts)
+                continue
+            why = "; ".join(wrong) or "predictions, results and r2.csv agree"
+            yield row(where, "integrity", FAIL if wrong else PASS, why, **facts)
+
+
+def _summary(arrays):
+    """As ``metrics.summary``, with values that count and intervals that do not."""
+    return metrics.summary(*(arrays[key] for key in ("truth", "mean", "sigma", "simulation")), resamples=1)
 
 
 def _same(a, b, tolerance=0.0):
@@ -336,31 +430,36 @@ def _clip(text, other, before=60, after=40):
     return " ".join(text[max(at - before, 0) : at + after].split())
 
 
-def _stages(lock, elsewhere):
+def _stages(elsewhere):
     """Each stage's inputs and outputs beside the digests that DVC wrote down when it ran."""
+    lock = (_read(lambda path: yaml.safe_load(path.read_text()), paths.DVC_LOCK) or {}).get("stages", {})
     known = {}
     for name, definition in _expanded():
         if name not in lock:
             yield row(f"stage.{name}", "integrity", NOT_RUN, "dvc.lock has no run of it: make paper", tier=0)
             continue
         entry, wrong, changed = lock[name], [], []
-        outs = entry.get("outs", [])
-        needed = [*outs, *entry.get("deps", [])] if elsewhere else outs  # an archive does not hold everything
+        outs, deps = entry.get("outs", []), entry.get("deps", [])
+        needed = [*outs, *deps] if elsewhere else outs  # an archive does not hold everything
         missing = [one["path"] for one in needed if not Path(one["path"]).exists()]
         if missing:
             yield row(f"stage.{name}", "integrity", NOT_RUN, f"{missing[0]} is not there: make paper", tier=0)
             continue
-        for one in [*outs, *entry.get("deps", [])]:
+        for one in [*outs, *deps]:
             path = one["path"]
             if elsewhere and path.startswith("data/"):  # the row of the maps says so once
                 continue
             if path not in known:
                 known[path] = _md5(Path(path)) if Path(path).exists() else None
             if "md5" in one and known[path] != one["md5"]:
-                (changed if path.startswith(("code/", "paper/")) else wrong).append(path)
+                typed = one in deps and path.startswith(("code/", "paper/"))
+                (changed if typed else wrong).append(path)
         for key, value in entry.get("params", {}).get(str(paths.PARAMS), {}).items():
             if not _equal(_looked_up(definition["raw"], key), value):
                 wrong.append(f"{paths.PARAMS}: {key}")
+        if entry["cmd"] != definition["cmd"]:
+            changed.append(f"the command in {paths.DVC}")
+        changed += sorted(f"{path} in {paths.DVC}" for path in definition["deps"] ^ {one["path"] for one in deps})
         if wrong:
             why = f"not what dvc.lock has of this stage: {', '.join(wrong[:3])}"
         else:
@@ -369,12 +468,22 @@ def _stages(lock, elsewhere):
 
 
 def _expanded():
-    """(name, {"raw": params}) of every stage that dvc.yaml has with the active params."""
+    """(name, {"raw": params, "cmd", "deps"}) of every stage that dvc.yaml has with the active params."""
     raw = yaml.safe_load(paths.PARAMS.read_text())
     for name, definition in yaml.safe_load(paths.DVC.read_text())["stages"].items():
-        axes = [_axis(raw, values) for values in definition.get("matrix", {}).values()]
-        for values in product(*axes):
-            yield (f"{name}@{'-'.join(map(str, values))}" if axes else name), {"raw": raw}
+        axes = {axis: _axis(raw, values) for axis, values in definition.get("matrix", {}).items()}
+        for values in product(*axes.values()):
+            item = {f"${{item.{axis}}}": str(value) for axis, value in zip(axes, values, strict=True)}
+            cmd = _replaced(definition["cmd"], item)
+            deps = {_replaced(one, item) for one in definition.get("deps", [])}
+            full = f"{name}@{'-'.join(item.values())}" if axes else name
+            yield full, {"raw": raw, "cmd": cmd, "deps": deps}
+
+
+def _replaced(text, values):
+    for key, value in values.items():
+        text = text.replace(key, value)
+    return text
 
 
 def _axis(raw, values):
@@ -438,6 +547,8 @@ def _environment(params):
         verdict, why = WARN, f"networks of {len(made)} commits, PyTorch versions or machines stand in one table"
     elif any(one["dirty"] for one in trained):
         verdict, why = WARN, f"trained with uncommitted changes on top of commit {trained[0]['commit'][:12]}"
+    elif trained[0]["commit"] == "unknown":
+        verdict, why = WARN, "trained outside a checkout: the commit is unknown"
     else:
         verdict, why = PASS, f"all networks: commit {trained[0]['commit'][:12]}"
     why += f", PyTorch {trained[0]['versions']['torch']} on {trained[0]['cpu']}"

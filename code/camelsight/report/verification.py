@@ -176,21 +176,24 @@ def lint(source, macros=()):
     return found
 
 
-def conclusion(rows, *, real, profile):
+def conclusion(rows, *, real, profile, elsewhere=False):
     """``{"verdict", "text", "exit_code", "counts"}``: 0 nothing failed, 1 something did, 2 nothing could be judged.
 
-    What the code alone decides does not count as judged: without a run there is no verdict on it.
+    What the code and the packages alone decide does not count as judged: without a run there is no verdict on it. A run
+    of which something could not be checked is at best a WARN, unless it is an archive (``elsewhere``) without maps.
     """
     counts = {
         group: {name: sum(one["verdict"] == name for one in rows if one["group"] == group) for name in VERDICTS}
         for group in dict.fromkeys(one["group"] for one in rows)
     }
     failed = [one["id"] for one in rows if one["verdict"] == FAIL]
-    apart = ("definitions", "lint.ms.tex")
+    apart = ("definitions", "lint.ms.tex", "environment.packages")
     judged = [one for one in rows if one["verdict"] != NOT_RUN and not {one["group"], one["id"]}.intersection(apart)]
     reference = [one["verdict"] for one in rows if one["group"] == "reference" and one["verdict"] != NOT_RUN]
     paper = [one["verdict"] for one in judged if one["group"] == "paper"]
-    warned = any(one["verdict"] == WARN for one in rows)
+    unchecked = [one["id"] for one in rows if one["group"] == "integrity" and one["verdict"] == NOT_RUN]
+    unchecked = [] if elsewhere else unchecked
+    warned = unchecked or any(one["verdict"] == WARN for one in rows)
     if failed:
         text = f"{len(failed)} row{'s' if len(failed) > 1 else ''} failed: {', '.join(failed[:5])}"
         verdict, code = FAIL, 1
@@ -208,6 +211,8 @@ def conclusion(rows, *, real, profile):
             text = (
                 f"the results are whole and agree with one another; nothing was compared with a reference of {profile}"
             )
+    if unchecked:
+        text += f". Not checked: {', '.join(unchecked[:3])}{' and more' if len(unchecked) > 3 else ''}"
     if not real:
         text += ". The maps are simulated: this says nothing about the paper's numbers"
     return {"verdict": verdict, "text": text, "exit_code": code, "counts": counts}

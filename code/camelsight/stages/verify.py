@@ -24,12 +24,13 @@ import yaml
 from tabulate import tabulate
 
 from camelsight import cli, dataset, environment, evidence, paths, rerun, store, theta
+from camelsight import pack as archive
 from camelsight import params as parameters_file
 from camelsight.report import crate, page, provenance, reference, verification
 from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN, row
 
 AGAIN = {1: ("cut", "evaluate"), 2: ("cut", "tune", "train", "evaluate")}  # stages that a tier runs for a case
-GROUPS = {2: "trained anew", 3: "made anew"}
+GROUPS = {1: "evaluated anew", 2: "trained anew", 3: "made anew"}
 TIERS = {
     0: "files, numbers and environment",
     1: "the given weights, evaluated anew",
@@ -50,8 +51,14 @@ DECIDES = ("seed", "maps", "split", "tune", "train")  # blocks of params.yaml th
 def verify(tier, pack=None, suite=None, case="original", as_json=False):
     """Judge this run, or the archive ``pack``, up to ``tier``, and write down what came out."""
     start = time.monotonic()
+    if pack and tier == max(TIERS):
+        raise ValueError(
+            f"expected TIER of at most {tier - 1} with PACK, got {tier}, which needs nothing of an archive"
+        )
     if pack:
         os.chdir(_unpacked(pack))
+    for path in (paths.VERDICT, paths.CRATE, paths.PAGE):  # an old verdict must not outlive what it was on
+        path.unlink(missing_ok=True)
     verdict = judge(tier, suite, case, elsewhere=bool(pack))
     store.write_json(paths.VERDICT, verdict)
     store.write_json(paths.CRATE, _crate(parameters_file.load(), verdict))
@@ -66,12 +73,6 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
 
 def _unpacked(pack):
     """A folder with the files of an archive of ``make pack``, and the maps, manuscript and code from here."""
-    try:
-        from camelsight import pack as archive
-    except ImportError:
-        raise ValueError(
-            "expected the module camelsight.pack, which reads archives, got none in this version"
-        ) from None
     folder = paths.AGAIN / "pack"
     shutil.rmtree(folder, ignore_errors=True)
     archive.read(pack, folder)
@@ -92,14 +93,19 @@ def judge(tier=0, suite=None, case="original", elsewhere=False):
         here = environment.read()
         said = f"T{number}: {TIERS[number]}; roughly {_forecast(number, params)}, on {here['cpu']}, {here['hardware']}"
         print(said, file=sys.stderr)
-        rows += _TIER_ROWS[number](params, suite, case, elsewhere)
+        try:
+            rows += _TIER_ROWS[number](params, suite, case, elsewhere)
+        except (ValueError, OSError) as error:
+            if number == 0:
+                raise
+            rows.append(row(f"tier.{number}", GROUPS[number], FAIL, store.one_line(error), tier=number))
         timings[f"T{number}"] = round(time.monotonic() - start, 1)
     real = params.maps.source == "camels"
     return {
         "profile": params.profile,
         "maps": params.maps.source,
         "tier": tier,
-        "conclusion": verification.conclusion(rows, real=real, profile=params.profile),
+        "conclusion": verification.conclusion(rows, real=real, profile=params.profile, elsewhere=elsewhere),
         "environment": environment.read(),
         "seconds": timings,
         "error_rates": _error_rates(params),
@@ -135,7 +141,12 @@ def _integrity(params, suite, case, elsewhere):
     rows = evidence.integrity(params, elsewhere)
     gone = sorted(verification.required() - {one["id"] for one in expected})
     rows += [row(f"expected.{name}", "integrity", FAIL, f"{paths.EXPECTED} has no such row", tier=0) for name in gone]
-    measured = evidence.measured(params)
+    try:
+        measured = evidence.measured(params)
+    except Exception as error:  # what a damaged file raises depends on where it is damaged; its own row names it
+        why = f"the results cannot be read: {type(error).__name__}: {store.one_line(error)}"
+        rows.append(row("measured", "integrity", FAIL, why, tier=0))
+        measured = {}
     real = params.maps.source == "camels"
     rows += verification.published(expected, measured | evidence.code_facts(), real=real)
     return rows + _reference_rows(params, measured, 0)
@@ -346,7 +357,6 @@ def _names(suite):
 def _crate(params, verdict):
     files = [path for path in sorted(paths.VERDICT.parent.rglob("*")) if path.is_file() and path != paths.CRATE]
     image = store.read_json(paths.IMAGE).get("digest") if paths.IMAGE.exists() else None
-    weights = {f"{suite}/{case}": paths.weights(suite, case) for suite in params.suites for case in params.cases}
     return crate.metadata(
         {path.relative_to(paths.VERDICT.parent).as_posix(): store.file_digest(path) for path in files},
         name=f"Results of profile {params.profile}",
@@ -354,13 +364,15 @@ def _crate(params, verdict):
         commit=verdict["environment"]["commit"],
         image=image,
         locks={str(p): store.file_digest(p) for p in (paths.REQUIREMENTS, paths.DVC_LOCK) if p.exists()},
-        maps={
-            one["id"].removeprefix("data."): one["got"]
-            for one in verdict["rows"]
-            if one["id"].startswith("data.") and one["got"] and one["tier"] == 0
-        },
-        weights={name: evidence.weights_digest(path) for name, path in weights.items() if path.exists()},
+        maps=_digests(verdict, "data."),
+        weights=_digests(verdict, "weights."),
     )
+
+
+def _digests(verdict, prefix):
+    """Suite, or suite/case → digest, from the rows of T0."""
+    rows = [one for one in verdict["rows"] if one["id"].startswith(prefix) and one["got"] and one["tier"] == 0]
+    return {one["id"].removeprefix(prefix).replace(".", "/", 1): one["got"] for one in rows}
 
 
 def _page(verdict):
