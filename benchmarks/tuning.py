@@ -93,7 +93,10 @@ def run():
 
 
 def record():
-    """What there is of each search: whether it is finished, its trials and epochs, and where the best loss fell: [epochs spent, loss], ..."""
+    """What there is of each search, and whether that is all of it.
+
+    Its trials and epochs, and where the best loss fell: [epochs spent, loss], ...
+    """
     searches = []
     for kind in RUNGS:
         for seed in SEEDS:
@@ -101,16 +104,8 @@ def record():
             for spent, loss in enumerate(losses := list(epochs_of(kind, seed).values()), start=1):
                 if loss < best:
                     falls, best = [*falls, [spent, round(loss, 4)]], loss
-            searches.append(
-                {
-                    "kind": kind,
-                    "seed": seed,
-                    "finished": finished(kind, seed),
-                    "trials": trials_of(kind, seed),
-                    "epochs": len(losses),
-                    "best": falls,
-                }  # fmt: skip
-            )
+            facts = {"kind": kind, "seed": seed, "finished": finished(kind, seed), "trials": trials_of(kind, seed)}
+            searches.append(facts | {"epochs": len(losses), "best": falls})
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     about = {
         "suite": SUITE, "case": CASE, "profile": "mini", "trials": TRIALS, "epochs": EPOCHS, "rungs": RUNGS["halving"],
