@@ -93,7 +93,10 @@ def run():
 
 
 def record():
-    """What there is of each search: its trials and epochs, and where the best loss fell: [epochs spent, loss], ..."""
+    """What there is of each search, and whether that is all of it.
+
+    Its trials and epochs, and where the best loss fell: [epochs spent, loss], ...
+    """
     searches = []
     for kind in RUNGS:
         for seed in SEEDS:
@@ -101,12 +104,11 @@ def record():
             for spent, loss in enumerate(losses := list(epochs_of(kind, seed).values()), start=1):
                 if loss < best:
                     falls, best = [*falls, [spent, round(loss, 4)]], loss
-            searches.append(
-                {"kind": kind, "seed": seed, "trials": trials_of(kind, seed), "epochs": len(losses), "best": falls}
-            )
+            facts = {"kind": kind, "seed": seed, "finished": finished(kind, seed), "trials": trials_of(kind, seed)}
+            searches.append(facts | {"epochs": len(losses), "best": falls})
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     about = {
-        "suite": SUITE, "case": CASE, "profile": "mini", "epochs": EPOCHS, "rungs": RUNGS["halving"],
+        "suite": SUITE, "case": CASE, "profile": "mini", "trials": TRIALS, "epochs": EPOCHS, "rungs": RUNGS["halving"],
         "factor": tuning.FACTOR, "hardware": provenance.hardware(), "date": str(datetime.date.today()),
         "commit": commit, "versions": provenance.versions(("torch", "optuna")),
     }  # fmt: skip
@@ -114,8 +116,10 @@ def record():
 
 
 def epochs(kind):
-    """The mean number of epochs that the recorded searches of a kind took."""
-    return statistics.mean(one["epochs"] for one in store.read_json(RECORD)["searches"] if one["kind"] == kind)
+    """The mean number of epochs that the finished ones of the recorded searches of a kind took; NaN without any."""
+    searches = store.read_json(RECORD)["searches"]
+    took = [one["epochs"] for one in searches if one["kind"] == kind and one["finished"]]
+    return statistics.mean(took) if took else float("nan")
 
 
 ROWS = [

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 
@@ -27,3 +29,12 @@ def test_hardware_of_another_instruction_set_has_another_name(monkeypatch):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=name: name)
         found.append(cli.hardware(torch.device("cpu")))
     assert found == ["AVX2", "AVX512"]
+
+
+def test_float32_means_the_same_on_a_gpu(monkeypatch):
+    """TF32 has ten bits of mantissa, and convolutions take it unless told not to."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    cli.device()
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from camelsight import theta
 from camelsight.report import tables
+from camelsight.stages import tabulate
 
 COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
 THRESHOLDS = st.from_regex(r"[1-9][0-9]{0,2}(\.[0-9]{1,2})?(e[0-9]{1,2})?", fullmatch=True)
@@ -186,3 +187,15 @@ def test_a_check_that_fails_is_bold_and_one_that_was_not_run_is_a_dash():
     rows = {line.split("&")[0].strip(): line for line in text.splitlines() if "&" in line}
     assert "0.10" in rows["deletion"] and "textbf" not in rows["deletion"] and "$> 0$" in rows["deletion"]
     assert r"\textbf{0.20}" in rows["seeds"] and "--" in rows["label shuffled"]
+
+
+@pytest.mark.parametrize(
+    ("finished", "said"),
+    [((True, True), ""), ((False, False), " (unfinished)"), ((True, False), " (1 of 2 unfinished)")],
+)
+def test_searches_that_did_not_come_to_their_end_are_called_unfinished(finished, said):
+    about = {"trials": 36, "epochs": 20, "suite": "IllustrisTNG", "hardware": "", "date": "", "commit": ""}
+    searches = [{"kind": "full", "finished": one, "trials": 3, "epochs": 60, "best": [[1, -2.0]]} for one in finished]
+    numbers = tabulate._tuning({"about": about, "searches": searches})
+    assert numbers["SearchedFullUnfinished"] == said and numbers["SearchedHalvingUnfinished"] == ""
+    assert numbers["SearchedFullTrials"] == "3, 3" and numbers["SearchedTrials"] == 36

@@ -307,7 +307,11 @@ def _tuning(record):
             ("Losses", [f"{one['best'][-1][1]:.2f}" for one in searches]),
         ):
             numbers[f"Searched{kind.capitalize()}{name}"] = ", ".join(values) or MISSING
+        unfinished = sum(not one["finished"] for one in searches)
+        share = "" if unfinished == len(searches) else f"{unfinished} of {len(searches)} "
+        numbers[f"Searched{kind.capitalize()}Unfinished"] = f" ({share}unfinished)" if unfinished else ""
     return numbers | {
+        "SearchedTrials": about["trials"],
         "SearchedEpochs": about["epochs"],
         "SearchedSuite": tables.suite_label(about["suite"]),
         "SearchedOn": f"{about['hardware']}, {about['date']}, commit {about['commit'][:12]}",
