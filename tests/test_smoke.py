@@ -408,6 +408,7 @@ def canary_expected(folder):
         (canary_expected, "expected.r2_table.Nbody_IllustrisTNG.kmax_20.sigma_8", "has no such row"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NumPy leaves a broken archive open
 def test_every_canary_turns_the_verdict_and_names_its_row(run, canary, name, why):
     canary(run)
     verdict = verify.judge()

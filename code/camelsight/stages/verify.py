@@ -54,9 +54,7 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
     """Judge this run, or the archive ``pack``, up to ``tier``, and write down what came out."""
     start = time.monotonic()
     if pack and tier == max(TIERS):
-        raise ValueError(
-            f"expected TIER of at most {tier - 1} with PACK, got {tier}, which needs nothing of an archive"
-        )
+        raise ValueError(f"expected TIER of at most {tier - 1} with PACK, got {tier}, which needs no archive")
     if pack:
         os.chdir(_unpacked(pack))
     for path in (paths.VERDICT, paths.CRATE, paths.PAGE):  # an old verdict must not outlive what it was on
@@ -75,8 +73,8 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
 
 def _unpacked(pack):
     """A folder with the files of an archive of ``make pack``, and the maps, manuscript and code from here."""
-    folder = paths.AGAIN / "pack"
-    shutil.rmtree(folder, ignore_errors=True)
+    digest = store.file_digest(pack) if Path(pack).is_file() else ""
+    folder = paths.AGAIN / f"pack-{digest[:16]}"
     archive.read(pack, folder)
     rerun.link(folder, ("benchmarks", "code", "data", "profiles", paths.DVC, paths.EXPECTED, *paths.TEXTS))
     return folder
@@ -267,12 +265,12 @@ def _place(number, params):
 
 
 def _evaluate_again(params, *_):
-    given = evidence.combinations(params)
-    queue = [key for key in given if paths.weights(*key).exists()]
+    evaluated = evidence.combinations(params)
+    queue = [key for key in evaluated if paths.weights(*key).exists()]
     runs = [path(*key) for key in queue for path in (paths.weights, paths.tuning, paths.history)]
     rows = [
         row(f"weights.{suite}.{case}", GROUPS[1], NOT_RUN, f"{paths.weights(suite, case)} is not there", tier=1)
-        for suite, case in given
+        for suite, case in evaluated
         if (suite, case) not in queue
     ]
     folder, missing = _again(1, params, queue, [paths.MAPS, *runs])
@@ -292,11 +290,7 @@ def _evaluate_again(params, *_):
                 wrong.append("the weights are others")
             r2 = ours["r2"][0], theirs["r2"][0]
             why = f"the given weights, {maps}: {r2[0]:.6f}, the results have {r2[1]:.6f}"
-            why = (
-                "; ".join([why, *wrong[:3]])
-                if wrong
-                else f"{why}, and so with {len(ours)} measures and their intervals"
-            )
+            why = "; ".join([why, *(wrong[:3] or [f"{len(ours)} measures and their intervals agree"])])
             rows.append(
                 row(
                     f"r2.{suite}.{case}.{name}", GROUPS[1], FAIL if wrong else PASS, why,
