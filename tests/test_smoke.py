@@ -465,6 +465,31 @@ def test_the_verdict_on_a_run_goes_from_its_files_to_networks_trained_anew(run, 
         verify.explain("r2.TNG.nothing.omega_m")
 
 
+def test_one_case_trained_anew_on_real_maps_is_judged_by_the_paper_and_goes_on_where_it_stopped(run, monkeypatch):
+    smoke = params.load()
+    real = dataclasses.replace(smoke, maps=dataclasses.replace(smoke.maps, source="camels"))  # as far as verify sees
+    place, started = ("IllustrisTNG", "original"), []
+
+    def interrupted(queue, *more):
+        started.extend(queue)
+        in_this_process([(folder, ("cut",), *one) for folder, _, *one in queue], *more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rerun, "everywhere", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        verify._train_again(real, *place)
+    folder = started[0][0]
+    kept = folder / "kept"
+    kept.touch()
+    monkeypatch.setattr(rerun, "everywhere", lambda queue, *more: (kept.rename("kept"), in_this_process(queue, *more)))
+    rows = verify._train_again(real, *place)
+    assert (run / "kept").exists() and not folder.exists()
+    paper = {row["id"]: row for row in rows if row["profile"] == "camels"}
+    assert {"r2.IllustrisTNG.original.omega_m", "valid_loss.IllustrisTNG.original.all"} <= set(paper)
+    assert {(row["verdict"], row["group"], row["tier"]) for row in paper.values()} == {("NOT RUN", "trained anew", 2)}
+    assert all("settings differ: maps, split, train, tune" in row["why"] for row in paper.values())
+
+
 def test_a_reference_is_made_of_other_seeds_resumes_and_judges(run, monkeypatch):
     """In short: two cases of one suite, no search."""
     text = (run / "params.yaml").read_text()

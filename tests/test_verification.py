@@ -95,6 +95,19 @@ def test_a_mean_over_cases_needs_all_of_them(clone):
     assert list(verify._whole(loaded, dict.fromkeys(names, 0.0))) == ["r2.x"]
 
 
+def test_an_old_verdict_does_not_outlive_an_attempt_that_broke_off(clone, monkeypatch):
+    for path in (paths.VERDICT, paths.PAGE):
+        store.write_text(path, "PASS")
+
+    def broken(*_, **__):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(verify, "judge", broken)
+    with pytest.raises(RuntimeError):
+        verify.verify(0)
+    assert not paths.VERDICT.exists() and not paths.PAGE.exists()
+
+
 @pytest.mark.parametrize(
     ("then", "verdict"),
     [({}, FAIL), ({"dirty": True}, NOT_RUN), ({"cpu": "another"}, NOT_RUN), ({"commit": "unknown"}, NOT_RUN)],
