@@ -217,9 +217,8 @@ def conclusion(rows, *, real, profile, elsewhere=False):
         elif reference:
             text = "the pipeline reproduces its own reference"
         else:
-            text = (
-                f"the results are whole and agree with one another; nothing was compared with a reference of {profile}"
-            )
+            whole = "what was checked agrees" if unchecked else "the results are whole and agree with one another"
+            text = f"{whole}; nothing was compared with a reference of {profile}"
     if unchecked:
         text += f". Not checked: {', '.join(unchecked[:3])}{' and more' if len(unchecked) > 3 else ''}"
     if not real:
