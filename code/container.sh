@@ -66,6 +66,20 @@ case $1 in
   lay) ;;
   shell) exec bash "${@:2}" ;;
   doctor | plan) exec make "$@" ;;
+  verify) # not by make, which turns every failure into 2: the exit code is the verdict's
+    options=()
+    for option in "${@:2}"; do
+      case $option in
+        *=) ;;
+        TIER=* | PACK=* | SUITE=* | CASE=*) key=${option%%=*} && options+=("--${key,,}" "${option#*=}") ;;
+        JSON=*) options+=(--json) ;;
+        -*) options+=("$option") ;;
+        *) fail "expected verify with TIER=, PACK=, SUITE=, CASE= or JSON=1, got $option" ;;
+      esac
+    done
+    make doctor QUIET=1 >&2
+    exec .venv/bin/python -m camelsight.stages.verify "${options[@]}"
+    ;;
   *)
     make doctor QUIET=1 "${@:2}" JSON= >&2
     exec make "$@"

@@ -69,6 +69,20 @@ def test_one_container_at_a_time_works_in_a_folder_and_none_in_a_checkout(image)
     assert said.startswith("container: expected an empty folder") and said.count("\n") == 1
 
 
+def test_the_exit_code_of_verify_is_that_of_the_verdict(image, tmp_path, monkeypatch):
+    programs = tmp_path / "programs"
+    for program in (programs / "make", image[0] / ".venv/bin/python"):
+        program.parent.mkdir()
+        program.write_text('#!/bin/bash\necho "ran ${0##*/} $*"\n[ "${0##*/}" = make ]\n')
+        program.chmod(0o755)
+    (programs / "id").write_text("#!/bin/bash\necho 1000\n")  # whoever runs the tests
+    (programs / "id").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    said = container(image, "verify", "TIER=1", "PACK=", "CASE=kmax_1", "JSON=1", code=1)
+    assert "ran python -m camelsight.stages.verify --tier 1 --case kmax_1 --json" in said
+    assert "got TEIR=1" in container(image, "verify", "TEIR=1", code=1)
+
+
 def test_the_image_has_a_pinned_base_and_stages_and_its_packages_in_one_list():
     text = (ROOT / "Dockerfile").read_text()
     assert re.search(r"^ARG BASE=nvidia/cuda:\d+\.\d+\.\d+-\w+-ubuntu\d+\.\d+$", text, re.MULTILINE)

@@ -1,10 +1,13 @@
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 import yaml
 
-from camelsight import evidence, paths, store, theta
+from camelsight import cli, environment, evidence, paths, store, theta
 from camelsight import params as parameters_file
 from camelsight.report import page, provenance, verification
 from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN
@@ -46,6 +49,91 @@ def test_what_was_not_run_or_not_found_or_simulated_is_never_passed():
     (row,) = verification.published([ROW], {ROW["id"]: 0.01}, real=False)
     assert row["verdict"] == NOT_RUN and row["holds"] is True and "decide nothing about CAMELS" in row["why"]
     assert judged(11, real=False, value=11, profile="any", **{"class": "exact"}) == PASS
+
+
+def test_other_settings_than_the_papers_decide_nothing_of_it():
+    (row,) = verification.published([ROW], {ROW["id"]: 0.01}, real=True, differs="train")
+    assert row["verdict"] == NOT_RUN and row["holds"] is True and row["why"].startswith("settings differ: train")
+    camels = parameters_file.load(ROOT / "profiles/camels.yaml")
+    change = lambda block, **more: dataclasses.replace(getattr(camels, block), **more)  # noqa: E731
+    same = dataclasses.replace(camels, maps=change("maps", folder="elsewhere"), train=change("train", seed=7))
+    other = dataclasses.replace(camels, seed=2, train=change("train", epochs=1))
+    assert [verify._differs_from_paper(one) for one in (camels, same, other)] == ["", "", "seed, train"]
+
+
+def test_a_number_that_two_tiers_judge_counts_once_and_is_reproduced_if_both_say_so():
+    rows = [verification.row("a", "paper", PASS), verification.row("a", "trained anew", WARN, profile="camels")]
+    said = verification.conclusion(rows, real=True, profile="camels")
+    assert said["text"].startswith("0 of the 1 published numbers")
+
+
+def test_results_of_the_same_weights_differ_by_rounding_alone():
+    values = {"r2": 0.9, "rmse": 0.05, "bias": 1e-9, "bias_slope": 1e-3, "chi2": 1.0, "coverage_68": 0.7}
+    given = {name: [value, value - 0.1, value + 0.09] for name, value in values.items()}
+    close = {name: [value * (1 + 1e-6) for value in values] for name, values in given.items()}
+    assert evidence.differences(given, close, rounding=1e-4, rows=100) == []
+    assert [line.split(":")[0] for line in evidence.differences(given, close, rounding=1e-9)] == [
+        f"{name}{end}" for name in given for end in ("", " low", " high") if (name, end) != ("bias", "")
+    ]
+    for name in given:
+        for place, end in enumerate(("", " low", " high")):
+            other = given | {name: [value + 0.03 * (at == place) for at, value in enumerate(given[name])]}
+            (line,) = evidence.differences(given, other, rounding=1e-4, rows=100)
+            assert line.startswith(f"{name}{end}: ")
+    nothing = {"r2": [float("nan")] * 3, "rmse": [0.1] * 3}
+    assert evidence.differences(nothing, nothing, rounding=0.0) == []
+
+
+def test_a_mean_over_cases_needs_all_of_them(clone):
+    loaded = parameters_file.load()
+    names = ("consistency.Nbody_IllustrisTNG.all.omega_m", "r2.x")
+    files = [paths.predictions(suite, case) for suite in loaded.suites for case in loaded.cases]
+    for path in files:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert list(verify._whole(loaded, dict.fromkeys(names, 0.0))) == list(names)
+    files[-1].unlink()
+    assert list(verify._whole(loaded, dict.fromkeys(names, 0.0))) == ["r2.x"]
+
+
+def test_an_old_verdict_does_not_outlive_an_attempt_that_broke_off(clone, monkeypatch):
+    for path in (paths.VERDICT, paths.PAGE):
+        store.write_text(path, "PASS")
+
+    def broken(*_, **__):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(verify, "judge", broken)
+    with pytest.raises(RuntimeError):
+        verify.verify(0)
+    assert not paths.VERDICT.exists() and not paths.PAGE.exists()
+
+
+@pytest.mark.parametrize(
+    ("then", "verdict"),
+    [({}, FAIL), ({"dirty": True}, NOT_RUN), ({"cpu": "another"}, NOT_RUN), ({"commit": "unknown"}, NOT_RUN)],
+)
+def test_the_same_machine_and_commit_must_give_the_same_bits(tmp_path, monkeypatch, then, verdict):
+    monkeypatch.chdir(tmp_path)
+    here = environment.read() | {"commit": "abc", "dirty": False}
+    here |= {"commit": "unknown"} if "commit" in then else {}
+    monkeypatch.setattr(environment, "read", lambda: here)
+    monkeypatch.setattr(cli, "device", lambda: torch.device("cpu"))
+    place = ("IllustrisTNG", "original")
+    for folder, value in ((Path(), 0.0), (Path("again"), 1.0)):
+        store.write_bytes(folder / paths.weights(*place), safetensors.torch.save({"a": torch.tensor([value])}))
+    store.write_json(paths.history(*place), {"environment": here | then})
+    (row,) = verify._bits(None, Path("again"), [place], 2)
+    assert row["verdict"] == verdict
+
+
+def test_an_archive_is_not_made_anew_and_a_stage_is_that_of_dvc_yaml(clone):
+    with pytest.raises(ValueError, match="expected TIER of at most 2 with PACK, got 3"):
+        verify.verify(3, pack="some.tar")
+    stages = dict(evidence._expanded())
+    train = stages["train@IllustrisTNG-original"]
+    assert train["cmd"].endswith("stages.train --suite IllustrisTNG --case original")
+    assert "runs/IllustrisTNG/original/tuning.json" in train["deps"] and not any("$" in path for path in train["deps"])
 
 
 def conclude(*rows, real=False):

@@ -90,16 +90,17 @@ def required():
     return ids | {f"r2_table.{suite}.{case}.{name}" for suite, case, name in tables}
 
 
-def published(rows, measured, *, real):
+def published(rows, measured, *, real, differs=""):
     """The verdict on each published row. ``measured`` is id → value, or (value, low, high) with a 95% interval.
 
     ``real`` says that the maps are those of CAMELS. A seed-statistical number is judged by equivalence: PASS if its
-    whole interval lies within the tolerance, FAIL if none of it does, WARN in between.
+    whole interval lies within the tolerance, FAIL if none of it does, WARN in between. ``differs`` names the settings
+    that are not the paper's.
     """
-    return [_published(one, measured.get(one["id"]), real) for one in rows]
+    return [_published(one, measured.get(one["id"]), real, differs) for one in rows]
 
 
-def _published(one, measured, real):
+def _published(one, measured, real, differs):
     value, low, high = measured if isinstance(measured, tuple) else (measured, None, None)
     facts = {
         "class": one["class"], "expected": one["value"], "got": value, "low": low, "high": high,
@@ -112,9 +113,13 @@ def _published(one, measured, real):
         verdict, why = NOT_RUN, "this run has no such result"
     else:
         verdict, why = _judge(one, value, low, high)
-        if one["profile"] != ANY and not real:
+        if one["profile"] != ANY and (differs or not real):
             facts["holds"] = verdict == PASS
-            verdict, why = NOT_RUN, f"simulated maps decide nothing about CAMELS; on these: {why}"
+            other = f"settings differ: {differs} of params.yaml are not those of profile {REAL}; with these"
+            verdict, why = (
+                NOT_RUN,
+                f"{other if real else 'simulated maps decide nothing about CAMELS; on these'}: {why}",
+            )
         elif verdict == FAIL and one.get("uncertain"):
             verdict, why = WARN, f"{why}; the source itself is uncertain"
     return row(one["id"], "definitions" if one["profile"] == ANY else "paper", verdict, why, **facts)
@@ -190,7 +195,10 @@ def conclusion(rows, *, real, profile, elsewhere=False):
     apart = ("definitions", "lint.ms.tex", "environment.packages")
     judged = [one for one in rows if one["verdict"] != NOT_RUN and not {one["group"], one["id"]}.intersection(apart)]
     reference = [one["verdict"] for one in rows if one["group"] == "reference" and one["verdict"] != NOT_RUN]
-    paper = [one["verdict"] for one in judged if one["group"] == "paper"]
+    paper = {}  # a number that several tiers judged is reproduced if all of them say so
+    for one in judged:
+        if one["group"] == "paper" or one["profile"] == REAL:
+            paper.setdefault(one["id"], set()).add(one["verdict"])
     unchecked = [one["id"] for one in rows if one["group"] == "integrity" and one["verdict"] == NOT_RUN]
     unchecked = [] if elsewhere else unchecked
     warned = unchecked or any(one["verdict"] == WARN for one in rows)
@@ -202,15 +210,15 @@ def conclusion(rows, *, real, profile, elsewhere=False):
     else:
         verdict, code = (WARN if warned else PASS), 0
         if real and paper:
-            unknown = sum(one["expected"] == NOT_AVAILABLE for one in rows)
-            text = f"{paper.count(PASS)} of the {len(paper)} published numbers that this run decides are reproduced"
+            unknown = len({one["id"] for one in rows if one["expected"] == NOT_AVAILABLE})
+            good = sum(verdicts == {PASS} for verdicts in paper.values())
+            text = f"{good} of the {len(paper)} published numbers that this run decides are reproduced"
             text += f"; {unknown} published numbers are not available"
         elif reference:
             text = "the pipeline reproduces its own reference"
         else:
-            text = (
-                f"the results are whole and agree with one another; nothing was compared with a reference of {profile}"
-            )
+            whole = "what was checked agrees" if unchecked else "the results are whole and agree with one another"
+            text = f"{whole}; nothing was compared with a reference of {profile}"
     if unchecked:
         text += f". Not checked: {', '.join(unchecked[:3])}{' and more' if len(unchecked) > 3 else ''}"
     if not real:

@@ -10,6 +10,7 @@ failed or the command was wrong, 2 there was nothing to judge.
 
 import argparse
 import base64
+import contextlib
 import dataclasses
 import os
 import re
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -27,7 +29,7 @@ from camelsight import cli, dataset, environment, evidence, paths, rerun, store,
 from camelsight import pack as archive
 from camelsight import params as parameters_file
 from camelsight.report import crate, page, provenance, reference, verification
-from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN, row
+from camelsight.report.verification import FAIL, NOT_AVAILABLE, NOT_RUN, PASS, WARN, row
 
 AGAIN = {1: ("cut", "evaluate"), 2: ("cut", "tune", "train", "evaluate")}  # stages that a tier runs for a case
 GROUPS = {1: "evaluated anew", 2: "trained anew", 3: "made anew"}
@@ -52,9 +54,7 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
     """Judge this run, or the archive ``pack``, up to ``tier``, and write down what came out."""
     start = time.monotonic()
     if pack and tier == max(TIERS):
-        raise ValueError(
-            f"expected TIER of at most {tier - 1} with PACK, got {tier}, which needs nothing of an archive"
-        )
+        raise ValueError(f"expected TIER of at most {tier - 1} with PACK, got {tier}, which needs no archive")
     if pack:
         os.chdir(_unpacked(pack))
     for path in (paths.VERDICT, paths.CRATE, paths.PAGE):  # an old verdict must not outlive what it was on
@@ -73,8 +73,8 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
 
 def _unpacked(pack):
     """A folder with the files of an archive of ``make pack``, and the maps, manuscript and code from here."""
-    folder = paths.AGAIN / "pack"
-    shutil.rmtree(folder, ignore_errors=True)
+    digest = store.file_digest(pack) if Path(pack).is_file() else ""
+    folder = paths.AGAIN / f"pack-{digest[:16]}"
     archive.read(pack, folder)
     rerun.link(folder, ("benchmarks", "code", "data", "profiles", paths.DVC, paths.EXPECTED, *paths.TEXTS))
     return folder
@@ -147,9 +147,16 @@ def _integrity(params, suite, case, elsewhere):
         why = f"the results cannot be read: {type(error).__name__}: {store.one_line(error)}"
         rows.append(row("measured", "integrity", FAIL, why, tier=0))
         measured = {}
-    real = params.maps.source == "camels"
-    rows += verification.published(expected, measured | evidence.code_facts(), real=real)
+    rows += _published(params, expected, _whole(params, measured) | evidence.code_facts())
     return rows + _reference_rows(params, measured, 0)
+
+
+def _whole(params, measured):
+    """``measured`` without means over cases of which not every one is there."""
+    suites = {f"consistency.Nbody_{suite}.": (suite, f"Nbody_{suite}") for suite in params.suites}
+    places = {prefix: product(pair, params.cases) for prefix, pair in suites.items()}
+    short = [prefix for prefix, keys in places.items() if not all(paths.predictions(*key).exists() for key in keys)]
+    return {name: value for name, value in measured.items() if not name.startswith(tuple(short))}
 
 
 def _reference_rows(params, measured, tier, wanted=None):
@@ -238,54 +245,80 @@ def _error_rates(params):
 
 
 def _again(number, params, queue, links):
-    """Run the stages of a tier for ``queue`` of (suite, case) elsewhere; the folder, or None and what is missing."""
+    """Run the stages of a tier for ``queue`` of (suite, case) elsewhere; the folder, or None and what is missing.
+
+    The folder is to be removed when its results have been judged; one that is left goes on with its unfinished work.
+    """
     missing = [str(path) for path in links if not Path(path).exists()]
     missing += [str(paths.maps(suite)) for suite, _ in queue if not paths.maps(suite).exists()]
     if missing or not queue:
         return None, f"{missing[0] if missing else 'weights'} is not there: make paper, or make maps with a PACK"
-    folder = paths.AGAIN / f"T{number}"
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = _place(number, params)
     rerun.prepare(folder, params, links)
     rerun.everywhere([(folder, AGAIN[number], *one) for one in queue], _jobs(params), TIERS[number])
     return folder, None
 
 
+def _place(number, params):
+    """The folder of a tier, which no other code and no other parameters share."""
+    return paths.AGAIN / f"T{number}-{store.digest(store.code_digest(), params)[:16]}"
+
+
 def _evaluate_again(params, *_):
-    queue = [key for key in evidence.combinations(params) if paths.weights(*key).exists()]
+    evaluated = evidence.combinations(params)
+    queue = [key for key in evaluated if paths.weights(*key).exists()]
     runs = [path(*key) for key in queue for path in (paths.weights, paths.tuning, paths.history)]
+    rows = [
+        row(f"weights.{suite}.{case}", GROUPS[1], NOT_RUN, f"{paths.weights(suite, case)} is not there", tier=1)
+        for suite, case in evaluated
+        if (suite, case) not in queue
+    ]
     folder, missing = _again(1, params, queue, [paths.MAPS, *runs])
     if folder is None:
-        return [row("evaluate", "evaluated anew", NOT_RUN, missing, tier=1)]
-    rows = []
+        return [*rows, row("evaluate", GROUPS[1], NOT_RUN, missing, tier=1)]
     for suite, case in queue:
         again, given = (store.read_json(place / paths.metrics(suite, case)) for place in (folder, Path()))
         same = again["maps"] == given["maps"]
         tolerance = SAME_MAPS if same else OTHER_MAPS
         maps = "on the same maps" if same else "on maps made anew, which differ in rounding"
         for name in _names(suite):
-            values = [one["metrics"]["r2"][name][0] for one in (again, given)]
-            good = (
-                abs(values[0] - values[1]) <= tolerance * max(1 - values[1], 0) and again["weights"] == given["weights"]
+            ours, theirs = (
+                {metric: one["metrics"][metric].get(name) for metric in one["metrics"]} for one in (again, given)
             )
+            wrong = evidence.differences(theirs, ours, rounding=tolerance, rows=given["n_maps"])
+            if again["weights"] != given["weights"]:
+                wrong.append("the weights are others")
+            r2 = ours["r2"][0], theirs["r2"][0]
+            why = f"the given weights, {maps}: {r2[0]:.6f}, the results have {r2[1]:.6f}"
+            why = "; ".join([why, *(wrong[:3] or [f"{len(ours)} measures and their intervals agree"])])
             rows.append(
                 row(
-                    f"r2.{suite}.{case}.{name}", "evaluated anew", PASS if good else FAIL,
-                    f"the given weights, {maps}: {values[0]:.6f}, the results have {values[1]:.6f}",
-                    **{"class": "float"}, expected=values[1], got=values[0], tolerance=tolerance, tier=1,
+                    f"r2.{suite}.{case}.{name}", GROUPS[1], FAIL if wrong else PASS, why,
+                    **{"class": "float"}, expected=r2[1], got=r2[0], tolerance=tolerance, tier=1,
                     reason="the same weights; another processor rounds differently",
                 )
             )  # fmt: skip
+    shutil.rmtree(folder)
     return rows
 
 
 def _train_again(params, suite, case, *_):
     folder, missing = _again(2, params, [(suite, case)], [paths.MAPS])
     if folder is None:
-        return [row("train", "trained anew", NOT_RUN, missing, tier=2)]
+        return [row("train", GROUPS[2], NOT_RUN, missing, tier=2)]
     record = store.read_json(folder / paths.metrics(suite, case))
     rows = _bits(params, folder, [(suite, case)], 2)
     measured = {f"r2.{suite}.{case}.{name}": tuple(record["metrics"]["r2"][name]) for name in _names(suite)}
-    return rows + _regroup(_reference_rows(params, measured, 2, wanted=measured), "trained anew")
+    rows += _regroup(_reference_rows(params, measured, 2, wanted=measured), GROUPS[2])
+    if params.maps.source == "camels":
+        with contextlib.chdir(folder):
+            measured = evidence.measured(params)
+        expected = yaml.safe_load(paths.EXPECTED.read_text())
+        expected = [one for one in expected if one["profile"] != verification.ANY and one["id"] in measured]
+        expected = [one for one in expected if f".{suite}.{case}." in one["id"] and one["value"] != NOT_AVAILABLE]
+        rows += _regroup(_published(params, expected, measured), GROUPS[2], tier=2)
+    shutil.rmtree(folder)
+    return rows
 
 
 def _bits(params, folder, combinations, tier):
@@ -294,43 +327,72 @@ def _bits(params, folder, combinations, tier):
     for suite, case in combinations:
         got = evidence.weights_digest(folder / paths.weights(suite, case))
         given = evidence.weights_digest(paths.weights(suite, case)) if paths.weights(suite, case).exists() else None
-        why = {
-            None: "there are no weights to compare with",
-            True: "bit for bit those of this run",
-            False: "other bits than this run has, as on another machine or PyTorch; the reference judges the R²",
-        }[None if given is None else got == given]
-        verdict = PASS if got == given else NOT_RUN
+        if given is None:
+            verdict, why = NOT_RUN, "there are no weights to compare with"
+        elif got == given:
+            verdict, why = PASS, "bit for bit those of this run"
+        elif _same_place(suite, case):
+            verdict, why = FAIL, "other bits than this run has, with the same commit, PyTorch and processor"
+        else:
+            verdict = NOT_RUN
+            why = "other bits than this run has, as on another machine or PyTorch; the reference judges the R²"
         rows.append(row(f"weights.{suite}.{case}", GROUPS[tier], verdict, why, expected=given, got=got, tier=tier))
     return rows
 
 
-def _regroup(rows, group):
-    return [one | {"group": group} for one in rows]
+def _same_place(suite, case):
+    """Whether a network was trained where this is, with the very code, on a processor: its bits are the same then."""
+    if not paths.history(suite, case).exists() or cli.device().type != "cpu":
+        return False
+    here, then = environment.read(), store.read_json(paths.history(suite, case))["environment"]
+    facts = [(one["commit"], one["versions"]["torch"], one["hardware"], one["cpu"]) for one in (here, then)]
+    return facts[0] == facts[1] and here["commit"] != "unknown" and not (here["dirty"] or then["dirty"])
+
+
+def _regroup(rows, group, **more):
+    return [one | {"group": group} | more for one in rows]
+
+
+def _published(params, expected, measured):
+    """``verification.published`` of this run."""
+    return verification.published(
+        expected, measured, real=params.maps.source == "camels", differs=_differs_from_paper(params)
+    )
+
+
+def _differs_from_paper(params):
+    """What of params.yaml is not that of the profile that repeats the paper, in words, but for the training's seed."""
+    paper = parameters_file.load(paths.profile(verification.REAL))
+    place = dataclasses.replace(params.maps, folder=paper.maps.folder, bases=paper.maps.bases)
+    here, there = _settings(dataclasses.replace(params, maps=place)), _settings(paper)
+    return ", ".join(sorted(key for key in here if here[key] != there[key]))
 
 
 def _everything_again(params, *_):
-    folder = paths.AGAIN / "T3"
-    if not (folder / paths.DVC).exists():
-        copied = ("benchmarks", "code", "paper", "profiles", ".dvc/config", ".dvcignore")
-        copied += (paths.DVC, paths.PARAMS, paths.REQUIREMENTS)
-        for name in copied:
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "ms.pdf")
-            shutil.copytree(name, target, ignore=ignore) if Path(name).is_dir() else shutil.copy(name, target)
-        (folder / ".venv").symlink_to(sys.prefix)
-        if params.maps.source == "camels":
-            target = folder / params.maps.folder
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(Path(params.maps.folder).resolve())
+    folder = _place(3, params)
+    copied = ("benchmarks", "code", "paper", "profiles", ".dvc/config", ".dvcignore")
+    copied += (paths.DVC, paths.PARAMS, paths.REQUIREMENTS)
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "ms.pdf")
+    for name in copied:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if Path(name).is_dir():
+            shutil.copytree(name, target, ignore=ignore, dirs_exist_ok=True)
+        else:
+            shutil.copy(name, target)
+    links = {folder / ".venv": sys.prefix}
+    if params.maps.source == "camels":
+        links[folder / params.maps.folder] = Path(params.maps.folder).resolve()
+    for link, target in links.items():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(target)
     command = [sys.executable, "-m", "camelsight", "paper"]
     code = os.environ | {"PYTHONPATH": str((folder / "code").resolve())}
     if subprocess.run(command, cwd=folder, env=code, stdout=sys.stderr, check=False).returncode:
         raise ValueError(f"make paper failed in {folder}; the reason stands above, and the same command goes on")
     given = evidence.combinations(params)
-    home = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         rows, measured, combinations = (
             evidence.integrity(params),
             evidence.measured(params),
@@ -338,9 +400,7 @@ def _everything_again(params, *_):
         )
         rows += _reference_rows(params, measured, 3)
         expected = yaml.safe_load(paths.EXPECTED.read_text())
-        rows += verification.published(expected, measured, real=params.maps.source == "camels")
-    finally:
-        os.chdir(home)
+        rows += _published(params, expected, _whole(params, measured))
     rows = [one | {"tier": 3} for one in rows if one["verdict"] != NOT_RUN]
     rows = _regroup(rows, "made anew") + _bits(params, folder, [key for key in combinations if key in given], 3)
     shutil.rmtree(folder)
