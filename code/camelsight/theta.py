@@ -51,6 +51,11 @@ def meaningful(suite):
     return np.array([name in COSMOLOGICAL or not is_nbody(suite) for name in NAMES])
 
 
+def meant(suite):
+    """The names of the ``meaningful`` parameters."""
+    return tuple(name for name, good in zip(NAMES, meaningful(suite), strict=True) if good)
+
+
 def normalise(theta, suite):
     """Physical ``(..., 6)`` parameters to [0, 1] over the suite's range."""
     low, high = ranges(suite)

@@ -37,7 +37,7 @@ def rivals(methods, suite):
 
     ``methods`` is method → dict of metrics, and truth, mean and sigma ``(N, 6)``.
     """
-    names = [name for name, meant in zip(theta.NAMES, theta.meaningful(suite), strict=True) if meant]
+    names = theta.meant(suite)
     figure = _figure(PAGE, 3.0)
     left, right = figure.subfigures(1, 2, width_ratios=(2, 3))
     axes = left.subplots()

@@ -31,11 +31,11 @@ def rows(network, records, suite):
         | dict.fromkeys(COLUMNS[2:], "")
         | (
             dict(zip(COLUMNS[2:], (*metrics["r2"][name], metrics["relative_error"][name][0]), strict=True))
-            if meant
+            if name in theta.meant(suite)
             else {}
         )
         for method, metrics in methods(network, records).items()
-        for name, meant in zip(theta.NAMES, theta.meaningful(suite), strict=True)
+        for name in theta.NAMES
     ]
 
 
@@ -44,8 +44,8 @@ def latex(network, records, suite):
     body = []
     for method, metrics in methods(network, records).items():
         cells = []
-        for name, meant in zip(theta.NAMES, theta.meaningful(suite), strict=True):
-            cells.append(_plus_minus(*metrics["r2"][name], 2) if meant else "--")
+        for name in theta.NAMES:
+            cells.append(_plus_minus(*metrics["r2"][name], 2) if name in theta.meant(suite) else "--")
             if name in theta.COSMOLOGICAL:
                 cells.append(f"{100 * metrics['relative_error'][name][0]:.0f}")
         body.append((LABELS[method].replace("P(k)", "$P(k)$"), *cells))

@@ -247,7 +247,7 @@ def _pivot(rows, cell, missing):
         table.setdefault(row["suite"], {}).setdefault(row["case"], {})[row["parameter"]] = row
     digits = {name: _digits([row for row in rows if row["parameter"] == name]) for name in theta.NAMES}
     for suite, by_case in table.items():
-        shown = [name for name, meaningful in zip(theta.NAMES, theta.meaningful(suite), strict=True) if meaningful]
+        shown = theta.meant(suite)
         for case, by_parameter in by_case.items():
             values = {name: _interval(by_parameter[name]) for name in shown if name in by_parameter}
             texts = {name: cell(*value, digits[name]) for name, value in values.items() if np.isfinite(value).all()}
