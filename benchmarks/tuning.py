@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from camelsight import cli, dataset, networks, params, seeding, store, studies
-from camelsight.inference import training, tuning
+from camelsight.inference import tuning
 from camelsight.report import provenance
 
 SUITE, CASE = "IllustrisTNG", "original"
@@ -45,8 +45,7 @@ def search(kind, seed, trials, train, valid):
                 report(checkpoint.state["history"][-1]["epoch"], checkpoint.state["history"][-1]["valid"])
             _, history = networks.fit(
                 mini, SUITE, CASE, hyperparameters, train, valid, weights=("tune", "weights", number),
-                seed=("tune", number), epochs=EPOCHS, precision=training.resolve_precision("auto", device),
-                state=checkpoint.state, on_epoch=on_epoch,
+                seed=("tune", number), epochs=EPOCHS, state=checkpoint.state, on_epoch=on_epoch,
             )  # fmt: skip
         checkpoint.remove()
         return min(record["valid"] for record in history)

@@ -3,12 +3,12 @@
 import numpy as np
 import torch
 
-from camelsight import cli, compiled, paths, seeding, store, theta
+from camelsight import cli, compiled, dataset, paths, seeding, store, theta
 from camelsight.inference import metrics, network, training
 from camelsight.maps import scaling
 
 
-def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, epochs, precision, **progress):
+def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, epochs, **progress):
     """A new network and its history; ``train`` and ``valid`` are (maps, targets), targets on the device that trains.
 
     ``weights`` and ``seed`` are the words that name the draws of the initial weights and of the training; ``progress``
@@ -33,11 +33,36 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
         weight_decay=hyperparameters["weight_decay"],
         seed=seeding.entropy(params.seed, suite, case, *seed, params.train.seed),
         schedule=params.train.schedule,
-        precision=precision,
+        precision=precision(params, device),
         deterministic=params.train.deterministic,
         **progress,
     )
     return net, history
+
+
+def resumed(params, suite, case, hyperparameters, train, valid, *, checkpoint, what, epochs, **more):
+    """``fit`` with a progress bar ``what``, which goes on from the file ``checkpoint`` if it was cut off."""
+    kept = store.Checkpoint(checkpoint, train[1].device, params.checkpoint)
+    done = len(kept.state["history"]) if kept.state else 0
+    with kept, cli.progress(epochs, what, "epoch", done) as bar:
+
+        def on_epoch(state):
+            kept.keep(state)
+            losses = [record["valid"] for record in state["history"]]
+            bar.set_postfix_str(f"valid {losses[-1]:.2f}", refresh=False)
+            bar.update(best=min(losses))
+
+        more |= {"epochs": epochs, "state": kept.state, "on_epoch": on_epoch}
+        return fit(params, suite, case, hyperparameters, train, valid, **more)
+
+
+def resume_key(params, suite, case, device, *more):
+    """``dataset.resume_key`` of networks: the engine and the precision that train them change results, too."""
+    return dataset.resume_key(params, suite, case, device, engine(device), precision(params, device), *more)
+
+
+def precision(params, device):
+    return training.resolve_precision(params.train.precision, device)
 
 
 def engine(device):

@@ -209,7 +209,7 @@ def _predictions(index, physical, mean, sigma):
 
 
 def _record(params, suite, predictions):
-    generator = seeding.numpy_generator(params.seed, suite, "original", "bootstrap")
+    generator = networks.bootstrap(params, suite, "original")
     return {
         "suite": suite,
         "n_maps": len(predictions["index"]),

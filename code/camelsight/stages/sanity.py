@@ -99,7 +99,6 @@ def _train(params, suite, what, epochs):
     """A network trained from another seed, or on labels shuffled among simulations; what it is; its checkpoint."""
     device = cli.device()
     hyperparameters = store.read_json(paths.tuning(suite, CASE))["hyperparameters"]
-    precision = training.resolve_precision(params.train.precision, device)
     parts = dataset.load(params, suite, CASE, ("train", "valid", "test"))
     targets = {name: part.targets for name, part in parts.items()}
     if what == "labels shuffled":
@@ -107,9 +106,7 @@ def _train(params, suite, what, epochs):
             by_simulation = targets[name].reshape(-1, dataset.PER_SIMULATION, len(theta.NAMES))
             generator = seeding.numpy_generator(params.seed, suite, CASE, "shuffled labels", name)
             targets[name] = by_simulation[generator.permutation(len(by_simulation))].flatten(0, 1)
-    key = dataset.resume_key(
-        params, suite, CASE, device, networks.engine(device), "sanity", what, epochs, precision, hyperparameters
-    )
+    key = networks.resume_key(params, suite, CASE, device, "sanity", what, epochs, hyperparameters)
     with store.Checkpoint(paths.CHECKPOINTS / f"sanity-{key}.pt", device, params.checkpoint) as checkpoint:
         net, _ = networks.fit(
             params,
@@ -120,7 +117,6 @@ def _train(params, suite, what, epochs):
             weights=("sanity", what),
             seed=("sanity", what),
             epochs=epochs,
-            precision=precision,
             state=checkpoint.state,
             on_epoch=checkpoint.keep,
         )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from camelsight import cases, cli, dataset, networks, paths, seeding, store, theta
-from camelsight.inference import metrics, training
+from camelsight.inference import metrics
 from camelsight.interpretation import probes
 from camelsight.maps import cuts, scaling, split
 
@@ -78,6 +78,10 @@ def probe(params):
     def draw(what):
         return seeding.numpy_generator(params.seed, suite, CASE, "probe", what)
 
+    def probed(name, values):
+        row = {"probe": name, "below_zero": float(np.mean(values <= 0))}
+        return row | _measured(params, net, _scaled(params, part, values, record))
+
     altered = {
         "pixels shuffled": probes.shuffled(densities, draw("shuffled")),
         "mean only": probes.mean_only(densities),
@@ -86,11 +90,7 @@ def probe(params):
         "log Gaussianised": probes.gaussianised(densities),
     }
     rows = [{"probe": "none"} | _reference(params)]
-    for name, values in altered.items():
-        below = float(np.mean(values <= 0))
-        rows.append(
-            {"probe": name, "below_zero": below} | _measured(params, net, _scaled(params, part, values, record))
-        )
+    rows += [probed(name, values) for name, values in altered.items()]
     rows.append({"probe": "total mass alone"} | _regression(params, maps, densities, part))
     for case in params.robustness.cuts:
         values = cuts.apply(
@@ -100,10 +100,7 @@ def probe(params):
             generator=seeding.numpy_generator(params.seed, suite, case, "fill"),
             indices=part.index,
         )
-        below = float(np.mean(values <= 0))
-        rows.append(
-            {"probe": case, "below_zero": below} | _measured(params, net, _scaled(params, part, values, record))
-        )
+        rows.append(probed(case, values))
     keep = 0  # a map for the figure
     panels = {f"map.{name}": values[keep] for name, values in ({"none": densities} | altered).items()}
     return {"suite": suite, "rows": rows}, panels
@@ -321,33 +318,23 @@ def _fit(params, experiment, what, train, valid, *, suite=None, words=SAME, epoc
     patience = 0 if epochs else params.train.patience  # learning curves take equal steps
     epochs = epochs or params.train.epochs
     hyperparameters = store.read_json(paths.tuning(first, CASE))["hyperparameters"]
-    precision = training.resolve_precision(params.train.precision, device)
-    more = (experiment, what, epochs, precision, hyperparameters, store.digest(params.robustness))
-    key = dataset.resume_key(params, first, CASE, device, networks.engine(device), *more)
-    checkpoint = store.Checkpoint(paths.CHECKPOINTS / f"transfer-{experiment}-{key}.pt", device, params.checkpoint)
-    done = len(checkpoint.state["history"]) if checkpoint.state else 0
+    more = (experiment, what, epochs, hyperparameters, store.digest(params.robustness))
+    key = networks.resume_key(params, first, CASE, device, *more)
     weights, seed = words
-    with checkpoint, cli.progress(epochs, f"{experiment}: {what}", "epoch", done) as bar:
-
-        def on_epoch(state):
-            checkpoint.keep(state)
-            bar.update()
-
-        net, _ = networks.fit(
-            params,
-            suite or first,
-            CASE,
-            hyperparameters,
-            *((dataset.place(part.maps, device), part.targets.to(device)) for part in (train, valid)),
-            weights=weights,
-            seed=seed,
-            epochs=epochs,
-            precision=precision,
-            patience=patience,
-            symmetries=symmetries,
-            state=checkpoint.state,
-            on_epoch=on_epoch,
-        )
+    net, _ = networks.resumed(
+        params,
+        suite or first,
+        CASE,
+        hyperparameters,
+        *((dataset.place(part.maps, device), part.targets.to(device)) for part in (train, valid)),
+        checkpoint=paths.CHECKPOINTS / f"transfer-{experiment}-{key}.pt",
+        what=f"{experiment}: {what}",
+        weights=weights,
+        seed=seed,
+        epochs=epochs,
+        patience=patience,
+        symmetries=symmetries,
+    )
     return net
 
 

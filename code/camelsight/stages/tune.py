@@ -14,8 +14,6 @@ from camelsight import cases, cli, dataset, networks, paths, seeding, store, stu
 from camelsight.inference import training, tuning
 from camelsight.params import load
 
-RANGES = ("max_lr", "weight_decay", "dropout", "hidden")
-
 
 def main(params, suite, case):
     spec, study = params.tune, None
@@ -64,10 +62,9 @@ def dashboard(dashboard=False, *, port="8080"):
 def search(params, suite, case, wait=True):
     """The study of a case, run as far as it was missing, and its journal. What is unfinished outlives this process."""
     spec, device = params.tune, cli.device()
-    precision = training.resolve_precision(params.train.precision, device)
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
     alike = dataclasses.replace(spec, workers=1, **({"trials": 0} if spec.pruner == "none" else {}))
-    key = dataset.resume_key(params, suite, case, device, networks.engine(device), "tune", precision, alike)
+    key = networks.resume_key(params, suite, case, device, "tune", alike)
     folder = paths.unfinished_study(suite, case, key).parent
 
     def objective(hyperparameters, number, report):
@@ -96,7 +93,6 @@ def search(params, suite, case, wait=True):
                     weights=("tune", "weights", number),
                     seed=("tune", number),
                     epochs=spec.epochs,
-                    precision=precision,
                     state=checkpoint.state,
                     on_epoch=on_epoch,
                 )
@@ -110,7 +106,7 @@ def search(params, suite, case, wait=True):
         study = tuning.search(
             objective,
             trials=spec.trials,
-            ranges={name: getattr(spec, name) for name in RANGES},
+            ranges={name: getattr(spec, name) for name in tuning.HYPERPARAMETERS},
             first=store.plain(spec.start_of(case)),
             storage=studies.journal(folder / "study.log"),
             seed=seeding.entropy(params.seed, suite, case, "tune"),
