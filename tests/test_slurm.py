@@ -225,43 +225,40 @@ def test_the_cluster_and_this_process_make_the_same_weights_and_metrics(project,
         ).read_bytes()
 
 
+@contextlib.contextmanager
+def changed(project, old, new):
+    """Something to do: other parameters inside the block."""
+    path = project / "params.yaml"
+    text = path.read_text()
+    path.write_text(text.replace(old, new))
+    try:
+        yield
+    finally:
+        path.write_text(text)
+
+
 def test_a_node_that_does_not_see_the_repository_is_one_clear_line(project, ended):
     if "State=IDLE" not in scontrol("show", "node", "node3"):
         pytest.skip("no name space for mounts here")
-    path = project / "params.yaml"
-    text = path.read_text()
-    path.write_text(text.replace("seed: 1", "seed: 2"))
-    try:
+    with changed(project, "seed: 1", "seed: 2"):
         output = finish(camelsight(project, "paper", "--launch", "slurm", "--partition", "blind"), code=1)
-    finally:
-        path.write_text(text)
     lines = [line for line in output.splitlines() if line.startswith("paper: ")]
     assert len(lines) == 1 and f"the node does not see {project}" in lines[0], output
 
 
 def test_ctrl_c_cancels_the_jobs(project, ended):
-    path = project / "params.yaml"
-    text = path.read_text()
-    path.write_text(text.replace("dropout: 0.05", "dropout: 0.06"))
-    run = camelsight(project, "paper", "--launch", "slurm")
-    try:
+    with changed(project, "dropout: 0.05", "dropout: 0.06"):
+        run = camelsight(project, "paper", "--launch", "slurm")
         until(lambda: "JobState=RUNNING" in scontrol("show", "job"), run)
         os.killpg(run.pid, signal.SIGINT)
         assert "interrupted; the same command goes on from here" in finish(run, code=130)
-    finally:
-        path.write_text(text)
     active = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True, check=True).stdout
     assert not active
 
 
 def test_a_refusal_of_slurm_and_options_without_it_are_one_line(project, ended):
-    path = project / "params.yaml"
-    text = path.read_text()
-    path.write_text(text.replace("dropout: 0.05", "dropout: 0.06"))
-    try:
+    with changed(project, "dropout: 0.05", "dropout: 0.06"):
         output = finish(camelsight(project, "paper", "--launch", "slurm", "--partition", "nowhere"), code=1)
-    finally:
-        path.write_text(text)
     assert "paper: SLURM takes no job" in output and "invalid partition" in output and "Traceback" not in output
     output = finish(camelsight(project, "paper", "--partition", "all"), code=1)
     assert output == "paper: expected --partition with --launch slurm only\n"

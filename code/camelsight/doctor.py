@@ -233,7 +233,7 @@ def _disk_needed(loaded, suite):
 
 def probe():
     """The ``Facts`` of this machine, as seen from the project's root."""
-    packages, torch = _wrong_packages(), _import("torch")
+    packages, torch = wrong_packages(), _import("torch")
     facts = {
         "python": sys.version_info[:3],
         "missing": _missing_packages(),
@@ -281,7 +281,7 @@ def _missing_packages():
     return dict(line.split(": ") for line in result.stdout.splitlines())
 
 
-def _wrong_packages(lock=Path("requirements.lock")):
+def wrong_packages(lock=Path("requirements.lock")):
     """Yield, in words, what differs from the lock file in this environment."""
     if (markers := _import("packaging.markers")) is None:
         yield "the Python packages are not installed"

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import tempfile
-from importlib import metadata
 from itertools import product
 from pathlib import Path
 
@@ -13,9 +12,8 @@ import numpy as np
 import safetensors.torch
 import torch
 import yaml
-from packaging.requirements import Requirement
 
-from camelsight import cases, dataset, environment, paths, rerun, seeding, store, theta
+from camelsight import cases, dataset, doctor, environment, paths, rerun, seeding, store, theta
 from camelsight import params as parameters_file
 from camelsight.inference import loss, metrics, network, training, tuning
 from camelsight.maps import split
@@ -39,7 +37,7 @@ def measured(params):
     """id → value, or (value, low, high): what this run gave, under the ids of paper/expected.yaml."""
     found, predictions = {}, {}
     for suite, case in combinations(params):
-        names = [name for name, shown in zip(theta.NAMES, theta.meaningful(suite), strict=True) if shown]
+        names = theta.meant(suite)
         record = store.read_json(paths.metrics(suite, case))
         for metric, by_parameter in record["metrics"].items():
             found |= {f"{metric}.{suite}.{case}.{name}": tuple(by_parameter[name]) for name in names}
@@ -522,18 +520,8 @@ def _md5(path):
 
 def _environment(params):
     here = environment.read()
-    other = []
     if paths.REQUIREMENTS.exists():
-        for line in re.findall(r"^[A-Za-z0-9].*?==[^\\\n]*", paths.REQUIREMENTS.read_text(), re.MULTILINE):
-            wanted = Requirement(line)
-            if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
-                continue
-            try:
-                version = metadata.version(wanted.name)
-            except metadata.PackageNotFoundError:
-                version = "none"
-            if not wanted.specifier.contains(version, prereleases=True) if version != "none" else True:
-                other.append(f"{wanted.name} {version} instead of {str(wanted.specifier).removeprefix('==')}")
+        other = list(doctor.wrong_packages(paths.REQUIREMENTS))
         why = f"not as locked: {', '.join(other[:5])}" if other else "the packages are those of requirements.lock"
         yield row("environment.packages", "integrity", WARN if other else PASS, why, tier=0)
     else:

@@ -173,35 +173,46 @@ def dvc(*arguments):
 
 
 def local(queue, jobs, on_end):
-    """Run chains in ``jobs`` DVC processes, each with one GPU where there are some; the first that fails ends all.
+    """Run chains in ``jobs`` DVC processes; what a chain prints goes to ``runs/logs``.
 
-    ``on_end(name)`` says in a line what came out. What a chain prints goes to ``runs/logs``.
+    ``on_end(name)`` says in a line what came out.
+    """
+    commands = [(key, _repro(targets), paths.log(key), {}) for key, targets in queue]
+    processes(commands, jobs, "cases", on_end)
+
+
+def processes(queue, jobs, what, on_end=lambda name: None):
+    """Run commands, ``jobs`` at a time, each with one GPU where there are some; the first that fails ends all.
+
+    ``queue``: (name, command, log, more arguments of Popen) of each; ``on_end(name)`` may return a line for the
+    terminal. ValueError with the reason of the one that failed.
     """
     queue, running, slots, devices = list(queue), {}, list(range(jobs)), gpus()
     if not queue:
         return
-    paths.LOGS.mkdir(parents=True, exist_ok=True)
-    with cli.progress(len(queue), "cases", "case") as bar, _ending(running):
+    with cli.progress(len(queue), what, "case") as bar, _ending(running):
         while queue or running:
             while queue and slots:
-                (key, targets), slot = queue.pop(0), slots.pop(0)
+                (name, command, log, more), slot = queue.pop(0), slots.pop(0)
                 device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
-                with open(paths.log(key), "w") as log:
+                log.parent.mkdir(parents=True, exist_ok=True)
+                with open(log, "w") as output:
                     process = subprocess.Popen(
-                        _repro(targets),
-                        env=os.environ | device,
-                        stdout=log,
+                        command,
+                        stdout=output,
                         stderr=subprocess.STDOUT,
                         start_new_session=True,
+                        **more | {"env": more.get("env", os.environ) | device},
                     )
-                running[process] = key, slot
+                running[process] = name, log, slot
             time.sleep(0.1)
             for process in [process for process in running if process.poll() is not None]:
-                key, slot = running.pop(process)
+                name, log, slot = running.pop(process)
                 slots.append(slot)
                 if process.returncode != 0:
-                    raise ValueError(f"{key} failed: {reason(paths.log(key))} (see {paths.log(key)})")
-                bar.write(on_end(key), file=sys.stderr)
+                    raise ValueError(f"{name} failed: {reason(log)} (see {log})")
+                if line := on_end(name):
+                    bar.write(line, file=sys.stderr)
                 bar.update()
 
 

@@ -9,15 +9,12 @@ import contextlib
 import importlib
 import json
 import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import torch
 
-from camelsight import cli, paths, store
+from camelsight import cli, launch, paths, store
 from camelsight import params as parameters_file
 
 
@@ -63,36 +60,16 @@ def link(folder, names):
 def everywhere(queue, jobs, what):
     """Run chains of stages in ``jobs`` processes: ``queue`` is a list of (folder, stages, suite, case).
 
-    What they print goes to runs/logs in their folder; ValueError with the last line of the first that fails.
+    What they print goes to runs/logs in their folder; ValueError with the reason of the first that fails.
     """
-    queue, running = list(queue), {}
-    code = str(Path(__file__).parent.parent)
-    with cli.progress(len(queue), what, "case") as bar:
-        try:
-            while queue or running:
-                while queue and len(running) < jobs:
-                    folder, stages, suite, case = queue.pop(0)
-                    log = Path(folder) / paths.LOGS / f"{suite}-{case}.log"
-                    log.parent.mkdir(parents=True, exist_ok=True)
-                    command = [sys.executable, "-m", "camelsight.rerun", *stages, "--suite", suite, "--case", case]
-                    with open(log, "w") as output:
-                        process = subprocess.Popen(
-                            command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-                            env=os.environ | {"PYTHONPATH": code},
-                        )  # fmt: skip
-                    running[process] = log
-                time.sleep(0.05)
-                for process in [process for process in running if process.poll() is not None]:
-                    log = running.pop(process)
-                    if process.returncode:
-                        last = ([line for line in log.read_text().splitlines() if line.strip()] or ["no output"])[-1]
-                        raise ValueError(f"{log.stem} failed: {last} (see {log})")
-                    bar.update()
-        finally:
-            for process in running:
-                process.send_signal(signal.SIGINT)
-            for process in running:
-                process.wait()
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+    again = [sys.executable, "-m", "camelsight.rerun"]
+    commands = []
+    for folder, stages, suite, case in queue:
+        name = f"{suite}-{case}"
+        command = [*again, *stages, "--suite", suite, "--case", case]
+        commands.append((name, command, Path(folder) / paths.log(name), {"cwd": folder, "env": env}))
+    launch.processes(commands, jobs, what)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import torch
 import yaml
 from tabulate import tabulate
 
-from camelsight import cli, dataset, environment, evidence, paths, rerun, store, theta
+from camelsight import cli, environment, evidence, launch, paths, rerun, store, theta
 from camelsight import pack as archive
 from camelsight import params as parameters_file
 from camelsight.report import crate, page, provenance, reference, verification
@@ -42,8 +42,6 @@ TIERS = {
 # Of 1 - R² by the same weights. Another machine rounds differently: 1e-7 more sigma_8, in the mini profile, moves a
 # pixel by 7e-4 (rms), the standard deviation of all of them by 1e-5, and their mean by less than 1e-8.
 SAME_MAPS, OTHER_MAPS = 1e-4, 1e-3
-START_SECONDS = 4
-PROCESS_BYTES = 1.5e9
 PIXELS = {"mean": 1e-5, "std": 1e-3, "log10_mean": 1e-5, "log10_std": 1e-4}  # relative
 SHORT = {"TNG": "IllustrisTNG", "Nbody": "Nbody_IllustrisTNG", "Nbody_TNG": "Nbody_IllustrisTNG"}  # of the literature
 SHOWN = 12  # rows of the terminal; the page has all
@@ -114,26 +112,19 @@ def judge(tier=0, suite=None, case="original", elsewhere=False):
 
 
 def _forecast(number, params):
-    seconds, cases = params.seconds, len(params.suites) * len(params.cases)
+    seconds, cases, jobs = params.seconds, len(params.suites) * len(params.cases), launch.default_jobs(params)
     if number == 0:
         return f"{10 + cases // 10} s"
     if number < 3:
-        one = START_SECONDS + sum(getattr(seconds, stage) for stage in AGAIN[number])
-        return _minutes(one * (cases / _jobs(params) if number == 1 else 1))
-    each = sum(getattr(seconds, stage) + START_SECONDS for stage in AGAIN[2])
+        one = launch.START_SECONDS + sum(getattr(seconds, stage) for stage in AGAIN[number])
+        return _minutes(one * (cases / jobs if number == 1 else 1))
+    each = sum(getattr(seconds, stage) + launch.START_SECONDS for stage in AGAIN[2])
     each = each * cases + len(params.suites) * (len(params.attribute.cases) * seconds.attribute + seconds.sanity)
-    return _minutes(seconds.maps + each / _jobs(params) + seconds.universe + seconds.figures + seconds.paper)
+    return _minutes(seconds.maps + each / jobs + seconds.universe + seconds.figures + seconds.paper)
 
 
 def _minutes(seconds):
     return f"{max(1, round(seconds / 60))} min"
-
-
-def _jobs(params):
-    if torch.cuda.is_available():
-        return 1
-    suite = params.maps.simulations * dataset.PER_SIMULATION * params.maps.pixels**2 * 4
-    return cli.processes(params.threads, 2 * suite + PROCESS_BYTES)
 
 
 def _integrity(params, suite, case, elsewhere):
@@ -178,7 +169,7 @@ def _reference_rows(params, measured, tier, wanted=None):
         if all(part in got for part in parts):
             got[one] = reference.average(got[part] for part in parts)
     of_record, of_params = (
-        {f"r2.{s}.{c}.{n}" for s in suites for c in cases for n in _names(s)}
+        {f"r2.{s}.{c}.{n}" for s in suites for c in cases for n in theta.meant(s)}
         for suites, cases in ((record["suites"], record["cases"]), (params.suites, params.cases))
     )
     rows = [
@@ -255,7 +246,7 @@ def _again(number, params, queue, links):
         return None, f"{missing[0] if missing else 'weights'} is not there: make paper, or make maps with a PACK"
     folder = _place(number, params)
     rerun.prepare(folder, params, links)
-    rerun.everywhere([(folder, AGAIN[number], *one) for one in queue], _jobs(params), TIERS[number])
+    rerun.everywhere([(folder, AGAIN[number], *one) for one in queue], launch.default_jobs(params), TIERS[number])
     return folder, None
 
 
@@ -281,7 +272,7 @@ def _evaluate_again(params, *_):
         same = again["maps"] == given["maps"]
         tolerance = SAME_MAPS if same else OTHER_MAPS
         maps = "on the same maps" if same else "on maps made anew, which differ in rounding"
-        for name in _names(suite):
+        for name in theta.meant(suite):
             ours, theirs = (
                 {metric: one["metrics"][metric].get(name) for metric in one["metrics"]} for one in (again, given)
             )
@@ -308,7 +299,7 @@ def _train_again(params, suite, case, *_):
         return [row("train", GROUPS[2], NOT_RUN, missing, tier=2)]
     record = store.read_json(folder / paths.metrics(suite, case))
     rows = _bits(params, folder, [(suite, case)], 2)
-    measured = {f"r2.{suite}.{case}.{name}": tuple(record["metrics"]["r2"][name]) for name in _names(suite)}
+    measured = {f"r2.{suite}.{case}.{name}": tuple(record["metrics"]["r2"][name]) for name in theta.meant(suite)}
     rows += _regroup(_reference_rows(params, measured, 2, wanted=measured), GROUPS[2])
     if params.maps.source == "camels":
         with contextlib.chdir(folder):
@@ -410,10 +401,6 @@ def _everything_again(params, *_):
 _TIER_ROWS = (_integrity, _evaluate_again, _train_again, _everything_again)
 
 
-def _names(suite):
-    return [name for name, shown in zip(theta.NAMES, theta.meaningful(suite), strict=True) if shown]
-
-
 def _crate(params, verdict):
     files = [path for path in sorted(paths.VERDICT.parent.rglob("*")) if path.is_file() and path != paths.CRATE]
     image = store.read_json(paths.IMAGE).get("digest") if paths.IMAGE.exists() else None
@@ -464,7 +451,7 @@ def make_reference(seeds, jobs=None):
         raise ValueError(f"expected {missing[0]}, got no such file: run make maps first")
     if not paths.UNIVERSE.exists():
         raise ValueError(f"expected {paths.UNIVERSE}, got no such file: run make paper first")
-    jobs = jobs or _jobs(params)
+    jobs = jobs or launch.default_jobs(params)
     data = {suite: store.file_digest(paths.maps(suite)) for suite in params.suites}
     key = store.digest(_settings(params), data, store.code_digest(), torch.__version__)[:16]
     numbers, queue = range(1, seeds + 1), []
@@ -474,7 +461,7 @@ def make_reference(seeds, jobs=None):
         other = dataclasses.replace(params, train=dataclasses.replace(params.train, seed=number))
         rerun.prepare(folder, other, [paths.MAPS])
         queue += [(folder, AGAIN[2], *one) for one in combinations if not (folder / paths.metrics(*one)).exists()]
-    seconds = sum(getattr(params.seconds, stage) for stage in AGAIN[2]) + START_SECONDS
+    seconds = sum(getattr(params.seconds, stage) for stage in AGAIN[2]) + launch.START_SECONDS
     here = environment.read()
     print(
         f"Profile {params.profile}: {seeds} seeds × {len(combinations)} networks, {len(queue)} to train; roughly "
@@ -485,7 +472,7 @@ def make_reference(seeds, jobs=None):
     values = {}
     for suite, case in combinations:
         found = [store.read_json(folder / paths.metrics(suite, case))["metrics"]["r2"] for folder in folders.values()]
-        for name in _names(suite):
+        for name in theta.meant(suite):
             values[f"r2.{suite}.{case}.{name}"] = [one[name][0] for one in found]
     limits = reference.limits(values)
     statistics = store.read_json(paths.UNIVERSE)["statistics"]
