@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 import yaml
 
-from camelsight import cli, environment, evidence, paths, store, theta
+from camelsight import cli, environment, evidence, networks, paths, store, theta
 from camelsight import params as parameters_file
 from camelsight.report import page, provenance, verification
 from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN
@@ -111,10 +111,17 @@ def test_an_old_verdict_does_not_outlive_an_attempt_that_broke_off(clone, monkey
 
 @pytest.mark.parametrize(
     ("then", "verdict"),
-    [({}, FAIL), ({"dirty": True}, NOT_RUN), ({"cpu": "another"}, NOT_RUN), ({"commit": "unknown"}, NOT_RUN)],
+    [
+        ({}, FAIL),
+        ({"dirty": True}, NOT_RUN),
+        ({"cpu": "another"}, NOT_RUN),
+        ({"commit": "unknown"}, NOT_RUN),
+        ({"engine": "torch"}, NOT_RUN),
+    ],
 )
 def test_the_same_machine_and_commit_must_give_the_same_bits(tmp_path, monkeypatch, then, verdict):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(networks, "engine", lambda device: "compiled")
     here = environment.read() | {"commit": "abc", "dirty": False}
     here |= {"commit": "unknown"} if "commit" in then else {}
     monkeypatch.setattr(environment, "read", lambda: here)
@@ -122,7 +129,8 @@ def test_the_same_machine_and_commit_must_give_the_same_bits(tmp_path, monkeypat
     place = ("IllustrisTNG", "original")
     for folder, value in ((Path(), 0.0), (Path("again"), 1.0)):
         store.write_bytes(folder / paths.weights(*place), safetensors.torch.save({"a": torch.tensor([value])}))
-    store.write_json(paths.history(*place), {"environment": here | then})
+    made = {"engine": then.get("engine", "compiled"), "environment": here | then}
+    store.write_json(paths.history(*place), made)
     (row,) = verify._bits(None, Path("again"), [place], 2)
     assert row["verdict"] == verdict
 

@@ -21,6 +21,7 @@ def main(params, suite, case):
             "epochs": made["epochs"],
             "hyperparameters": hyperparameters,
             "precision": networks.precision(params, device),
+            "engine": networks.engine(device),
             "weights": store.tensor_digest(net.state_dict()),
             "environment": made["environment"],
         },

@@ -25,7 +25,7 @@ import torch
 import yaml
 from tabulate import tabulate
 
-from camelsight import cli, environment, evidence, launch, paths, rerun, store, theta
+from camelsight import cli, environment, evidence, launch, networks, paths, rerun, store, theta
 from camelsight import pack as archive
 from camelsight import params as parameters_file
 from camelsight.report import crate, page, provenance, reference, verification
@@ -335,7 +335,10 @@ def _same_place(suite, case):
     """Whether a network was trained where this is, with the very code, on a processor: its bits are the same then."""
     if not paths.history(suite, case).exists() or cli.device().type != "cpu":
         return False
-    here, then = environment.read(), store.read_json(paths.history(suite, case))["environment"]
+    made = store.read_json(paths.history(suite, case))
+    if made["engine"] != networks.engine(cli.device()):
+        return False
+    here, then = environment.read(), made["environment"]
     facts = [(one["commit"], one["versions"]["torch"], one["hardware"], one["cpu"]) for one in (here, then)]
     return facts[0] == facts[1] and here["commit"] != "unknown" and not (here["dirty"] or then["dirty"])
 
