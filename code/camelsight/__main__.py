@@ -94,8 +94,8 @@ def make_paper(profile, full, jobs, where, options):
     if pending and where == "slurm":
         launch.slurm(loaded, pending, lambda key: summary(key, loaded), **options)
     elif pending and jobs > 1:
-        if "maps" in pending:
-            launch.dvc("repro", "--quiet", "--single-item", "maps")
+        if makers := launch.makers(pending):
+            launch.dvc("repro", "--quiet", "--single-item", *makers)
         for queue in (launch.chains(loaded, pending), launch.experiments(pending)):
             launch.local(queue, jobs, lambda key: summary(key, loaded))
     if pending:

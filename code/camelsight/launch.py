@@ -24,12 +24,13 @@ from camelsight.universe import cmd
 DVC = [sys.executable, "-m", "dvc"]
 CHAIN = ("cut", "tune", "train", "evaluate")
 EXPERIMENTS = tuple(params.EXPERIMENTS)
-PARALLEL = (*CHAIN, "attribute", "sanity", "universe", "further", *EXPERIMENTS)
+MAKERS = ("maps", "further")  # of maps; they use every core by themselves
+PARALLEL = (*CHAIN, "attribute", "sanity", "universe", *EXPERIMENTS)
 FAMILIES = (
-    ("maps",),
+    MAKERS,
     ("universe", "cut"),
     ("tune",),
-    ("train", "further"),
+    ("train",),
     ("evaluate", "attribute", "sanity"),
     EXPERIMENTS,
 )
@@ -99,9 +100,8 @@ def _out_of_date(repo, changed, describe):
 
 
 def chains(loaded, pending):
-    """(name, targets) of the universe, further suites, and every suite and case, with something to do."""
-    further = {f"further@{suite}": [f"further@{suite}"] for suite in loaded.robustness.suites}
-    everything = {"universe": ["universe"], **further}
+    """(name, targets) of the universe, and every suite and case, with something to do."""
+    everything = {"universe": ["universe"]}
     for case in loaded.cases:
         for suite in loaded.suites:
             key = f"{suite}-{case}"
@@ -112,6 +112,11 @@ def chains(loaded, pending):
                 everything[key].append(f"sanity@{suite}")
     wanted = {key: [target for target in targets if target in pending] for key, targets in everything.items()}
     return [(key, targets) for key, targets in wanted.items() if targets]
+
+
+def makers(pending):
+    """The stages that make maps and have something to do."""
+    return [stage for stage in pending if stage.partition("@")[0] in MAKERS]
 
 
 def experiments(pending):
@@ -280,10 +285,10 @@ def slurm(loaded, pending, on_end, *, partition=None, account=None, gpus=0, minu
     if missing:
         raise ValueError(f"expected SLURM's commands on this machine, got no {', '.join(missing)}: use a login node")
     queue = dict(chains(loaded, pending) + experiments(pending))
-    if "maps" in pending and loaded.maps.source == "mock":
-        queue["maps"] = ["maps"]
-    elif "maps" in pending:  # nodes often have no network
-        dvc("repro", "--quiet", "--single-item", "maps")
+    if loaded.maps.source == "mock":
+        queue |= {stage: [stage] for stage in makers(pending)}
+    elif wanted := makers(pending):  # nodes often have no network
+        dvc("repro", "--quiet", "--single-item", *wanted)
     parameters = {
         "cpus_per_task": loaded.threads,
         "srun_args": ["--cpus-per-task", str(loaded.threads)],  # which srun does not take from the job

@@ -15,8 +15,8 @@ FORMAT = "%.5f"  # of the params files
 WORKER_BYTES, MESH_BYTES = 6e8, 150  # memory of a worker, and what a cell of the mesh adds to it
 
 
-def simulate(params, folder=paths.MAPS, workers=None):
-    """Simulate the suites into ``folder``, with ``workers`` processes or one on each core.
+def simulate(params, folder=paths.MAPS):
+    """Simulate the suites into ``folder``, with a process on each core.
 
     Suites that share a universe (X and Nbody_X) share its run of gravity. Nothing is put into place before everything
     is done, since DVC empties that place before the stage runs again.
@@ -24,9 +24,7 @@ def simulate(params, folder=paths.MAPS, workers=None):
     universes = {}
     for suite in params.suites:
         universes.setdefault(theta.hydro_suite(suite), []).append(suite)
-    finished = [
-        (suites, *_simulate_universe(params, universe, suites, workers)) for universe, suites in universes.items()
-    ]
+    finished = [(suites, *_simulate_universe(params, universe, suites)) for universe, suites in universes.items()]
     for suites, parameters, partial in finished:
         text = io.StringIO()
         np.savetxt(text, parameters, fmt=FORMAT)
@@ -35,7 +33,7 @@ def simulate(params, folder=paths.MAPS, workers=None):
         partial.move_to(folder)
 
 
-def _simulate_universe(params, universe, suites, workers):
+def _simulate_universe(params, universe, suites):
     """The parameters of all simulations of a universe and the finished ``PartialSet`` of its suites' maps."""
     spec = params.maps
     parameters = mock.latin_hypercube(spec.simulations, universe, seeding.entropy(params.seed, universe, "parameters"))
@@ -49,7 +47,7 @@ def _simulate_universe(params, universe, suites, workers):
     missing = partial.missing
     with cli.progress(spec.simulations, f"simulate {universe}", "sim", spec.simulations - len(missing)) as bar:
         jobs = [(i, parameters[i], seeding.entropy(params.seed, universe, "phases", i)) for i in missing]
-        for i, maps in _run(params, suites, jobs, workers):
+        for i, maps in _run(params, suites, jobs):
             rows = slice(i * cmd.MAPS_PER_SIMULATION, (i + 1) * cmd.MAPS_PER_SIMULATION)
             for suite, file in files.items():
                 partial.arrays[file][rows] = maps[suite]
@@ -58,12 +56,11 @@ def _simulate_universe(params, universe, suites, workers):
     return parameters, partial
 
 
-def _run(params, suites, jobs, workers):
-    """Yield (simulation, {suite: maps}): one simulation at a time on a GPU, ``workers`` at a time without."""
+def _run(params, suites, jobs):
+    """Yield (simulation, {suite: maps}): one simulation at a time on a GPU, as many as there are cores without."""
     if not jobs:
         return
-    workers = workers or cli.processes(params.threads, WORKER_BYTES + MESH_BYTES * params.maps.mesh**3)
-    workers = min(len(jobs), workers)
+    workers = min(len(jobs), cli.processes(params.threads, WORKER_BYTES + MESH_BYTES * params.maps.mesh**3))
     prepared = params, suites, linear.shape_table()
     if cli.device().type == "cuda" or workers == 1:
         _prepare(*prepared)

@@ -9,7 +9,7 @@ def main(params, suite):
     folder, none = paths.further_maps(suite), dataclasses.replace(params.robustness, suites=())
     alone = dataclasses.replace(params, suites=(suite,), robustness=none)
     if params.maps.source == "mock":
-        simulation.simulate(alone, folder, workers=1)  # beside the chains of the other suites
+        simulation.simulate(alone, folder)
     else:
         release.adopt(alone, folder)
     with cli.progress(params.maps.simulations, f"read {suite}", "sim") as bar:
