@@ -1,7 +1,8 @@
 """Best validation loss against the epochs spent: searches of full trials, and searches with successive halving.
 
-`python benchmarks/tuning.py` runs what is missing, in runs/benchmark, of both kinds of search for each seed, and writes
-what is there to tuning.json. It goes on where it was killed, and several processes share the work; --record only
+`python benchmarks/tuning.py` runs what is missing, in runs/benchmark, of both kinds of search for each seed, trains
+networks with what each search found from other seeds, because the lowest of many losses is partly luck, and writes what
+is there to tuning.json. It goes on where it was killed, and several processes share the work; --record only
 writes. It needs maps and cut of the profile mini: `dvc repro cut@IllustrisTNG-original`. No search is given
 hyperparameters to start from.
 """
@@ -24,13 +25,13 @@ SUITE, CASE = "IllustrisTNG", "original"
 SEEDS, TRIALS, EPOCHS = (1, 2, 3), 36, 20  # what two hours of CPU allow
 RUNGS = {"full": (), "halving": tuple(tuning.rungs(EPOCHS))}
 RANGES = {"max_lr": (4e-3, 3e-2), "weight_decay": (1e-5, 1e-1), "dropout": (0.0, 0.3), "hidden": (3, 5)}
+AGAIN = 3  # networks trained with what a search found
 FOLDER, RECORD = Path("runs/benchmark"), Path(__file__).with_suffix(".json")
 
 
 def search(kind, seed, trials, train, valid):
-    """Run what is missing of ``trials`` trials; ``train`` and ``valid`` are (maps, targets)."""
-    mini = dataclasses.replace(params.load("profiles/mini.yaml"), seed=seed)
-    device = train[0].device
+    """The study, with what was missing of ``trials`` trials; ``train`` and ``valid`` are (maps, targets)."""
+    mini = _profile(seed)
 
     def objective(hyperparameters, number, report):
         def on_epoch(state):
@@ -40,21 +41,44 @@ def search(kind, seed, trials, train, valid):
                 print(json.dumps({"trial": number, "epoch": last["epoch"], "valid": last["valid"]}), file=file)
             report(last["epoch"], last["valid"])
 
-        with store.Checkpoint(FOLDER / f"{kind}-{seed}-{number}.pt", device, mini.checkpoint) as checkpoint:
+        path = FOLDER / f"{kind}-{seed}-{number}.pt"
+        with store.Checkpoint(path, train[0].device, mini.checkpoint) as checkpoint:
             if checkpoint.state:
                 report(checkpoint.state["history"][-1]["epoch"], checkpoint.state["history"][-1]["valid"])
-            _, history = networks.fit(
-                mini, SUITE, CASE, hyperparameters, train, valid, weights=("tune", "weights", number),
-                seed=("tune", number), epochs=EPOCHS, state=checkpoint.state, on_epoch=on_epoch,
-            )  # fmt: skip
+            loss = _best_loss(
+                mini, hyperparameters, train, valid, ("tune", number), state=checkpoint.state, on_epoch=on_epoch
+            )
         checkpoint.remove()
-        return min(record["valid"] for record in history)
+        return loss
 
-    tuning.search(
+    return tuning.search(
         objective, trials=trials, ranges=RANGES, first=None,
         storage=studies.journal(FOLDER / f"{kind}-{seed}.log"), seed=seeding.entropy(seed, SUITE, CASE, "tune"),
         rungs=RUNGS[kind],
     )  # fmt: skip
+
+
+def train_again(kind, seed, train, valid):
+    """The losses of ``AGAIN`` networks with the best hyperparameters of a finished search, into a file."""
+    found = tuning.best(search(kind, seed, TRIALS, train, valid))["hyperparameters"]
+    losses = [_best_loss(_profile(seed), found, train, valid, ("again", number)) for number in range(AGAIN)]
+    store.write_json(_again(kind, seed), losses)
+
+
+def _profile(seed):
+    return dataclasses.replace(params.load("profiles/mini.yaml"), seed=seed)
+
+
+def _best_loss(profile, hyperparameters, train, valid, words, **progress):
+    _, history = networks.fit(
+        profile, SUITE, CASE, hyperparameters, train, valid, weights=(words[0], "weights", *words[1:]), seed=words,
+        epochs=EPOCHS, **progress,
+    )  # fmt: skip
+    return min(record["valid"] for record in history)
+
+
+def _again(kind, seed):
+    return FOLDER / f"{kind}-{seed}.again.json"
 
 
 def epochs_of(kind, seed):
@@ -77,10 +101,13 @@ def finished(kind, seed):
 def run():
     mini = params.load("profiles/mini.yaml")
     train, valid = dataset.load_tensors(mini, SUITE, CASE, ("train", "valid"), cli.device())
-    while left := [(kind, seed) for kind in RUNGS for seed in SEEDS if not finished(kind, seed)]:
+    while left := [(kind, seed) for kind in RUNGS for seed in SEEDS if not _again(kind, seed).exists()]:
         left.sort(key=lambda one: (one[0] == "full", trials_of(*one)))
         for kind, seed in left:
             with store.claim(FOLDER / f"{kind}-{seed}.lock") as mine:
+                if mine and finished(kind, seed):
+                    train_again(kind, seed, train, valid)
+                    break
                 if mine:
                     trials = min(TRIALS, trials_of(kind, seed) + 1) if kind == "full" else TRIALS
                     search(kind, seed, trials, train, valid)
@@ -94,7 +121,8 @@ def run():
 def record():
     """What there is of each search, and whether that is all of it.
 
-    Its trials and epochs, and where the best loss fell: [epochs spent, loss], ...
+    Its trials and epochs, where the best loss fell: [epochs spent, loss], ..., and the losses of the networks that were
+    trained again with what it found.
     """
     searches = []
     for kind in RUNGS:
@@ -104,7 +132,9 @@ def record():
                 if loss < best:
                     falls, best = [*falls, [spent, round(loss, 4)]], loss
             facts = {"kind": kind, "seed": seed, "finished": finished(kind, seed), "trials": trials_of(kind, seed)}
-            searches.append(facts | {"epochs": len(losses), "best": falls})
+            again = store.read_json(_again(kind, seed)) if _again(kind, seed).exists() else []
+            facts |= {"epochs": len(losses), "best": falls, "again": [round(loss, 4) for loss in again]}
+            searches.append(facts)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     about = {
         "suite": SUITE, "case": CASE, "profile": "mini", "trials": TRIALS, "epochs": EPOCHS, "rungs": RUNGS["halving"],

@@ -195,7 +195,9 @@ def test_a_check_that_fails_is_bold_and_one_that_was_not_run_is_a_dash():
 )
 def test_searches_that_did_not_come_to_their_end_are_called_unfinished(finished, said):
     about = {"trials": 36, "epochs": 20, "suite": "IllustrisTNG", "hardware": "", "date": "", "commit": ""}
-    searches = [{"kind": "full", "finished": one, "trials": 3, "epochs": 60, "best": [[1, -2.0]]} for one in finished]
+    search = {"kind": "full", "trials": 3, "epochs": 60, "best": [[1, -2.0]], "again": [-2.0, -1.0]}
+    searches = [search | {"finished": one} for one in finished]
     numbers = tabulate._tuning({"about": about, "searches": searches})
     assert numbers["SearchedFullUnfinished"] == said and numbers["SearchedHalvingUnfinished"] == ""
     assert numbers["SearchedFullTrials"] == "3, 3" and numbers["SearchedTrials"] == 36
+    assert numbers["SearchedFullAgain"] == "-1.50, -1.50" and numbers["SearchedScatter"] == "0.71"

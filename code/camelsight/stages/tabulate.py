@@ -305,12 +305,16 @@ def _tuning(record):
             ("Trials", [str(one["trials"]) for one in searches]),
             ("Epochs", [str(one["epochs"]) for one in searches]),
             ("Losses", [f"{one['best'][-1][1]:.2f}" for one in searches]),
+            ("Again", [f"{np.mean(one['again']):.2f}" for one in searches if one["again"]]),
         ):
             numbers[f"Searched{kind.capitalize()}{name}"] = ", ".join(values) or MISSING
         unfinished = sum(not one["finished"] for one in searches)
         share = "" if unfinished == len(searches) else f"{unfinished} of {len(searches)} "
         numbers[f"Searched{kind.capitalize()}Unfinished"] = f" ({share}unfinished)" if unfinished else ""
+    again = [one["again"] for one in record["searches"] if one["again"]]
     return numbers | {
+        "SearchedAgain": len(again[0]) if again else MISSING,
+        "SearchedScatter": f"{np.sqrt(np.mean(np.var(again, axis=1, ddof=1))):.2f}" if again else MISSING,
         "SearchedTrials": about["trials"],
         "SearchedEpochs": about["epochs"],
         "SearchedSuite": tables.suite_label(about["suite"]),
