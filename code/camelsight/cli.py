@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import threadpoolctl
 from tqdm import tqdm
 
 from camelsight import params, paths, store
@@ -147,6 +148,16 @@ def keep_memory():
             mallopt(parameter, 1 << 30)
 
 
+def set_threads(count):
+    """Compute with ``count`` threads of torch, and of the linear algebra that NumPy and SciPy have loaded.
+
+    Left alone, OpenBLAS takes every core, and its threads wait for each other where other processes are at work.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(count)
+    threadpoolctl.threadpool_limits(count, user_api="blas")
+
+
 def free_bytes(device):
     """What this process may still allocate on ``device``, cgroup limits included."""
     if device.type == "cuda":
@@ -242,8 +253,7 @@ def _timed(main, name, arguments):
     for key, known in (("suite", suites), ("case", loaded.cases), ("experiment", experiments)):
         if key in arguments and arguments[key] not in known:
             raise ValueError(f"expected a {key} among {', '.join(known)} ({paths.PARAMS}), got {arguments[key]!r}")
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(loaded.threads)
+    set_threads(loaded.threads)
     heartbeat.begin(name, arguments, loaded.profile)
     start = time.monotonic()
     try:

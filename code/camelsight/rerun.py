@@ -30,14 +30,17 @@ def main():
 
 def here(folder, params, *stages, place=()):
     """Run the ``main`` of ``stages`` in ``folder``, in this process."""
-    threads = torch.get_num_threads()
-    with contextlib.chdir(folder):
-        torch.set_num_threads(params.threads)
-        try:
-            for name in stages:
-                importlib.import_module(f"camelsight.stages.{name}").main(params, *place)
-        finally:
-            torch.set_num_threads(threads)
+    threads, mains = (
+        torch.get_num_threads(),
+        [importlib.import_module(f"camelsight.stages.{name}").main for name in stages],
+    )
+    cli.set_threads(params.threads)
+    try:
+        with contextlib.chdir(folder):
+            for main in mains:
+                main(params, *place)
+    finally:
+        cli.set_threads(threads)
 
 
 def prepare(folder, params, links=()):

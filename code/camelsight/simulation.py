@@ -6,7 +6,6 @@ import signal
 from concurrent import futures
 
 import numpy as np
-import torch
 
 from camelsight import cli, paths, seeding, store, theta
 from camelsight.universe import cmd, linear, mock
@@ -89,7 +88,7 @@ _prepared = None
 def _prepare(params, suites, linear_table):
     global _prepared
     cli.keep_memory()
-    torch.set_num_threads(params.threads)
+    cli.set_threads(params.threads)
     _prepared = params, suites, linear_table
 
 

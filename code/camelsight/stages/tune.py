@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import optuna
-import torch
 
 from camelsight import cases, cli, dataset, networks, paths, seeding, store, studies, theta
 from camelsight.inference import training, tuning
@@ -40,7 +39,7 @@ def main(params, suite, case):
 def join(join=False, *, suite, case):
     """Help the search of --suite and --case, which may run elsewhere, until nothing is left to begin."""
     params = load(paths.PARAMS)
-    torch.set_num_threads(params.threads)
+    cli.set_threads(params.threads)
     if params.tune.trials:
         search(params, suite, case, wait=False)
 
