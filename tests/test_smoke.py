@@ -507,7 +507,7 @@ def test_a_reference_is_made_of_other_seeds_resumes_and_judges(run, monkeypatch)
     verify.make_reference(4)
     path = run / paths.reference("smoke")
     record = store.read_json(path)
-    assert len(trained) == 8 and record["seeds"] == [1, 2, 3, 4] and len(record["r2"]) == 2 * 6
+    assert len(trained) == 8 and record["seeds"] == [0, 1, 2, 3] and len(record["r2"]) == 2 * 6
     values = record["r2"]["r2.IllustrisTNG.original.omega_m"]["values"]
     assert len(set(values)) == 4, "each seed trains another network"
     folder = next((run / "runs/again").glob("reference-*"))

@@ -445,7 +445,7 @@ def _print(verdict):
 
 
 def make_reference(seeds, jobs=None):
-    """Train every case with ``seeds`` other seeds of the training, on the same maps; write the profile's reference."""
+    """Train every case with ``seeds`` seeds of the training, on the same maps; write the profile's reference."""
     if seeds < reference.MIN_SEEDS:
         raise ValueError(f"expected SEEDS of at least {reference.MIN_SEEDS}, got {seeds}: the spread needs them")
     params = parameters_file.load()
@@ -457,7 +457,7 @@ def make_reference(seeds, jobs=None):
     jobs = jobs or launch.default_jobs(params)
     data = {suite: store.file_digest(paths.maps(suite)) for suite in params.suites}
     key = store.digest(_settings(params), data, store.code_digest(), torch.__version__)[:16]
-    numbers, queue = range(1, seeds + 1), []
+    numbers, queue = range(seeds), []  # that of a run as it comes, 0, among them: it must be known, too
     folders = {number: paths.AGAIN / f"reference-{key}" / f"seed_{number}" for number in numbers}
     combinations = [(suite, case) for suite in params.suites for case in params.cases]
     for number, folder in folders.items():
@@ -497,7 +497,7 @@ def make_reference(seeds, jobs=None):
         "means_over_cases": {name: _shown(one) for name, one in limits.items() if name not in values},
     }
     store.write_json(paths.reference(params.profile), record)
-    print(f"wrote {paths.reference(params.profile)}; {folders[1].parent} can go", file=sys.stderr)
+    print(f"wrote {paths.reference(params.profile)}; {folders[0].parent} can go", file=sys.stderr)
 
 
 def _shown(limit):
