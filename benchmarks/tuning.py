@@ -1,10 +1,10 @@
 """Best validation loss against the epochs spent: searches of full trials, and searches with successive halving.
 
 `python benchmarks/tuning.py` runs what is missing, in runs/benchmark, of both kinds of search for each seed, trains
-networks with what each search found from other seeds, because the lowest of many losses is partly luck, and writes what
-is there to tuning.json. It goes on where it was killed, and several processes share the work; --record only
-writes. It needs maps and cut of the profile mini: `dvc repro cut@IllustrisTNG-original`. No search is given
-hyperparameters to start from.
+networks from other seeds with what each search found, because the lowest of many losses is partly luck, and writes what
+is there to tuning.json. It goes on where it was killed, and several processes share the work; --record only writes. It
+needs maps and cut of the profile mini: `dvc repro cut@IllustrisTNG-original`. No search is given hyperparameters to
+start from.
 """
 
 import dataclasses
@@ -105,15 +105,16 @@ def run():
         left.sort(key=lambda one: (one[0] == "full", trials_of(*one)))
         for kind, seed in left:
             with store.claim(FOLDER / f"{kind}-{seed}.lock") as mine:
-                if mine and finished(kind, seed):
+                if not mine:
+                    continue
+                if finished(kind, seed):
                     train_again(kind, seed, train, valid)
-                    break
-                if mine:
+                else:
                     trials = min(TRIALS, trials_of(kind, seed) + 1) if kind == "full" else TRIALS
                     search(kind, seed, trials, train, valid)
                     if trials == TRIALS:
                         (FOLDER / f"{kind}-{seed}.done").touch()
-                    break
+                break
         else:
             return  # other processes are at work on the rest
 

@@ -492,7 +492,7 @@ def test_one_case_trained_anew_on_real_maps_is_judged_by_the_paper_and_goes_on_w
     assert all("settings differ: maps, split, train, tune" in row["why"] for row in paper.values())
 
 
-def test_a_reference_is_made_of_other_seeds_resumes_and_judges(run, monkeypatch):
+def test_a_reference_is_made_of_several_seeds_resumes_and_judges(run, monkeypatch):
     """In short: two cases of one suite, no search."""
     text = (run / "params.yaml").read_text()
     for long, short in ((", Nbody_IllustrisTNG]", "]"), ("trials: 2", "trials: 0"), (", max_1e12_random]", "]")):

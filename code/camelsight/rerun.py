@@ -30,10 +30,8 @@ def main():
 
 def here(folder, params, *stages, place=()):
     """Run the ``main`` of ``stages`` in ``folder``, in this process."""
-    threads, mains = (
-        torch.get_num_threads(),
-        [importlib.import_module(f"camelsight.stages.{name}").main for name in stages],
-    )
+    mains = [importlib.import_module(f"camelsight.stages.{name}").main for name in stages]
+    threads = torch.get_num_threads()
     cli.set_threads(params.threads)
     try:
         with contextlib.chdir(folder):

@@ -11,7 +11,7 @@ from camelsight import seeding
 from camelsight.inference import training
 
 STARTUP_TRIALS = 10  # random trials before TPE models the rest, as published
-FACTOR, HALVINGS = 4, 2  # of successive halving: 16% of the epochs of as many full trials; benchmarks/tuning.json
+FACTOR, HALVINGS = 4, 2  # of successive halving: a seventh of the epochs of as many full trials; benchmarks/tuning.json
 POLL_SECONDS = 0.5
 LOG_SCALE = ("max_lr", "weight_decay")
 RELEASED_NAMES = {"wd": "weight_decay", "dr": "dropout", "lr": "max_lr"}  # of the released code and CMD's benchmark
