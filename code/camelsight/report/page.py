@@ -150,15 +150,19 @@ def _rates(rates):
     if not rates:
         return []
     family, row = rates["false_alarm_family"], rates["false_alarm_row"]
-    observed = rates["observed_at_5_percent"]
+    left = rates["left_out"]
     text = (
         f"The reference has {rates['rows']} rows of R² over {rates['seeds']} seeds of the training. A run that "
         f"repeats it fails with a probability of at most {100 * family['FAIL']:g}% ({row['FAIL']:.1e} a row), and is "
         f"warned about with {100 * family['WARN']:g}%. Each row says which R² it detects with a probability of "
         f"{100 * rates['power']:g}%."
     )
-    if observed is not None:
-        text += f" Judged by one another at 5% a row, {100 * observed:.1f}% of the reference's own rows are outside."
+    if left:
+        text += (
+            f" Each seed judged by the others: {100 * left['outside_95_percent']:.1f}% of its R² are outside of their "
+            f"95% interval; of {left['rows']} rows {left['WARN']} are at WARN and {left['FAIL']} at FAIL; of "
+            f"{rates['seeds']} such runs {left['runs_with_a_FAIL']} would fail."
+        )
     return [f"<p>{_text(text)}</p>"]
 
 

@@ -163,11 +163,7 @@ def _reference_rows(params, measured, tier, wanted=None):
         return [row(name, "reference", NOT_RUN, f"{path} was {why}", tier=tier)]
     values = {one: by["values"] for one, by in record["r2"].items()}
     limits, got = reference.limits(values), {one: measured[one][0] for one in values if one in measured}
-    for one in limits.keys() - values.keys():
-        _, suite, _, parameter = reference.split(one)
-        parts = [part for part in values if reference.split(part)[1::2] == (suite, parameter)]
-        if all(part in got for part in parts):
-            got[one] = reference.average(got[part] for part in parts)
+    got |= reference.shifts(limits, got)
     of_record, of_params = (
         {f"r2.{s}.{c}.{n}" for s in suites for c in cases for n in theta.meant(s)}
         for suites, cases in ((record["suites"], record["cases"]), (params.suites, params.cases))
@@ -185,11 +181,17 @@ def _reference_rows(params, measured, tier, wanted=None):
         if wanted is not None and one not in wanted:
             continue
         low, high = limit["FAIL"]
+        least, most = limit["detects"]
+        if one in values:
+            expected, seen = limit["mean"], f"a network at {least:.3f}"
+            reason = f"interval of one more of {len(record['seeds'])} seeds of the training, std {limit['std']:.4f}"
+        else:
+            expected, seen = 0.0, f"a shift of {most:.2f}"
+            reason = f"how far more than half of {len(limit['rows'])} R² moved, in widths of their intervals"
+        reason += f"; false alarm {rates}; {seen} fails with probability {reference.POWER:g}"
         facts = {
-            "class": "seed-statistical", "expected": limit["mean"], "got": got.get(one), "tier": tier,
+            "class": "seed-statistical", "expected": expected, "got": got.get(one), "tier": tier, "reason": reason,
             "tolerance": f"{low:.4f} to {high:.4f}", "low": low, "high": high, "source": str(path),
-            "reason": f"prediction interval over {len(record['seeds'])} seeds of the training, std {limit['std']:.4f}; "
-            f"false alarm {rates}; a network at {limit['detects'][0]:.3f} fails with probability {reference.POWER:g}",
         }  # fmt: skip
         if one not in got:
             lost = got and one in of_params
@@ -229,10 +231,19 @@ def _settings(params):
     return {name: store.digest(value)[:16] for name, value in blocks.items()}
 
 
+def _code_of(stages):
+    """Digests of the code that ``stages`` of dvc.yaml depend on; another figure must not train networks anew."""
+    known = yaml.safe_load(paths.DVC.read_text())["stages"]
+    files = {one for stage in stages for one in known[stage]["deps"] if Path("code") in Path(one).parents}
+    return {one: store.file_digest(one) for one in sorted(files)}
+
+
 def _error_rates(params):
     path = paths.reference(params.profile)
     record = store.read_json(path) if path.exists() else None
-    return record["error_rates"] if record and record["settings"] == _settings(params) else None
+    if record is None or record["settings"] != _settings(params):
+        return None
+    return reference.error_rates({name: one["values"] for name, one in record["r2"].items()})
 
 
 def _again(number, params, queue, links):
@@ -456,7 +467,7 @@ def make_reference(seeds, jobs=None):
         raise ValueError(f"expected {paths.UNIVERSE}, got no such file: run make paper first")
     jobs = jobs or launch.default_jobs(params)
     data = {suite: store.file_digest(paths.maps(suite)) for suite in params.suites}
-    key = store.digest(_settings(params), data, store.code_digest(), torch.__version__)[:16]
+    key = store.digest(_settings(params), data, _code_of(AGAIN[2]), torch.__version__)[:16]
     numbers, queue = range(seeds), []  # that of a run as it comes, 0, among them: it must be known, too
     folders = {number: paths.AGAIN / f"reference-{key}" / f"seed_{number}" for number in numbers}
     combinations = [(suite, case) for suite in params.suites for case in params.cases]
@@ -494,18 +505,16 @@ def make_reference(seeds, jobs=None):
             f"pixels.{suite}.original.{name}": statistics[suite][name] for suite in params.suites for name in PIXELS
         },
         "r2": {name: {**_shown(limits[name]), "values": values.get(name)} for name in values},
-        "means_over_cases": {name: _shown(one) for name, one in limits.items() if name not in values},
+        "shifts": {name: _shown(one) for name, one in limits.items() if name not in values},
     }
     store.write_json(paths.reference(params.profile), record)
     print(f"wrote {paths.reference(params.profile)}; {folders[0].parent} can go", file=sys.stderr)
 
 
 def _shown(limit):
-    rounded = lambda pair: [round(value, 5) for value in pair]  # noqa: E731
-    return {
-        "mean": round(limit["mean"], 5), "std": round(limit["std"], 5), "fails_outside": rounded(limit["FAIL"]),
-        "warns_outside": rounded(limit["WARN"]), "detects": rounded(limit["detects"]),
-    }  # fmt: skip
+    shown = {"fails_outside": limit["FAIL"], "warns_outside": limit["WARN"], "detects": limit["detects"]}
+    shown = {name: [round(value, 5) for value in pair] for name, pair in shown.items()}
+    return {name: round(limit[name], 5) for name in ("mean", "std") if name in limit} | shown
 
 
 def explain(name, as_json=False):
