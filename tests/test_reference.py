@@ -1,15 +1,22 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from camelsight.report import reference
 
 SUITES, CASES, NAMES, SEEDS = ("A", "Nbody_A"), [f"kmax_{k}" for k in range(1, 10)], ("omega_m", "sigma_8"), 4
 
 
+def bad(rate):
+    """Of a network that trained badly all parameters explain less; y is (parameters, seeds) of one network."""
+    return lambda generator, shape: generator.standard_normal(shape) + 6 * (generator.random(shape[-1]) < rate)
+
+
 NOISE = {
-    "normal": lambda generator, seeds: generator.standard_normal(seeds),
-    "heavy": lambda generator, seeds: generator.standard_t(4, seeds),
-    "bad trainings": lambda generator, seeds: generator.standard_normal(seeds) + 6 * (generator.random(seeds) < 0.02),
+    "normal": lambda generator, shape: generator.standard_normal(shape),
+    "heavy": lambda generator, shape: generator.standard_t(4, shape),
+    "bad trainings": bad(0.02),
+    "rare bad trainings": bad(0.005),
 }
 
 
@@ -18,9 +25,10 @@ def runs(generator, seeds, prior=8.0, scale=0.2, noise="normal"):
     found = {}
     for suite in SUITES:
         for number, case in enumerate(CASES):
-            for name in NAMES:
+            draws = NOISE[noise](generator, (len(NAMES), seeds))
+            for name, draw in zip(NAMES, draws, strict=True):
                 variance = scale**2 * prior / generator.chisquare(prior)
-                y = np.log(0.02 * (1 + number)) + np.sqrt(variance) * NOISE[noise](generator, seeds)
+                y = np.log(0.02 * (1 + number)) + np.sqrt(variance) * draw
                 found[f"r2.{suite}.{case}.{name}"] = list(1 - np.exp(y))
     return found
 
@@ -46,8 +54,9 @@ def rates(noise, seeds, repeats=150):
 @pytest.mark.parametrize("noise", NOISE)
 def test_an_honest_run_fails_as_often_as_stated(noise, seeds):
     failed, outside = rates(noise, seeds)
-    assert failed < 0.035, "1% by design; 4.5 of 150 are two standard deviations more"
-    assert outside < 2 * 0.05, "rows of a run: 5% over all of them, by design"
+    unseen = 0.03 if noise == "rare bad trainings" else 0  # a run may have the first; README says so
+    assert failed < 0.027 + unseen, "1% by design; at most 4 of 150, of which 1.5 are expected"
+    assert outside < 2 * 0.05 + unseen, "rows of a run: 5% over all of them, by design"
 
 
 def test_the_tails_are_those_of_the_reference(monkeypatch):
@@ -84,10 +93,36 @@ def test_a_small_shift_of_every_network_is_seen_in_more_than_half_of_them():
     ("moved", "shift"), [((1, 2, 3), 2), ((-1, 2, 3), 2), ((1, 2, 3, 4), 2), ((-4, -3, -2, 5), -2)]
 )
 def test_a_shift_is_how_far_more_than_half_moved(moved, shift):
-    found = {f"r{i}": {"center": 0.5, "width": 0.1} for i, _ in enumerate(moved)}
+    found = {f"r{i}": {"center": 0.5, "error": 0.1} for i, _ in enumerate(moved)}
     r2 = {f"r{i}": 1 - np.exp(0.5 + 0.1 * one) for i, one in enumerate(moved)}
     assert reference.shifts(found | {"shift": {"rows": list(r2)}}, r2) == {"shift": pytest.approx(shift)}
     assert reference.shifts(found | {"shift": {"rows": list(r2)}}, {"r0": 0.5}) == {}
+
+
+@pytest.mark.parametrize("cases", [2, 4, 9])
+def test_limits_of_a_shift_are_those_of_the_binomial(cases, monkeypatch):
+    monkeypatch.setattr("test_reference.CASES", CASES[:cases])
+    values = runs(np.random.default_rng(7), 10)
+    limits = reference.limits(values)
+    degrees = min(
+        reference._predictions(y := {k: reference.unexplained(v) for k, v in values.items()})[1],
+        reference.tail_degrees(y),
+    )
+    row, more = limits["shift.A.all.omega_m"], cases // 2
+    beyond = lambda moved: stats.binom.sf(more, cases, stats.t.sf(row["FAIL"][1] - moved, degrees))  # noqa: E731
+    assert len(row["rows"]) == cases and row["FAIL"][0] == -row["FAIL"][1]
+    assert beyond(0) == pytest.approx(0.01 / len(limits) / 2)
+    assert beyond(row["detects"][1]) == pytest.approx(0.8)
+
+
+def test_a_reference_with_a_broken_or_a_constant_row():
+    values = runs(np.random.default_rng(8), 10)
+    before = reference.limits(values)["r2.A.kmax_5.omega_m"]["FAIL"]
+    values["r2.A.kmax_1.sigma_8"] = [0.5] * 10
+    assert reference.limits(values)["r2.A.kmax_5.omega_m"]["FAIL"] == pytest.approx(before, abs=0.15)
+    values["r2.A.kmax_1.sigma_8"][3] = float("nan")
+    with pytest.raises(ValueError, match=r"finite R² of every seed, got .* for r2\.A\.kmax_1\.sigma_8"):
+        reference.limits(values)
 
 
 def test_variances_are_moderated_as_by_hand():
@@ -105,7 +140,7 @@ def test_error_rates_are_checked_on_the_reference_itself():
     rates = reference.error_rates(values)
     left = rates["left_out"]
     assert rates["rows"] == 40 and rates["false_alarm_row"]["FAIL"] == pytest.approx(0.01 / 40)
-    assert left["rows"] == 6 * 40 and 0.01 < left["outside_95_percent"] < 0.08
+    assert left["rows"] == 6 * 40
     assert left["FAIL"] == left["runs_with_a_FAIL"] == 0
     values["r2.A.kmax_1.omega_m"][2] = -1e6
     left = reference.error_rates(values)["left_out"]

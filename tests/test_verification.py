@@ -295,3 +295,9 @@ def test_the_page_is_one_file_without_a_network_and_escapes_what_it_shows():
     links = page.edges(stages)
     assert {("maps", "cut"), ("train", "evaluate"), ("baseline", "tabulate"), ("figures", "paper")} <= links
     assert ("maps", "train") not in links, "cut implies it"
+
+
+def test_a_reference_goes_on_after_a_change_that_no_network_depends_on():
+    files = verify._code_of(verify.AGAIN[2])
+    assert {"code/camelsight/inference/fused.cpp", "code/camelsight/stages/tune.py"} <= files.keys()
+    assert not any("plotting" in one or "reference" in one for one in files)

@@ -152,16 +152,15 @@ def _rates(rates):
     family, row = rates["false_alarm_family"], rates["false_alarm_row"]
     left = rates["left_out"]
     text = (
-        f"The reference has {rates['rows']} rows of R² over {rates['seeds']} seeds of the training. A run that "
-        f"repeats it fails with a probability of at most {100 * family['FAIL']:g}% ({row['FAIL']:.1e} a row), and is "
-        f"warned about with {100 * family['WARN']:g}%. Each row says which R² it detects with a probability of "
-        f"{100 * rates['power']:g}%."
+        f"The reference has {rates['rows']} rows, of R² and of shifts, over {rates['seeds']} seeds of the training. "
+        f"If trainings go badly as often as those do, a run that repeats it fails with a probability of "
+        f"{100 * family['FAIL']:g}% ({row['FAIL']:.1e} a row), and is warned about with {100 * family['WARN']:g}%. "
+        f"Each row says what it detects with a probability of {100 * rates['power']:g}%."
     )
     if left:
         text += (
-            f" Each seed judged by the others: {100 * left['outside_95_percent']:.1f}% of its R² are outside of their "
-            f"95% interval; of {left['rows']} rows {left['WARN']} are at WARN and {left['FAIL']} at FAIL; of "
-            f"{rates['seeds']} such runs {left['runs_with_a_FAIL']} would fail."
+            f" Each seed judged by the others: of {left['rows']} rows {left['WARN']} are at WARN and {left['FAIL']} at "
+            f"FAIL; of {rates['seeds']} such runs {left['runs_with_a_FAIL']} would fail."
         )
     return [f"<p>{_text(text)}</p>"]
 

@@ -26,37 +26,44 @@ def unexplained(r2):
 
 
 def limits(values):
-    """Row → the (low, high) between which a run PASSes, is not FAILed (WARN), and beyond which it ``detects``.
+    """Row → the (low, high) outside of which a run is at WARN or FAIL, and what it ``detects``.
 
     ``values`` maps ``r2.<suite>.<case>.<parameter>`` to the R² of K >= 4 seeds. Their rows have mean and std of R², and
-    center, width and degrees of the t that ln(1 - R²) of a further run follows; their limits are R². Of each suite and
-    parameter with more than one case a row ``shift.<suite>.all.<parameter>`` is added, with the ``rows`` that it is of:
-    how far more than half of them moved the same way, in widths, upwards if they explain less. One network that
-    trained badly does not move it, so that it sees a small shift that all networks share. ``detects`` is where a run
-    FAILs with probability 0.8.
+    center and standard error of the prediction of ln(1 - R²) of a further run; their limits are R². Of each suite and
+    parameter with more than one case, a row ``shift.<suite>.all.<parameter>`` is added, with the ``rows`` that it is
+    of: how far more than half of them moved the same way, in standard errors, upwards if they explain less. One network
+    that trained badly does not move it, so that it sees a small shift that all networks share. Its limits are those of
+    the r-th largest of independent draws (Wilkinson 1951, doi 10.1037/h0059111). ``detects`` is what a run must fall
+    or rise to, to FAIL with probability 0.8.
     """
     sizes = {len(one) for one in values.values()}
     if not values or len(sizes) > 1 or min(sizes) < MIN_SEEDS:
         raise ValueError(f"expected rows with as many seeds each, and at least {MIN_SEEDS}, got {sorted(sizes)}")
+    if broken := sorted(name for name, one in values.items() if not np.isfinite(one).all()):
+        raise ValueError(f"expected finite R² of every seed, got {values[broken[0]]} for {broken[0]}")
     y = {name: unexplained(one) for name, one in values.items()}
-    found, tail, groups = _intervals(y), tail_degrees(y), _groups(y)
-    count = len(found) + len(groups)
+    found, degrees = _predictions(y)
+    degrees, groups = min(degrees, tail_degrees(y)), _groups(y)
+    count = len(y) + len(groups)
+
+    def away(more, of):  # in standard errors
+        far = {verdict: _reach(degrees, more, of, rate / count / 2) for verdict, rate in FALSE_ALARM.items()}
+        return far | {"detects": far["FAIL"] - _reach(degrees, more, of, POWER)}
+
     for name, one in found.items():
-        one["degrees"] = min(one["degrees"], tail)
-        away = {verdict: special.stdtrit(one["degrees"], 1 - rate / count / 2) for verdict, rate in FALSE_ALARM.items()}
-        away["detects"] = away["FAIL"] + special.stdtrit(one["degrees"], POWER)
-        for key, reach in away.items():
-            reach *= one["width"]
-            one[key] = float(1 - np.exp(one["center"] + reach)), float(1 - np.exp(one["center"] - reach))
         one["mean"], one["std"] = float(np.mean(values[name])), float(np.std(values[name], ddof=1))
+        for key, reach in away(1, 1).items():
+            reach *= one["error"]
+            one[key] = float(1 - np.exp(one["center"] + reach)), float(1 - np.exp(one["center"] - reach))
     for name, rows in groups.items():
-        more, degrees = len(rows) // 2 + 1, found[rows[0]]["degrees"]  # a row moves as far with p; `more` with a beta
-        p = {key: special.betaincinv(more, len(rows) - more + 1, rate / count / 2) for key, rate in FALSE_ALARM.items()}
-        away = {key: special.stdtrit(degrees, 1 - one) for key, one in p.items()}
-        often = special.betaincinv(more, len(rows) - more + 1, POWER)
-        away["detects"] = away["FAIL"] + special.stdtrit(degrees, often)
-        found[name] = {"rows": rows} | {key: (-float(reach), float(reach)) for key, reach in away.items()}
+        far = away(len(rows) // 2 + 1, len(rows))
+        found[name] = {"rows": rows} | {key: (-reach, reach) for key, reach in far.items()}
     return found
+
+
+def _reach(degrees, more, of, probability):
+    """What at least ``more`` of ``of`` independent draws of a t exceed with ``probability``."""
+    return float(special.stdtrit(degrees, 1 - special.betaincinv(more, of - more + 1, probability)))
 
 
 def shifts(found, r2):
@@ -65,7 +72,7 @@ def shifts(found, r2):
     for name, one in found.items():
         if "rows" in one and r2.keys() >= set(one["rows"]):
             y = {row: unexplained(r2[row]) for row in one["rows"]}
-            away = sorted((y[row] - found[row]["center"]) / found[row]["width"] for row in y)
+            away = sorted((y[row] - found[row]["center"]) / found[row]["error"] for row in y)
             up, down = away[(len(away) - 1) // 2], away[len(away) // 2]  # more than half are at least as far
             moved[name] = float(max(up, 0) or min(down, 0))
     return moved
@@ -75,10 +82,10 @@ def tail_degrees(y):
     """The fewest degrees of freedom of a t that can be how far each seed of ``y`` lies from the others, at 95%.
 
     Below the maximum of the likelihood, as Lange, Little and Taylor (1989), doi 10.1080/01621459.1989.10478852, have
-    it, because an estimate that is too high by chance fails honest runs. Rows of one network go together; here they
-    count as if they did not.
+    it, because an estimate that is too high by chance fails honest runs. The distances in a row, and in the rows of one
+    network, go together; here they count as if they did not.
     """
-    away = np.array([pivot for left in _left_out(y) for pivot in left.values()])
+    away = np.array([distance for left in _left_out(y) for distance in left.values()])
     cost = lambda log: -stats.t.logpdf(away, np.exp(log)).sum()  # noqa: E731
     low, high = np.log(TAIL_DEGREES)
     best = optimize.minimize_scalar(cost, bounds=(low, high), method="bounded")
@@ -87,21 +94,20 @@ def tail_degrees(y):
 
 
 def _left_out(y):
-    """For each seed in turn, row → its distance from the interval of the others, in widths of that."""
+    """For each seed in turn, row → its distance from what the others predict, in standard errors."""
     for left in range(len(next(iter(y.values())))):
-        others = _intervals({name: np.delete(one, left) for name, one in y.items()})
-        yield {name: (one[left] - others[name]["center"]) / others[name]["width"] for name, one in y.items()}
+        others, _ = _predictions({name: np.delete(one, left) for name, one in y.items()})
+        yield {name: (one[left] - others[name]["center"]) / others[name]["error"] for name, one in y.items()}
 
 
-def _intervals(y):
-    """Row → center, width and degrees of the t that a further run's y follows."""
+def _predictions(y):
+    """Row → center and standard error of the prediction for a further run, and the degrees of freedom of all."""
     seeds = len(next(iter(y.values())))
     variances, degrees = moderate(np.array([one.var(ddof=1) for one in y.values()]), seeds - 1)
-    widths = np.sqrt(variances * (1 + 1 / seeds))
+    errors = np.sqrt(variances * (1 + 1 / seeds))
     return {
-        name: {"center": one.mean(), "width": width, "degrees": degrees}
-        for (name, one), width in zip(y.items(), widths, strict=True)
-    }
+        name: {"center": one.mean(), "error": error} for (name, one), error in zip(y.items(), errors, strict=True)
+    }, degrees
 
 
 def judge(found, r2):
@@ -127,8 +133,8 @@ def _groups(names):
 def error_rates(values):
     """What the test is worth: false alarms by design, and what each seed of the reference would raise, if left out.
 
-    ``left_out`` counts, for a run that is one seed judged by the others: rows outside of their 95% interval, rows at
-    WARN and at FAIL, of how many; and runs with a FAIL. It needs five seeds, one more than the least for a reference.
+    ``left_out`` counts, for a run that is one seed judged by the others: rows at WARN and at FAIL, of how many; and
+    runs with a FAIL. It needs five seeds, one more than the least for a reference.
     """
     found, seeds = limits(values), len(next(iter(values.values())))
     rates = {
@@ -140,27 +146,22 @@ def error_rates(values):
         "left_out": None,
     }
     if seeds > MIN_SEEDS:
-        away, verdicts = [], []
+        runs = []
         for left in range(seeds):
             others = limits({name: np.delete(one, left) for name, one in values.items()})
             run = {name: one[left] for name, one in values.items()}
-            for name, r2 in run.items():
-                one = others[name]
-                reach = one["width"] * special.stdtrit(one["degrees"], 0.975)
-                away.append(abs(unexplained(r2) - one["center"]) > reach)
-            verdicts.append([judge(others[name], got) for name, got in (run | shifts(others, run)).items()])
+            runs.append([judge(others[name], got) for name, got in (run | shifts(others, run)).items()])
         rates["left_out"] = {
-            "rows": sum(map(len, verdicts)),
-            "outside_95_percent": float(np.mean(away)),
-            **{verdict: sum(run.count(verdict) for run in verdicts) for verdict in FALSE_ALARM},
-            "runs_with_a_FAIL": sum("FAIL" in run for run in verdicts),
+            "rows": sum(map(len, runs)),
+            **{verdict: sum(run.count(verdict) for run in runs) for verdict in FALSE_ALARM},
+            "runs_with_a_FAIL": sum("FAIL" in run for run in runs),
         }
     return rates
 
 
 def moderate(variances, degrees):
     """Variances shrunk towards one another, ``(N,)``, and their degrees of freedom (Smyth 2004, section 6.2)."""
-    positive = np.maximum(variances, 1e-300)
+    positive = np.maximum(variances, max(1e-5 * np.median(variances), 1e-300))  # a row without spread is no evidence
     e = np.log(positive) - special.digamma(degrees / 2) + np.log(degrees / 2)
     excess = e.var(ddof=1) - special.polygamma(1, degrees / 2) if len(e) > 1 else np.inf
     if excess <= 1e-6:  # no more scatter than sampling gives: one variance for all

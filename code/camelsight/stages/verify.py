@@ -187,7 +187,7 @@ def _reference_rows(params, measured, tier, wanted=None):
             reason = f"interval of one more of {len(record['seeds'])} seeds of the training, std {limit['std']:.4f}"
         else:
             expected, seen = 0.0, f"a shift of {most:.2f}"
-            reason = f"how far more than half of {len(limit['rows'])} R² moved, in widths of their intervals"
+            reason = f"how far more than half of {len(limit['rows'])} R² moved the same way, in standard errors"
         reason += f"; false alarm {rates}; {seen} fails with probability {reference.POWER:g}"
         facts = {
             "class": "seed-statistical", "expected": expected, "got": got.get(one), "tier": tier, "reason": reason,
@@ -199,11 +199,8 @@ def _reference_rows(params, measured, tier, wanted=None):
             why = "the reference has this row, the run has not" if lost else "this run has no such result"
         else:
             verdict = reference.judge(limit, got[one])
-            why = (
-                "within the spread of seeds"
-                if verdict == PASS
-                else f"beyond the spread of seeds, {low:.4f} to {high:.4f}"
-            )
+            low, high = limit["WARN" if verdict == PASS else verdict]
+            why = f"{'within' if verdict == PASS else 'beyond'} the spread of seeds, {low:.4f} to {high:.4f}"
         rows.append(row(one, "reference", verdict, why, **facts))
     for one, value in record["pixels"].items() if wanted is None else ():
         got_value, tolerance = measured.get(one), PIXELS[one.rpartition(".")[2]]
@@ -500,7 +497,6 @@ def make_reference(seeds, jobs=None):
         "environment": here,
         "maps": data,
         "settings": _settings(params),
-        "error_rates": reference.error_rates(values),
         "pixels": {
             f"pixels.{suite}.original.{name}": statistics[suite][name] for suite in params.suites for name in PIXELS
         },
