@@ -38,11 +38,11 @@ def split(values):
     return {name: one[:-1] for name, one in values.items()}, {name: one[-1] for name, one in values.items()}
 
 
-def rates(noise, seeds, repeats=150):
+def rates(noise, seeds, scale=0.2, repeats=150):
     """Shares of honest runs with a FAIL, and of rows that are no PASS times rows, over simulated references."""
     generator, failed, outside = np.random.default_rng(1), 0, []
     for _ in range(repeats):
-        others, run = split(runs(generator, seeds + 1, noise=noise))
+        others, run = split(runs(generator, seeds + 1, scale=scale, noise=noise))
         limits = reference.limits(others)
         verdicts = [reference.judge(limits[name], r2) for name, r2 in (run | reference.shifts(limits, run)).items()]
         failed += "FAIL" in verdicts
@@ -57,6 +57,10 @@ def test_an_honest_run_fails_as_often_as_stated(noise, seeds):
     unseen = 0.03 if noise == "rare bad trainings" else 0  # a run may have the first; README says so
     assert failed < 0.027 + unseen, "1% by design; at most 4 of 150, of which 1.5 are expected"
     assert outside < 2 * 0.05 + unseen, "rows of a run: 5% over all of them, by design"
+
+
+def test_a_negligible_spread_is_no_fail():
+    assert rates("normal", 10, scale=0.01) == (0, 0)
 
 
 def test_the_tails_are_those_of_the_reference(monkeypatch):

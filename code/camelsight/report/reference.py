@@ -5,6 +5,8 @@ is one more draw from the spread over training seeds at fixed maps. R² is compa
 what the network leaves unexplained, in which that spread is about as wide for good networks as for poor ones. The
 limits are those of a two-sided t prediction interval with the moderated variance of Smyth (2004), doi
 10.2202/1544-6115.1027, which borrows strength from the other rows: four seeds alone leave three degrees of freedom.
+To each variance that of a negligible spread is added first, as do Tusher et al. (2001), doi 10.1073/pnas.091062498:
+networks may agree to a thousandth, by chance or because they saw nothing, and a twentieth is no difference.
 
 Now and then a training goes badly, and a normal y does not know such networks. How heavy the tails are, the reference
 itself tells: each seed is set beside the others, and Student's t fitted to how far away it lies. The fewest degrees of
@@ -18,6 +20,7 @@ FALSE_ALARM = {"WARN": 0.05, "FAIL": 0.01}  # of a whole run that repeats the re
 POWER = 0.8
 MIN_SEEDS = 4
 FLOOR = 1e-12  # of 1 - R²
+NEGLIGIBLE = 0.05  # of y: spread that every row has at least, of what is left unexplained
 TAIL_DEGREES = (1.0, 1000.0)  # between which they are looked for
 
 
@@ -103,7 +106,7 @@ def _left_out(y):
 def _predictions(y):
     """Row → center and standard error of the prediction for a further run, and the degrees of freedom of all."""
     seeds = len(next(iter(y.values())))
-    variances, degrees = moderate(np.array([one.var(ddof=1) for one in y.values()]), seeds - 1)
+    variances, degrees = moderate(np.array([one.var(ddof=1) + NEGLIGIBLE**2 for one in y.values()]), seeds - 1)
     errors = np.sqrt(variances * (1 + 1 / seeds))
     return {
         name: {"center": one.mean(), "error": error} for (name, one), error in zip(y.items(), errors, strict=True)
@@ -161,7 +164,7 @@ def error_rates(values):
 
 def moderate(variances, degrees):
     """Variances shrunk towards one another, ``(N,)``, and their degrees of freedom (Smyth 2004, section 6.2)."""
-    positive = np.maximum(variances, max(1e-5 * np.median(variances), 1e-300))  # a row without spread is no evidence
+    positive = np.maximum(variances, 1e-300)
     e = np.log(positive) - special.digamma(degrees / 2) + np.log(degrees / 2)
     excess = e.var(ddof=1) - special.polygamma(1, degrees / 2) if len(e) > 1 else np.inf
     if excess <= 1e-6:  # no more scatter than sampling gives: one variance for all
