@@ -5,7 +5,7 @@ PYTHON ?=
 TORCH ?=
 JOBS ?=
 TIER ?= 0
-SEEDS ?= 10
+SEEDS ?= 8
 PROFILE ?=
 FULL ?=
 JSON ?=
@@ -49,7 +49,7 @@ evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.
 verify: setup ## the referee's verdict; TIER=0 files and numbers, 1 given weights, 2 one case, 3 everything [PACK=file] [JSON=1]
 	@$(CAMELSIGHT).stages.verify --tier $(TIER) $(if $(PACK),--pack "$(PACK)") $(if $(SUITE),--suite $(SUITE)) $(if $(CASE),--case $(CASE)) $(if $(JSON),--json)
 
-reference: setup ## what verify compares with: every case trained from several seeds [SEEDS=10] [JOBS=processes]
+reference: setup ## what verify compares with: every case trained from several seeds [SEEDS=8] [JOBS=processes]
 	@$(CAMELSIGHT).stages.verify --reference $(SEEDS) $(if $(JOBS),--jobs $(JOBS))
 
 bench: setup ## how fast, against a plain way of doing the same; ONLY=row for one of them
