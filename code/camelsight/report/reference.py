@@ -2,7 +2,7 @@
 
 A run on another machine repeats the same draws, but rounds differently, and is soon on another training trajectory: it
 is one more draw from the spread over training seeds at fixed maps. R² is compared as y = ln(1 - R²), the logarithm of
-what the network leaves unexplained, in which that spread is about as wide for good networks as for poor ones. The
+what the network leaves unexplained, in which that spread is about as wide for good networks as for middling ones. The
 limits are those of a two-sided t prediction interval with the moderated variance of Smyth (2004), doi
 10.2202/1544-6115.1027, which borrows strength from the other rows: four seeds alone leave three degrees of freedom.
 To each variance that of a negligible spread is added first, as do Tusher et al. (2001), doi 10.1073/pnas.091062498:
@@ -164,8 +164,7 @@ def error_rates(values):
 
 def moderate(variances, degrees):
     """Variances shrunk towards one another, ``(N,)``, and their degrees of freedom (Smyth 2004, section 6.2)."""
-    positive = np.maximum(variances, 1e-300)
-    e = np.log(positive) - special.digamma(degrees / 2) + np.log(degrees / 2)
+    e = np.log(variances) - special.digamma(degrees / 2) + np.log(degrees / 2)
     excess = e.var(ddof=1) - special.polygamma(1, degrees / 2) if len(e) > 1 else np.inf
     if excess <= 1e-6:  # no more scatter than sampling gives: one variance for all
         return np.full(len(e), np.exp(e.mean())), degrees * len(e)
