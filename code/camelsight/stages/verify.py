@@ -464,7 +464,8 @@ def make_reference(seeds, jobs=None):
         raise ValueError(f"expected {paths.UNIVERSE}, got no such file: run make paper first")
     jobs = jobs or launch.default_jobs(params)
     data = {suite: store.file_digest(paths.maps(suite)) for suite in params.suites}
-    key = store.digest(_settings(params), data, _code_of(AGAIN[2]), torch.__version__)[:16]
+    engine = networks.engine(cli.device())
+    key = store.digest(_settings(params), data, _code_of(AGAIN[2]), torch.__version__, engine)[:16]
     numbers, queue = range(seeds), []  # that of a run as it comes, 0, among them: it must be known, too
     folders = {number: paths.AGAIN / f"reference-{key}" / f"seed_{number}" for number in numbers}
     combinations = [(suite, case) for suite in params.suites for case in params.cases]
@@ -495,6 +496,7 @@ def make_reference(seeds, jobs=None):
         "suites": params.suites,
         "cases": params.cases,
         "environment": here,
+        "engine": engine,
         "maps": data,
         "settings": _settings(params),
         "pixels": {
