@@ -39,7 +39,7 @@ def split(values):
 
 
 def rates(noise, seeds, scale=0.2, repeats=150):
-    """Shares of honest runs with a FAIL, and of rows that are no PASS times rows, over simulated references."""
+    """Share of honest runs with a FAIL, and how many rows of a run are no PASS, over simulated references."""
     generator, failed, outside = np.random.default_rng(1), 0, []
     for _ in range(repeats):
         others, run = split(runs(generator, seeds + 1, scale=scale, noise=noise))

@@ -30,6 +30,7 @@ def main():
 
 def here(folder, params, *stages, place=()):
     """Run the ``main`` of ``stages`` in ``folder``, in this process."""
+    # Before the threads are set: only libraries that are loaded can be told.
     mains = [importlib.import_module(f"camelsight.stages.{name}").main for name in stages]
     threads = torch.get_num_threads()
     cli.set_threads(params.threads)

@@ -53,11 +53,12 @@ def limits(values):
         far = {verdict: _reach(degrees, more, of, rate / count / 2) for verdict, rate in FALSE_ALARM.items()}
         return far | {"detects": far["FAIL"] - _reach(degrees, more, of, POWER)}
 
+    far = away(1, 1)
     for name, one in found.items():
         one["mean"], one["std"] = float(np.mean(values[name])), float(np.std(values[name], ddof=1))
-        for key, reach in away(1, 1).items():
-            reach *= one["error"]
-            one[key] = float(1 - np.exp(one["center"] + reach)), float(1 - np.exp(one["center"] - reach))
+        for key, reach in far.items():
+            low, high = one["center"] + reach * one["error"], one["center"] - reach * one["error"]
+            one[key] = float(1 - np.exp(low)), float(1 - np.exp(high))
     for name, rows in groups.items():
         far = away(len(rows) // 2 + 1, len(rows))
         found[name] = {"rows": rows} | {key: (-reach, reach) for key, reach in far.items()}
@@ -108,9 +109,8 @@ def _predictions(y):
     seeds = len(next(iter(y.values())))
     variances, degrees = moderate(np.array([one.var(ddof=1) + NEGLIGIBLE**2 for one in y.values()]), seeds - 1)
     errors = np.sqrt(variances * (1 + 1 / seeds))
-    return {
-        name: {"center": one.mean(), "error": error} for (name, one), error in zip(y.items(), errors, strict=True)
-    }, degrees
+    found = {name: {"center": y[name].mean(), "error": error} for name, error in zip(y, errors, strict=True)}
+    return found, degrees
 
 
 def judge(found, r2):

@@ -231,7 +231,7 @@ def _settings(params):
 def _code_of(stages):
     """Digests of the code that ``stages`` of dvc.yaml depend on; another figure must not train networks anew."""
     known = yaml.safe_load(paths.DVC.read_text())["stages"]
-    files = {one for stage in stages for one in known[stage]["deps"] if Path("code") in Path(one).parents}
+    files = {one for stage in stages for one in known[stage]["deps"] if one.startswith("code/")}
     return {one: store.file_digest(one) for one in sorted(files)}
 
 
