@@ -12,7 +12,7 @@ JSON ?=
 export PYTHON TORCH BASE TAG
 
 BIN := .venv/bin
-CAMELSIGHT := $(BIN)/python -m camelsight
+CAMELSIGHT := $(BIN)/python -P -m camelsight
 
 SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(if $(PARTITION),--partition $(PARTITION)) $(if $(ACCOUNT),--account $(ACCOUNT)) \
   $(if $(GPUS),--gpus $(GPUS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY))
@@ -46,7 +46,7 @@ status: ## how far each case is, while a run goes on and afterwards; [JSON=1]
 evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt SUITE=name [CASE=id] [PROFILE=name]
 	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
 
-verify: setup ## the referee's verdict; TIER=0 files and numbers, 1 given weights, 2 one case, 3 everything [PACK=file] [JSON=1]
+verify: setup ## the referee's verdict; TIER=0 files and numbers, 1 given weights, 2 one case, 3 everything [PACK=file or folder] [JSON=1]
 	@$(CAMELSIGHT).stages.verify --tier $(TIER) $(if $(PACK),--pack "$(PACK)") $(if $(SUITE),--suite $(SUITE)) $(if $(CASE),--case $(CASE)) $(if $(JSON),--json)
 
 reference: setup ## what verify compares with: every case trained from several seeds [SEEDS=8] [JOBS=processes]

@@ -1,4 +1,7 @@
+import hashlib
 import io
+import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -24,6 +27,7 @@ def run(tmp_path, monkeypatch):
             names.add(str(paths.metrics(suite, case)))
     for name in names:
         store.write_text(name, f"what {name} holds\n")
+    store.write_bytes(paths.PARAMS, (ROOT / "profiles/smoke.yaml").read_bytes())
     return loaded, sorted(names)
 
 
@@ -44,7 +48,7 @@ def test_what_is_packed_is_unpacked_bit_for_bit(run, tmp_path):
     assert pack.read("one.tar", tmp_path / "other") == names
     found = sorted(path for path in (tmp_path / "other").rglob("*") if path.is_file())
     assert [str(path.relative_to(tmp_path / "other")) for path in found] == names
-    assert all(path.read_text() == f"what {name} holds\n" for path, name in zip(found, names, strict=True))
+    assert all(path.read_bytes() == Path(name).read_bytes() for path, name in zip(found, names, strict=True))
 
 
 def test_the_same_files_give_the_same_archive(run):
@@ -83,7 +87,10 @@ WEIGHTS = "runs/IllustrisTNG/original/weights.safetensors"
     [
         (lambda name, data: data.replace(b"what", b"That") if name == WEIGHTS else data, f"expected {WEIGHTS} with"),
         (lambda name, data: None if name == WEIGHTS else data, f"{WEIGHTS} is in SHA256SUMS and not in the archive"),
-        (lambda name, data: data.replace(b"results/tables/r2.csv", b"results/tables/r3.csv"), "r2.csv' is no file"),
+        (
+            lambda name, data: data.replace(b"results/tables/r2.csv", b"results/tables/r3.csv"),
+            "r3.csv is in SHA256SUMS and not",
+        ),
         (lambda name, data: data.replace(WEIGHTS.encode(), b"../away"), "'../away', which would be written elsewhere"),
         (lambda name, data: data.replace(WEIGHTS.encode(), b"/tmp/away"), "'/tmp/away', which would be written"),
         (lambda name, data: None if name == pack.LIST else data, "begins with SHA256SUMS"),
@@ -105,7 +112,7 @@ def test_a_member_that_is_no_plain_file_is_refused(run, tmp_path, kind):
         member = tarfile.TarInfo(WEIGHTS)
         member.type, member.linkname = kind, "/etc/passwd"
         archive.addfile(member)
-    with pytest.raises(ValueError, match="is no file that SHA256SUMS names, or is there twice"):
+    with pytest.raises(ValueError, match="is no plain file, or is there twice"):
         pack.read("one.tar", tmp_path / "other")
 
 
@@ -119,3 +126,104 @@ def test_what_is_no_archive_or_a_half_one_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match=r"got no file none\.tar"):
         pack.read("none.tar", tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
+
+
+def add(path, name, data, listed=True):
+    """Put one more file into the archive, and into its list, as somebody would who makes all digests anew."""
+    digest = hashlib.sha256(data).hexdigest()
+    rewrite(path, lambda one, held: held + f"{digest}  {name}\n".encode() if listed and one == pack.LIST else held)
+    with tarfile.open(path, "a") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        archive.addfile(member, io.BytesIO(data))
+
+
+STRANGE = (
+    ".git/config", "runs/again/T1-0123456789abcdef/tqdm.py", "tqdm.py", "code/camelsight/cli.py", "paper/expected.yaml",
+    "profiles/reference/smoke.json", "data/maps/params_LH_IllustrisTNG.txt", "runs/checkpoints/trained-0123.pt",
+    "Makefile", ".dvc/config", "results/evaluate/IllustrisTNG/kmax_7.json", "results/tables/../tables/r2.csv",
+    "figures/gallery.py", "runs/IllustrisTNG/original/weights.pt",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_an_archive_brings_nothing_but_what_make_pack_writes(run, tmp_path, name):
+    pack.write("one.tar", run[0])
+    add("one.tar", name, b"anything")
+    with pytest.raises(ValueError, match=r"what make pack writes, .*got|would be written elsewhere"):
+        pack.read("one.tar", tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_a_member_that_no_list_names_is_refused(run, tmp_path):
+    pack.write("one.tar", run[0])
+    add("one.tar", "results/universe.json", b"{}", listed=False)
+    with pytest.raises(ValueError, match=r"'results/universe.json' is no file that SHA256SUMS names"):
+        pack.read("one.tar", tmp_path / "other")
+
+
+HUGE = 1 << 40
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        (pack.LIST, tarfile.REGTYPE, "expected SHA256SUMS of at most"),
+        ("results/universe.json", tarfile.REGTYPE, r"expected results/universe.json of at most"),
+        ("results/universe.json", tarfile.GNUTYPE_SPARSE, "is no plain file"),
+    ],
+)
+def test_a_file_of_a_terabyte_is_refused_before_it_is_read(run, tmp_path, name, kind, message):
+    member = tarfile.TarInfo(name)
+    member.size, member.type = HUGE, kind
+    with open("huge.tar", "wb") as file:
+        if name != pack.LIST:
+            file.write(tarfile.TarInfo(pack.LIST).tobuf())
+        file.write(member.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(HUGE)  # without taking place on the disk
+    with pytest.raises(ValueError, match=message):
+        pack.read("huge.tar", tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_an_archive_that_does_not_fit_the_disk_is_refused_before_it_is_unpacked(run, tmp_path, monkeypatch):
+    pack.write("one.tar", run[0])
+    monkeypatch.setattr(pack.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(ValueError, match=r"expected room for the [\d,]+ bytes in one.tar, got 1 free"):
+        pack.read("one.tar", tmp_path / "other")
+
+
+def test_parameters_of_an_archive_are_checked_before_anything_is_taken(run, tmp_path):
+    pack.write("one.tar", run[0])
+    wrong = b"profile: x\n"
+    old, new = (hashlib.sha256(data).hexdigest().encode() for data in (Path(paths.PARAMS).read_bytes(), wrong))
+    rewrite("one.tar", lambda name, data: wrong if name == str(paths.PARAMS) else data.replace(old, new))
+    with pytest.raises(ValueError, match=r"^one.tar: params.yaml: "):
+        pack.read("one.tar", tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_from_a_folder_only_what_make_pack_writes_is_taken(run, tmp_path):
+    for name in STRANGE:
+        if ".." not in name:
+            store.write_text(name, "anything")
+    assert pack.read(Path.cwd(), tmp_path / "other") == run[1]
+    found = {str(path.relative_to(tmp_path / "other")) for path in (tmp_path / "other").rglob("*") if path.is_file()}
+    assert found == set(run[1])
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "runs/IllustrisTNG", "results"])
+def test_nothing_is_followed_out_of_a_folder(run, tmp_path, name):
+    Path(name).rename(tmp_path / "outside")
+    Path(name).symlink_to(tmp_path / "outside")
+    with pytest.raises(ValueError, match=f"got a link: .*{name}"):
+        pack.read(Path.cwd(), tmp_path / "other")
+    Path(name).unlink()
+    (tmp_path / "outside").rename(name)
+
+
+def test_a_pipe_in_a_folder_is_no_file(run, tmp_path):
+    Path(WEIGHTS).unlink()
+    os.mkfifo(WEIGHTS)
+    with pytest.raises(ValueError, match=r"expected a plain file, got .*weights.safetensors"):
+        pack.read(Path.cwd(), tmp_path / "other")

@@ -104,6 +104,7 @@ def test_an_old_verdict_does_not_outlive_an_attempt_that_broke_off(clone, monkey
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(verify, "judge", broken)
+    monkeypatch.setattr(environment, "ROOT", Path.cwd())
     with pytest.raises(RuntimeError):
         verify.verify(0)
     assert not paths.VERDICT.exists() and not paths.PAGE.exists()

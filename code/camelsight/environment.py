@@ -10,11 +10,14 @@ import torch
 
 from camelsight.report import provenance
 
+ROOT = Path(__file__).parent.parent.parent  # of the checkout whose code this is
 MAKES_RESULTS = ("code", "paper", "dvc.yaml", "params.yaml", "requirements.lock")
+# Programs that a repository's own configuration may name, which Git would start.
+HARMLESS = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-optional-locks")
 
 
 def read():
-    """commit ("unknown" without git), dirty (the tree differs from it), versions by package, hardware and cpu."""
+    """commit of this code ("unknown" without git), dirty (its tree differs), versions by package, hardware and cpu."""
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
         "commit": _git("rev-parse", "HEAD") or os.environ.get("CAMELSIGHT_COMMIT", "unknown"),
@@ -32,7 +35,11 @@ def _cpu():
 
 
 def _git(*arguments):
+    """What Git says of the checkout of this code, wherever this process works; empty where it is none."""
     if shutil.which("git") is None:
         return ""
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    surroundings["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)  # of somebody else's repository around it
+    command = ["git", "-C", str(ROOT), *HARMLESS, *arguments]
+    result = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
     return result.stdout.strip() if result.returncode == 0 else ""

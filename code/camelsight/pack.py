@@ -1,25 +1,38 @@
 """One archive of a finished run that another machine can judge without training: ``make pack``.
 
-It holds the weights, the results with their verdict, the parameters and the locks, and before them ``SHA256SUMS``,
-their list, which ``sha256sum -c`` reads. The list tells what was changed by mistake; against intent, compare the digest
-of the archive itself, which ``make pack`` prints. The same files give the same archive, byte for byte.
+It holds the weights, the results with their verdict, figures and PDF, the parameters and the locks, and before them
+``SHA256SUMS``, their list, which ``sha256sum -c`` reads. The list tells what was changed by mistake; against intent,
+compare the digest of the archive itself, which ``make pack`` prints. The same files give the same archive.
+
+An archive that comes in is data. Only the files that ``write`` would put into it are taken, below stated sizes.
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import os
+import re
+import shutil
+import stat
 import tarfile
 import tempfile
+from itertools import product
 from pathlib import Path
+
+import yaml
 
 from camelsight import cli, params, paths, store
 
 LIST = "SHA256SUMS"
 WEIGHTS = ("weights.safetensors", "history.json", "tuning.json")  # of every case
-MAY_BE_MISSING = ("report/index.html", "environment.lock.json")
-LOCKS = (str(paths.PARAMS), "dvc.yaml", "dvc.lock", "requirements.lock")
+LOCKS = (str(paths.PARAMS), str(paths.DVC), str(paths.DVC_LOCK), str(paths.REQUIREMENTS))
 CHUNK = 1 << 20
+MOST = {  # bytes of one file, by its ending; the largest network of the paper has 135 MB
+    ".safetensors": 1 << 30, ".npz": 1 << 30, ".json": 1 << 28, ".pdf": 1 << 27, ".png": 1 << 26, ".html": 1 << 28,
+}  # fmt: skip
+MOST_TEXT = 1 << 24  # of every other file, the list among them
+_MADE = re.compile(r"results/tables/[a-z0-9_]+\.(csv|md|tex)|figures/(robustness/)?[a-z0-9_]+\.(pdf|png)")
 
 
 def write(path, loaded):
@@ -27,7 +40,7 @@ def write(path, loaded):
 
     ValueError if a file of the run is not there.
     """
-    names = _names(loaded)
+    names = _found(loaded)
     listing = "".join(f"{store.file_digest(name)}  {name}\n" for name in names).encode()
     with store.replacing(path) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(_member(LIST, len(listing)), io.BytesIO(listing))
@@ -37,16 +50,41 @@ def write(path, loaded):
     return names
 
 
-def _names(loaded):
-    names = {str(file) for file in Path("results").rglob("*") if file.is_file()} | set(LOCKS)
-    for suite in loaded.suites:
-        for case in loaded.cases:
-            names |= {str(paths.weights(suite, case).with_name(name)) for name in WEIGHTS}
-            names.add(str(paths.metrics(suite, case)))
-    if lost := sorted(name for name in names if not Path(name).is_file()):
+def _found(loaded):
+    needed = _needed(loaded)
+    if lost := sorted(name for name in needed if not Path(name).is_file()):
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise ValueError(f"expected a finished run of {loaded.profile}, got none of {lost[0]}{more}; run make paper")
-    return sorted(names | {name for name in MAY_BE_MISSING if Path(name).is_file()})
+    folders = (paths.TABLES, paths.FIGURES)
+    made = {path.as_posix() for folder in folders for path in folder.rglob("*") if _MADE.fullmatch(path.as_posix())}
+    return sorted(needed | {name for name in made | _known(loaded) if Path(name).is_file()})
+
+
+def _needed(loaded):
+    """What no finished run is without."""
+    names = set(LOCKS)
+    for key in product(loaded.suites, loaded.cases):
+        names |= {str(paths.weights(*key).with_name(name)) for name in WEIGHTS} | {str(paths.metrics(*key))}
+    return names
+
+
+def _known(loaded):
+    """Every file by name that an archive of ``loaded`` may hold, beside the tables and the figures."""
+    known = [paths.VERDICT, paths.CRATE, paths.PAGE, paths.IMAGE, paths.PDF]
+    known += [paths.UNIVERSE, paths.INTERPRETATION, paths.NUMBERS]
+    of_case = (
+        paths.study, paths.trials, paths.cut, paths.cut_samples, paths.metrics, paths.predictions,
+        paths.predictions_text, paths.robustness_input,
+    )  # fmt: skip
+    known += [path(*key) for key in product(loaded.suites, loaded.cases) for path in of_case]
+    of_attribution = (paths.attributions, paths.attribution_statistics)
+    known += [path(*key) for key in product(loaded.suites, loaded.attribute.cases) for path in of_attribution]
+    known += [paths.sanity(suite) for suite in loaded.suites]
+    known += [paths.robustness_input(suite, "original") for suite in loaded.robustness.suites]
+    for stage in params.EXPERIMENTS:
+        for name in getattr(loaded.robustness, stage):
+            known += [paths.experiment(stage, name), paths.experiment_arrays(stage, name)]
+    return _needed(loaded) | set(map(str, known))
 
 
 def _member(name, size):
@@ -56,37 +94,54 @@ def _member(name, size):
 
 
 def read(path, folder):
-    """Check the archive and unpack it into ``folder``; its file names, sorted. ValueError in one line if it is wrong.
+    """Take what ``write`` writes from an archive, or from the folder of a run, into ``folder``, which is new or empty.
 
-    Nothing reaches ``folder`` before all is checked: every member is a plain file under a relative name without ``..``,
-    stands in ``SHA256SUMS`` with its digest, and is there once; and nothing that stands there is missing.
+    The file names, sorted. ValueError in one line, and nothing in ``folder``, if an archive is not whole, or holds
+    anything else than plain files that ``write`` would put there, each once and with the digest that ``SHA256SUMS``
+    has, or files beyond a sane size. From a folder everything else is left where it is.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".pack-") as part:
-        try:
-            with tarfile.open(path, "r:") as archive:
-                wanted = _read_list(archive, path)
-                for member in archive:
-                    _unpack(archive, member, wanted, Path(part), path)
-        except FileNotFoundError:
-            raise ValueError(f"expected an archive of make pack, got no file {path}") from None
-        except (tarfile.TarError, EOFError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
-            raise ValueError(f"expected an archive of make pack, got {path}: {store.one_line(error)}") from None
-        if lost := sorted(name for name, digest in wanted.items() if digest is not None):
-            raise _refused(path, f"{lost[0]} is in {LIST} and not in the archive")
-        for name in wanted:
+        take = _copy if Path(path).is_dir() else _unpack
+        names = take(Path(path), Path(part))
+        for name in names:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(Path(part, name), target)
-    return sorted(wanted)
+    return sorted(names)
+
+
+def _unpack(path, part):
+    try:
+        with tarfile.open(path, "r:") as archive:
+            wanted = _read_list(archive, path)
+            members = {member.name: member for member in _members(archive, path)}
+            if lost := sorted(wanted.keys() - members.keys()):
+                raise _refused(path, f"{lost[0]} is in {LIST} and not in the archive")
+            if more := sorted(members.keys() - wanted.keys()):
+                raise _refused(path, f"{more[0]!r} is no file that {LIST} names")
+            _check_names(members, _text_of(archive, members, path), path)
+            _check_room(sum(member.size for member in members.values()), part, path)
+            for name, member in members.items():
+                with archive.extractfile(member) as source:
+                    got = _write(source, member.size, part / name)
+                if got != wanted[name]:
+                    raise _refused(path, f"expected {name} with sha256 {wanted[name][:12]}, got {got[:12]}")
+    except FileNotFoundError:
+        raise ValueError(f"expected an archive of make pack, or a run's folder, got no file {path}") from None
+    except (tarfile.TarError, EOFError, OverflowError, RecursionError) as error:
+        raise ValueError(f"expected an archive of make pack, got {path}: {store.one_line(error)}") from None
+    return list(members)
 
 
 def _read_list(archive, path):
     """Name -> sha256, from the first member of the archive."""
     first = archive.next()
-    if first is None or first.name != LIST or not first.isfile():
+    if first is None or first.name != LIST or not _plain(first):
         raise ValueError(f"expected an archive of make pack, which begins with {LIST}, got {path}")
+    if first.size > MOST_TEXT:
+        raise _refused(path, f"expected {LIST} of at most {MOST_TEXT:,} bytes, got {first.size:,}")
     wanted = {}
     for line in archive.extractfile(first).read().decode(errors="replace").splitlines():
         digest, _, name = line.partition("  ")
@@ -100,23 +155,111 @@ def _inside(name):
     return name not in ("", LIST) and str(Path(name)) == name and not {"..", "/"} & set(Path(name).parts)
 
 
-def _unpack(archive, member, wanted, folder, path):
-    """Write one member below ``folder`` and tick it off in ``wanted``."""
-    if member.name == LIST and member.offset == 0:
-        return
-    if not member.isreg() or wanted.get(member.name) is None:
-        raise _refused(path, f"{member.name!r} is no file that {LIST} names, or is there twice")
-    target, digest = folder / member.name, hashlib.sha256()
+def _plain(member):
+    """Whether a member is a file as it stands in the archive; a sparse one claims any size in a few bytes."""
+    return member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and member.sparse is None
+
+
+def _members(archive, path):
+    """Every member after the list, when its kind and its size are as they should be."""
+    seen = set()
+    for member in archive:
+        if member.offset == 0:
+            continue
+        if not _plain(member) or member.name in seen:
+            raise _refused(path, f"{member.name!r} is no plain file, or is there twice")
+        _check_size(member.name, member.size, path)
+        seen.add(member.name)
+        yield member
+
+
+def _check_size(name, size, path):
+    most = MOST.get(Path(name).suffix, MOST_TEXT)
+    if size > most:
+        raise ValueError(f"expected {name} of at most {most:,} bytes in {path}, got {size:,}")
+
+
+def _text_of(archive, members, path):
+    if str(paths.PARAMS) not in members:
+        raise _refused(path, f"it has no {paths.PARAMS}")
+    return archive.extractfile(members[str(paths.PARAMS)]).read()
+
+
+def _check_names(names, text, path):
+    """ValueError for a name that ``write`` would not write for a run with the params.yaml ``text``."""
+    known = _known(_params(text, path))
+    if strange := sorted(name for name in names if name not in known and not _MADE.fullmatch(name)):
+        raise ValueError(f"expected in {path} what make pack writes, results and weights of the run, got {strange[0]}")
+
+
+def _params(text, path):
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
+            file.write(text)
+            file.flush()
+            return params.load(file.name)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path}: {store.one_line(error).replace(file.name, str(paths.PARAMS))}") from None
+
+
+def _check_room(needed, folder, path):
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(f"expected room for the {needed:,} bytes in {path}, got {free:,} free in {folder.parent}")
+
+
+def _write(source, size, target):
+    """Copy ``size`` bytes of an open file to ``target``; their sha256."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target, "wb") as file, archive.extractfile(member) as source:
-        while data := source.read(CHUNK):
+    digest = hashlib.sha256()
+    with open(target, "wb") as file:
+        while size > 0 and (data := source.read(min(CHUNK, size))):
             digest.update(data)
             file.write(data)
-    if digest.hexdigest() != wanted[member.name]:
-        raise _refused(
-            path, f"expected {member.name} with sha256 {wanted[member.name][:12]}, got {digest.hexdigest()[:12]}"
-        )
-    wanted[member.name] = None
+            size -= len(data)
+    return digest.hexdigest()
+
+
+def _copy(run, part):
+    """Copy what ``write`` would pack of the folder ``run``; nothing is followed out of it."""
+    with _opened(run, str(paths.PARAMS)) as file:
+        if file is None:
+            raise ValueError(f"expected the folder of a run, got no {paths.PARAMS} in {run}")
+        _check_size(paths.PARAMS, os.fstat(file.fileno()).st_size, run)
+        loaded = _params(file.read(), run)
+    folders = [run / folder for folder in (paths.TABLES, paths.FIGURES, paths.ROBUSTNESS_FIGURES)]
+    listed = {path.relative_to(run).as_posix() for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    copied = []
+    for name in sorted(_known(loaded) | {name for name in listed if _MADE.fullmatch(name)}):
+        with _opened(run, name) as file:
+            if file is None:
+                continue
+            size = os.fstat(file.fileno()).st_size
+            _check_size(name, size, run)
+            _check_room(size, part, run)
+            _write(file, size, part / name)
+            copied.append(name)
+    return copied
+
+
+@contextlib.contextmanager
+def _opened(run, name):
+    """The plain file ``name`` below ``run``, open, or None without one; a link on the way to it is refused."""
+    place = run
+    for step in Path(name).parts:
+        place = place / step
+        if place.is_symlink():
+            raise ValueError(f"expected files in {run}, got a link: {place}; copy what it leads to")
+    try:
+        # Without waiting for a writer, if it is a pipe.
+        handle = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        yield None
+        return
+    with open(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError(f"expected a plain file, got {place}, which is none")
+        yield file
 
 
 def _refused(path, reason):

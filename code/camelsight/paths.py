@@ -32,6 +32,7 @@ TUNING_RECORD = Path("benchmarks/tuning.json")  # measured once, by benchmarks/t
 EXPECTED = Path("paper/expected.yaml")  # published numbers
 FUSED_SOURCE = Path(__file__).parent / "inference" / "fused.cpp"
 TEXTS = tuple(Path("paper", name) for name in ("ms.tex", "robustness.tex", "rivals.tex"))
+REFERENCES = Path("paper/refs.bib")
 DVC = Path("dvc.yaml")
 VERDICT = Path("results/verdict.json")
 CRATE = Path("results/ro-crate-metadata.json")

@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -42,6 +43,14 @@ def here(folder, params, *stages, place=()):
         cli.set_threads(threads)
 
 
+@contextlib.contextmanager
+def empty():
+    """A new folder for stages, removed at the end: nothing that somebody left can be taken for their work."""
+    paths.AGAIN.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=paths.AGAIN, prefix="new-") as folder:
+        yield Path(folder)
+
+
 def prepare(folder, params, links=()):
     """Make ``folder`` a place for stages with ``params``; ``links`` are paths of this one that are to be there, too."""
     folder = Path(folder)
@@ -65,7 +74,7 @@ def everywhere(queue, jobs, what):
     What they print goes to runs/logs in their folder; ValueError with the reason of the first that fails.
     """
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    again = [sys.executable, "-m", "camelsight.rerun"]
+    again = [sys.executable, "-P", "-m", "camelsight.rerun"]  # -P: no module is taken from the folder
     commands = []
     for folder, stages, suite, case in queue:
         name = f"{suite}-{case}"

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,10 @@ def write_arrays(path, **arrays):
 
 
 def read_arrays(path):
+    """Name -> array of what ``write_arrays`` wrote; ValueError for an archive that unpacks to more than it holds."""
+    with zipfile.ZipFile(path) as archive:
+        if packed := [one.filename for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]:
+            raise ValueError(f"expected arrays that are not compressed in {path}, got {packed[0]}")
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
@@ -274,11 +279,15 @@ def read_table(path):
 PREDICTIONS_FORMAT = "%.9e"
 
 
-def write_predictions(path, truth, mean, sigma):
+def predictions_text(truth, mean, sigma):
     """``(N, P)`` arrays in physical units, as the text of CMD's benchmark: true values, means, sigmas in a row."""
     text = io.StringIO()
     np.savetxt(text, np.hstack([truth, mean, sigma]), fmt=PREDICTIONS_FORMAT)
-    write_text(path, text.getvalue())
+    return text.getvalue()
+
+
+def write_predictions(path, truth, mean, sigma):
+    write_text(path, predictions_text(truth, mean, sigma))
 
 
 def read_predictions(path):

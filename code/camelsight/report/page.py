@@ -16,6 +16,7 @@ GROUPS = {
     "evaluated anew": "T1: the given weights, evaluated anew",
     "trained anew": "T2: one case, trained anew",
     "made anew": "T3: everything made anew",
+    "beyond this tier": "What only a higher tier can tell",
 }
 BOX = (96, 26, 34, 14)  # of the diagram: width, height, gaps, in pixels
 STYLE = """
@@ -46,6 +47,7 @@ def html(verdict, figures, stages, timings, made_by):
     parts = [
         f"<h1>Verdict {_badge(said['verdict'])}</h1>",
         f'<p class="said" style="border-color:{COLOURS[said["verdict"]]}">{_text(sentence)}.</p>',
+        f"<p>{_text(said['trust'])}{'.' if said['trust'] else ''}</p>",
         f"<p>Profile {_text(verdict['profile'])}, maps: {_text(verdict['maps'])}, up to tier {verdict['tier']}.</p>",
         "<h2>Summary</h2>",
         _table(

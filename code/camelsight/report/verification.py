@@ -7,6 +7,26 @@ were simulated decide nothing about CAMELS.
 import math
 import re
 
+BEYOND = "beyond this tier"  # the group of what only a higher tier can tell
+# What is taken on trust below a tier, beside the network that a tier trains anew, and what that takes.
+TRUSTED = (
+    ("predictions", 1, "predictions of the given weights"),
+    ("cuts", 1, "records of the cuts"),
+    ("attributions", 3, "attributions and their statistics"),
+    ("sanity", 3, "checks of the attributions"),
+    ("trainings", 3, "weights that the stated training gives, and its history"),
+    ("searches", 3, "searches for hyperparameters"),
+    ("spectra", 3, "power spectra of the simulations"),
+    ("experiments", 3, "experiments on robustness"),
+)
+FORGERS = (  # what a forger could still have done, tier by tier
+    "invented predictions, attributions and trainings that agree with one another",
+    "trained the weights otherwise than stated, on the test maps for one, and invented their histories, the checks of "
+    "attributions, and attributions outside the sample",
+    "trained every network but one otherwise than stated, and invented the checks of attributions, and attributions "
+    "outside the sample",
+    "changed the data or the code itself: compare the commit, and the digests of the maps, with the authors'",
+)
 PASS, WARN, FAIL, NOT_RUN = VERDICTS = ("PASS", "WARN", "FAIL", "NOT RUN")
 CLASSES = ("exact", "float", "seed-statistical", "qualitative")
 NOT_AVAILABLE = "not available"
@@ -53,8 +73,21 @@ _NO_TEXT = (
 
 
 def row(id, group, verdict, why="", **more):
-    """A row of the verdict; what it does not have is None."""
-    return dict.fromkeys(ROW) | {"id": id, "group": group, "verdict": verdict, "why": why} | more
+    """A row of the verdict; what it does not have is None. Characters that would steer a terminal are left out."""
+    made = dict.fromkeys(ROW) | {"id": id, "group": group, "verdict": verdict, "why": why} | more
+    return {key: printable(value) if isinstance(value, str) else value for key, value in made.items()}
+
+
+def printable(text):
+    return "".join(one if one.isprintable() else "?" for one in text)
+
+
+def beyond(tier, experiments):
+    """Rows of what is not recomputed up to ``tier``, and so is neither passed nor failed."""
+    kinds = [one for one in TRUSTED if tier < one[1] and (experiments or one[0] != "experiments")]
+    return [
+        row(name, BEYOND, NOT_RUN, f"{what}: TIER={least} makes them anew", tier=least) for name, least, what in kinds
+    ]
 
 
 def check_expected(rows):
@@ -181,18 +214,19 @@ def lint(source, macros=()):
     return found
 
 
-def conclusion(rows, *, real, profile, elsewhere=False):
-    """``{"verdict", "text", "exit_code", "counts"}``: 0 nothing failed, 1 something did, 2 nothing could be judged.
+def conclusion(rows, *, real, profile, tier=0, elsewhere=False):
+    """``{"verdict", "text", "trust", "exit_code", "counts"}``: 0 nothing failed, 1 something did, 2 nothing was judged.
 
     What the code and the packages alone decide does not count as judged: without a run there is no verdict on it. A run
     of which something could not be checked is at best a WARN, unless it is an archive (``elsewhere``) without maps.
+    ``trust`` says what a forger could have done that ``tier`` does not see.
     """
     counts = {
         group: {name: sum(one["verdict"] == name for one in rows if one["group"] == group) for name in VERDICTS}
         for group in dict.fromkeys(one["group"] for one in rows)
     }
     failed = [one["id"] for one in rows if one["verdict"] == FAIL]
-    apart = ("definitions", "lint.ms.tex", "environment.packages")
+    apart = ("definitions", "lint.ms.tex", "environment.packages", "pack.dvc.yaml", "pack.requirements.lock")
     judged = [one for one in rows if one["verdict"] != NOT_RUN and not {one["group"], one["id"]}.intersection(apart)]
     reference = [one["verdict"] for one in rows if one["group"] == "reference" and one["verdict"] != NOT_RUN]
     paper = {}  # a number that several tiers judged is reproduced if all of them say so
@@ -200,13 +234,14 @@ def conclusion(rows, *, real, profile, elsewhere=False):
         if one["group"] == "paper" or one["profile"] == REAL:
             paper.setdefault(one["id"], set()).add(one["verdict"])
     unchecked = [one["id"] for one in rows if one["group"] == "integrity" and one["verdict"] == NOT_RUN]
-    unchecked = [] if elsewhere else unchecked
-    warned = unchecked or any(one["verdict"] == WARN for one in rows)
+    warned = (unchecked and not elsewhere) or any(one["verdict"] == WARN for one in rows)
+    trust = f"At this tier a forger could still have {FORGERS[tier]}"
     if failed:
         text = f"{len(failed)} row{'s' if len(failed) > 1 else ''} failed: {', '.join(failed[:5])}"
         verdict, code = FAIL, 1
     elif not judged:
-        return {"verdict": NOT_RUN, "text": "there is no run to judge: make paper", "exit_code": 2, "counts": counts}
+        text = "there is no run to judge: make paper"
+        return {"verdict": NOT_RUN, "text": text, "trust": "", "exit_code": 2, "counts": counts}
     else:
         verdict, code = (WARN if warned else PASS), 0
         if real and paper:
@@ -223,7 +258,7 @@ def conclusion(rows, *, real, profile, elsewhere=False):
         text += f". Not checked: {', '.join(unchecked[:3])}{' and more' if len(unchecked) > 3 else ''}"
     if not real:
         text += ". The maps are simulated: this says nothing about the paper's numbers"
-    return {"verdict": verdict, "text": text, "exit_code": code, "counts": counts}
+    return {"verdict": verdict, "text": text, "trust": trust, "exit_code": code, "counts": counts}
 
 
 def _short(value):

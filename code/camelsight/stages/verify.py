@@ -1,11 +1,15 @@
 """The referee's verdict, tier by tier; no stage of dvc.yaml, because it judges the pipeline from outside.
 
-  T0  are the files of the run those that it made, and do they agree with one another; what results exist is compared
-      with what is published, and with the reference of the profile
-  T1  the given weights are evaluated anew        T2  one case is trained anew        T3  everything is made anew
+  T0  are the files of the run those that it made, and do they agree with one another; tables, figures and PDF are made
+      anew; what results exist is compared with what is published, and with the reference of the profile
+  T1  the given weights are evaluated anew, and a sample of the attributions
+  T2  one case is trained anew        T3  everything is made anew
 
-Writes results/verdict.json, results/ro-crate-metadata.json and report/index.html. Exit codes: 0 nothing failed, 1 a row
-failed or the command was wrong, 2 there was nothing to judge.
+What is judged is data. An archive, or the folder of somebody else, is judged by the code, the maps, the published
+values and the reference of this checkout, in a new folder; whatever is run once more begins in an empty one.
+
+Writes results/verdict.json, results/ro-crate-metadata.json and report/index.html; of an archive, all three into a
+folder below report/. Exit codes: 0 nothing failed, 1 a row failed or the command was wrong, 2 nothing to judge.
 """
 
 import argparse
@@ -17,6 +21,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from itertools import product
 from pathlib import Path
@@ -28,6 +33,8 @@ from tabulate import tabulate
 from camelsight import cli, environment, evidence, launch, networks, paths, rerun, store, theta
 from camelsight import pack as archive
 from camelsight import params as parameters_file
+from camelsight.evidence import PIXELS
+from camelsight.referee import content
 from camelsight.report import crate, page, provenance, reference, verification
 from camelsight.report.verification import FAIL, NOT_AVAILABLE, NOT_RUN, PASS, WARN, row
 
@@ -39,53 +46,88 @@ TIERS = {
     2: "one case, trained anew",
     3: "everything, from the maps to the PDF",
 }
-# Of 1 - R² by the same weights. Another machine rounds differently: 1e-7 more sigma_8, in the mini profile, moves a
-# pixel by 7e-4 (rms), the standard deviation of all of them by 1e-5, and their mean by less than 1e-8.
-SAME_MAPS, OTHER_MAPS = 1e-4, 1e-3
-PIXELS = {"mean": 1e-5, "std": 1e-3, "log10_mean": 1e-5, "log10_std": 1e-4}  # relative
+SAME_MAPS, OTHER_MAPS = 1e-4, 1e-3  # of 1 - R² by the same weights, on the same maps or on maps made anew
+ATTRIBUTED = 0.01  # of attributions and their statistics, where another processor rounds differently
+RECORDED = 1e-6  # of everything else that is made anew from the same bits
+JUDGES = ("benchmarks", "code", "data", "profiles")  # of this checkout, and of no archive
 SHORT = {"TNG": "IllustrisTNG", "Nbody": "Nbody_IllustrisTNG", "Nbody_TNG": "Nbody_IllustrisTNG"}  # of the literature
 SHOWN = 12  # rows of the terminal; the page has all
 DECIDES = ("seed", "maps", "split", "tune", "train")  # blocks of params.yaml that R² depends on, with evaluate.views
 
 
 def verify(tier, pack=None, suite=None, case="original", as_json=False):
-    """Judge this run, or the archive ``pack``, up to ``tier``, and write down what came out."""
+    """Judge this run, or the archive or folder ``pack``, up to ``tier``, and write down what came out."""
     start = time.monotonic()
+    if pack is None and Path.cwd() != environment.ROOT:
+        pack = Path.cwd()
     if pack and tier == max(TIERS):
         raise ValueError(f"expected TIER of at most {tier - 1} with PACK, got {tier}, which needs no archive")
-    if pack:
-        os.chdir(_unpacked(pack))
-    for path in (paths.VERDICT, paths.CRATE, paths.PAGE):  # an old verdict must not outlive what it was on
+    report = _report(pack)
+    for path in report.values():  # an old verdict must not outlive what it was on
         path.unlink(missing_ok=True)
-    verdict = judge(tier, suite, case, elsewhere=bool(pack))
-    store.write_json(paths.VERDICT, verdict)
-    store.write_json(paths.CRATE, _crate(parameters_file.load(), verdict))
-    store.write_text(paths.PAGE, _page(verdict))
+    with _judged(pack) as rows:
+        verdict = judge(tier, suite, case, elsewhere=bool(pack), rows=rows)
+        crate, page = _crate(parameters_file.load(), verdict), _page(verdict)
+    store.write_json(report["verdict"], verdict)
+    store.write_json(report["crate"], crate)
+    store.write_text(report["page"], page)
     if as_json:
         cli.print_json(verdict)
     else:
         _print(verdict)
-    print(f"{time.monotonic() - start:.0f} s; {paths.PAGE.resolve()}, {paths.VERDICT.resolve()}", file=sys.stderr)
+    said = f"{report['page'].resolve()}, {report['verdict'].resolve()}"
+    print(f"{time.monotonic() - start:.0f} s; {said}", file=sys.stderr)
     sys.exit(verdict["conclusion"]["exit_code"])
 
 
-def _unpacked(pack):
-    """A folder with the files of an archive of ``make pack``, and the maps, manuscript and code from here."""
-    digest = store.file_digest(pack) if Path(pack).is_file() else ""
-    folder = paths.AGAIN / f"pack-{digest[:16]}"
-    archive.read(pack, folder)
-    rerun.link(folder, ("benchmarks", "code", "data", "profiles", paths.DVC, paths.EXPECTED, *paths.TEXTS))
-    return folder
+def _report(pack):
+    """Where the verdict goes: beside the results of this run, or into a folder of its own."""
+    if pack is None:
+        return {"verdict": paths.VERDICT, "crate": paths.CRATE, "page": paths.PAGE}
+    name = re.sub(r"[^\w.-]", "_", Path(pack).resolve().name) or "run"
+    folder = environment.ROOT / paths.PAGE.parent / f"of-{name}"
+    return {"verdict": folder / paths.VERDICT.name, "crate": folder / paths.CRATE.name, "page": folder / "index.html"}
 
 
-def judge(tier=0, suite=None, case="original", elsewhere=False):
+@contextlib.contextmanager
+def _judged(pack):
+    """Work where the judged run is: here, or in a new folder with the data of ``pack`` and what judges from here.
+
+    Yields rows on what the run brought with it of what judges.
+    """
+    if pack is None:
+        yield []
+        return
+    pack, home = Path(pack).resolve(), environment.ROOT
+    again = home / paths.AGAIN
+    again.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=again, prefix="pack-") as folder:
+        archive.read(pack, folder)
+        rows = []
+        for name in (paths.DVC, paths.REQUIREMENTS):
+            given = Path(folder, name)
+            same = given.exists() and given.read_bytes() == (home / name).read_bytes()
+            why = f"the {name} of the run is {'that' if same else 'not that'} of this checkout, which judges"
+            rows.append(row(f"pack.{name}", "integrity", PASS if same else WARN, why, tier=0))
+            given.unlink(missing_ok=True)
+        for name in (paths.VERDICT, paths.CRATE, paths.PAGE):  # of whoever judged it before
+            Path(folder, name).unlink(missing_ok=True)
+        Path(folder, paths.ROBUSTNESS_FIGURES).mkdir(parents=True, exist_ok=True)  # which may be empty
+        with contextlib.chdir(home):
+            judges = (*JUDGES, paths.DVC, paths.REQUIREMENTS, paths.EXPECTED, paths.REFERENCES, *paths.TEXTS)
+            rerun.link(folder, [name for name in judges if Path(name).exists()])
+        with contextlib.chdir(folder):
+            yield rows
+
+
+def judge(tier=0, suite=None, case="original", elsewhere=False, rows=()):
     """The verdict as results/verdict.json has it; ``elsewhere``: the maps are not those of the run, but made anew."""
     params = parameters_file.load()
     suite = suite or params.suites[0]
     for key, value, known in (("SUITE", suite, params.suites), ("CASE", case, params.cases)):
         if value not in known:
             raise ValueError(f"expected {key} among {', '.join(known)}, got {value!r}")
-    rows, timings = [], {}
+    rows, timings = list(rows), {}
     for number in range(tier + 1):
         start = time.monotonic()
         here = environment.read()
@@ -98,12 +140,17 @@ def judge(tier=0, suite=None, case="original", elsewhere=False):
                 raise
             rows.append(row(f"tier.{number}", GROUPS[number], FAIL, store.one_line(error), tier=number))
         timings[f"T{number}"] = round(time.monotonic() - start, 1)
+    done = [one["tier"] for one in rows if one["group"] in GROUPS.values() and one["verdict"] != NOT_RUN]
+    reached = max(done, default=0)  # without maps no tier above the lowest does anything
+    rows += verification.beyond(reached, any(getattr(params.robustness, stage) for stage in launch.EXPERIMENTS))
     real = params.maps.source == "camels"
     return {
         "profile": params.profile,
         "maps": params.maps.source,
         "tier": tier,
-        "conclusion": verification.conclusion(rows, real=real, profile=params.profile, elsewhere=elsewhere),
+        "conclusion": verification.conclusion(
+            rows, real=real, profile=params.profile, tier=reached, elsewhere=elsewhere
+        ),
         "environment": environment.read(),
         "seconds": timings,
         "error_rates": _error_rates(params),
@@ -114,7 +161,7 @@ def judge(tier=0, suite=None, case="original", elsewhere=False):
 def _forecast(number, params):
     seconds, cases, jobs = params.seconds, len(params.suites) * len(params.cases), launch.default_jobs(params)
     if number == 0:
-        return f"{10 + cases // 10} s"
+        return f"{round(10 + cases / 5 + seconds.tabulate + seconds.figures + seconds.paper)} s"
     if number < 3:
         one = launch.START_SECONDS + sum(getattr(seconds, stage) for stage in AGAIN[number])
         return _minutes(one * (cases / jobs if number == 1 else 1))
@@ -128,7 +175,7 @@ def _minutes(seconds):
 
 
 def _integrity(params, suite, case, elsewhere):
-    expected = verification.check_expected(yaml.safe_load(paths.EXPECTED.read_text()))
+    expected = _expected()
     rows = evidence.integrity(params, elsewhere)
     gone = sorted(verification.required() - {one["id"] for one in expected})
     rows += [row(f"expected.{name}", "integrity", FAIL, f"{paths.EXPECTED} has no such row", tier=0) for name in gone]
@@ -140,6 +187,14 @@ def _integrity(params, suite, case, elsewhere):
         measured = {}
     rows += _published(params, expected, _whole(params, measured) | evidence.code_facts())
     return rows + _reference_rows(params, measured, 0)
+
+
+def _expected():
+    """The rows of expected.yaml; ValueError in one line if the file is damaged."""
+    try:
+        return verification.check_expected(yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise ValueError(f"expected a list of published numbers in {paths.EXPECTED}, got: {error}") from None
 
 
 def _whole(params, measured):
@@ -243,80 +298,116 @@ def _error_rates(params):
     return reference.error_rates({name: one["values"] for name, one in record["r2"].items()})
 
 
-def _again(number, params, queue, links):
-    """Run the stages of a tier for ``queue`` of (suite, case) elsewhere; the folder, or None and what is missing.
-
-    The folder is to be removed when its results have been judged; one that is left goes on with its unfinished work.
-    """
+def _again(folder, number, params, queue, links):
+    """Run the stages of a tier in the empty ``folder`` for ``queue`` of (suite, case, more stages); what is missing."""
     missing = [str(path) for path in links if not Path(path).exists()]
-    missing += [str(paths.maps(suite)) for suite, _ in queue if not paths.maps(suite).exists()]
+    missing += [str(paths.maps(suite)) for suite, *_ in queue if not paths.maps(suite).exists()]
     if missing or not queue:
-        return None, f"{missing[0] if missing else 'weights'} is not there: make paper, or make maps with a PACK"
-    folder = _place(number, params)
+        return f"{missing[0] if missing else 'weights'} is not there: make paper, or make maps with a PACK"
     rerun.prepare(folder, params, links)
-    rerun.everywhere([(folder, AGAIN[number], *one) for one in queue], launch.default_jobs(params), TIERS[number])
-    return folder, None
+    chains = [(folder, AGAIN[number] + more, suite, case) for suite, case, more in queue]
+    rerun.everywhere(chains, launch.default_jobs(params), TIERS[number])
+    return None
 
 
-def _place(number, params):
-    """The folder of a tier, which no other code and no other parameters share."""
-    return paths.AGAIN / f"T{number}-{store.digest(store.code_digest(), params)[:16]}"
-
-
-def _evaluate_again(params, *_):
+def _evaluate_again(params, _, case, elsewhere):
     evaluated = evidence.combinations(params)
     queue = [key for key in evaluated if paths.weights(*key).exists()]
+    asked = [key for key in queue if key[1] in params.attribute.cases]
+    sample = [key for key in asked if key[1] == case]
     runs = [path(*key) for key in queue for path in (paths.weights, paths.tuning, paths.history)]
     rows = [
         row(f"weights.{suite}.{case}", GROUPS[1], NOT_RUN, f"{paths.weights(suite, case)} is not there", tier=1)
         for suite, case in evaluated
         if (suite, case) not in queue
     ]
-    folder, missing = _again(1, params, queue, [paths.MAPS, *runs])
-    if folder is None:
-        return [*rows, row("evaluate", GROUPS[1], NOT_RUN, missing, tier=1)]
-    for suite, case in queue:
-        again, given = (store.read_json(place / paths.metrics(suite, case)) for place in (folder, Path()))
-        same = again["maps"] == given["maps"]
-        tolerance = SAME_MAPS if same else OTHER_MAPS
-        maps = "on the same maps" if same else "on maps made anew, which differ in rounding"
-        for name in theta.meant(suite):
-            ours, theirs = (
-                {metric: one["metrics"][metric].get(name) for metric in one["metrics"]} for one in (again, given)
+    with rerun.empty() as folder:
+        chains = [(*key, ("attribute",) if key in sample else ()) for key in queue]
+        if missing := _again(folder, 1, params, chains, [paths.MAPS, *runs]):
+            return [*rows, row("evaluate", GROUPS[1], NOT_RUN, missing, tier=1)]
+        for key in queue:
+            rows += _evaluated_again(folder, *key)
+            files = (paths.cut(*key), paths.cut_samples(*key), paths.predictions(*key))
+            rounding = _rounding(folder, *key)
+            rows += [_recorded_again(folder, path, 1, rounding, ("digest", "digests")) for path in files]
+        for key in asked:
+            names = (paths.attribution_statistics(*key), paths.attributions(*key))
+            if key in sample:
+                rows += [_recorded_again(folder, path, 1, ATTRIBUTED) for path in names]
+                continue
+            why = f"not in the sample of this tier; CASE={key[1]} takes it"
+            rows += [row(_name(path), GROUPS[1], NOT_RUN, why, tier=1) for path in names]
+    return rows
+
+
+def _rounding(folder, suite, case):
+    """What files of a case that were made once more in ``folder`` may differ by: more where the maps do."""
+    made, given = (store.read_json(place / paths.metrics(suite, case))["maps"] for place in (folder, Path()))
+    return SAME_MAPS if made == given else ATTRIBUTED
+
+
+def _name(path):
+    return f"file.{path.relative_to(paths.VERDICT.parent)}"
+
+
+def _recorded_again(folder, path, tier, rounding, apart=()):
+    """A row on a file of results that was made once more in ``folder``, but for the entries ``apart`` of a record."""
+    if not path.exists():
+        return row(_name(path), GROUPS[tier], NOT_RUN, f"{path} is not there", tier=tier)
+    if path.suffix == ".npz":
+        wrong = content.named_arrays(store.read_arrays(folder / path), store.read_arrays(path), rounding)
+    else:
+        made, given = (store.read_json(place / path) for place in (folder, Path()))
+        for one in (made, given):
+            one.update(dict.fromkeys(apart))
+        wrong = content.values(made, given, rounding)
+    return row(
+        _name(path), GROUPS[tier], FAIL if wrong else PASS, wrong or "made anew, it is the same but for rounding",
+        tolerance=rounding, tier=tier, **{"class": "float"},
+    )  # fmt: skip
+
+
+def _evaluated_again(folder, suite, case):
+    """Rows on the measures of one network that was evaluated once more in ``folder``."""
+    again, given = (store.read_json(place / paths.metrics(suite, case)) for place in (folder, Path()))
+    same = again["maps"] == given["maps"]
+    tolerance = SAME_MAPS if same else OTHER_MAPS
+    maps = "on the same maps" if same else "on maps made anew, which differ in rounding"
+    rows = []
+    for name in theta.meant(suite):
+        ours, theirs = (
+            {metric: one["metrics"][metric].get(name) for metric in one["metrics"]} for one in (again, given)
+        )
+        wrong = evidence.differences(theirs, ours, rounding=tolerance, rows=given["n_maps"])
+        if again["weights"] != given["weights"]:
+            wrong.append("the weights are others")
+        r2 = ours["r2"][0], theirs["r2"][0]
+        why = f"the given weights, {maps}: {r2[0]:.6f}, the results have {r2[1]:.6f}"
+        why = "; ".join([why, *(wrong[:3] or [f"{len(ours)} measures and their intervals agree"])])
+        rows.append(
+            row(
+                f"r2.{suite}.{case}.{name}", GROUPS[1], FAIL if wrong else PASS, why,
+                **{"class": "float"}, expected=r2[1], got=r2[0], tolerance=tolerance, tier=1,
+                reason="the same weights; another processor rounds differently",
             )
-            wrong = evidence.differences(theirs, ours, rounding=tolerance, rows=given["n_maps"])
-            if again["weights"] != given["weights"]:
-                wrong.append("the weights are others")
-            r2 = ours["r2"][0], theirs["r2"][0]
-            why = f"the given weights, {maps}: {r2[0]:.6f}, the results have {r2[1]:.6f}"
-            why = "; ".join([why, *(wrong[:3] or [f"{len(ours)} measures and their intervals agree"])])
-            rows.append(
-                row(
-                    f"r2.{suite}.{case}.{name}", GROUPS[1], FAIL if wrong else PASS, why,
-                    **{"class": "float"}, expected=r2[1], got=r2[0], tolerance=tolerance, tier=1,
-                    reason="the same weights; another processor rounds differently",
-                )
-            )  # fmt: skip
-    shutil.rmtree(folder)
+        )  # fmt: skip
     return rows
 
 
 def _train_again(params, suite, case, *_):
-    folder, missing = _again(2, params, [(suite, case)], [paths.MAPS])
-    if folder is None:
-        return [row("train", GROUPS[2], NOT_RUN, missing, tier=2)]
-    record = store.read_json(folder / paths.metrics(suite, case))
-    rows = _bits(params, folder, [(suite, case)], 2)
-    measured = {f"r2.{suite}.{case}.{name}": tuple(record["metrics"]["r2"][name]) for name in theta.meant(suite)}
-    rows += _regroup(_reference_rows(params, measured, 2, wanted=measured), GROUPS[2])
-    if params.maps.source == "camels":
-        with contextlib.chdir(folder):
-            measured = evidence.measured(params)
-        expected = yaml.safe_load(paths.EXPECTED.read_text())
-        expected = [one for one in expected if one["profile"] != verification.ANY and one["id"] in measured]
-        expected = [one for one in expected if f".{suite}.{case}." in one["id"] and one["value"] != NOT_AVAILABLE]
-        rows += _regroup(_published(params, expected, measured), GROUPS[2], tier=2)
-    shutil.rmtree(folder)
+    with rerun.empty() as folder:
+        if missing := _again(folder, 2, params, [(suite, case, ())], [paths.MAPS]):
+            return [row("train", GROUPS[2], NOT_RUN, missing, tier=2)]
+        record = store.read_json(folder / paths.metrics(suite, case))
+        rows = _bits(params, folder, [(suite, case)], 2)
+        measured = {f"r2.{suite}.{case}.{name}": tuple(record["metrics"]["r2"][name]) for name in theta.meant(suite)}
+        rows += _regroup(_reference_rows(params, measured, 2, wanted=measured), GROUPS[2])
+        if params.maps.source == "camels":
+            with contextlib.chdir(folder):
+                measured = evidence.measured(params)
+            expected = [one for one in _expected() if one["profile"] != verification.ANY and one["id"] in measured]
+            expected = [one for one in expected if f".{suite}.{case}." in one["id"] and one["value"] != NOT_AVAILABLE]
+            rows += _regroup(_published(params, expected, measured), GROUPS[2], tier=2)
     return rows
 
 
@@ -371,7 +462,24 @@ def _differs_from_paper(params):
 
 
 def _everything_again(params, *_):
-    folder = _place(3, params)
+    with rerun.empty() as folder:
+        _make_paper(folder, params)
+        given = evidence.combinations(params)
+        with contextlib.chdir(folder):
+            rows, measured, combinations = (
+                evidence.integrity(params),
+                evidence.measured(params),
+                evidence.combinations(params),
+            )
+            rows += _reference_rows(params, measured, 3)
+            rows += _published(params, _expected(), _whole(params, measured))
+        rows = [one | {"tier": 3} for one in rows if one["verdict"] != NOT_RUN]
+        bits = _bits(params, folder, [key for key in combinations if key in given], 3)
+        return _regroup(rows, GROUPS[3]) + bits + _everything_recorded(folder, bits)
+
+
+def _make_paper(folder, params):
+    """``make paper`` in the empty ``folder``, with the code and the parameters of this run and with nothing it made."""
     copied = ("benchmarks", "code", "paper", "profiles", ".dvc/config", ".dvcignore")
     copied += (paths.DVC, paths.PARAMS, paths.REQUIREMENTS)
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "ms.pdf")
@@ -382,30 +490,33 @@ def _everything_again(params, *_):
             shutil.copytree(name, target, ignore=ignore, dirs_exist_ok=True)
         else:
             shutil.copy(name, target)
+    store.write_text(folder / ".dvc/config.local", "[cache]\n    dir = cache\n")  # not one that others fill
     links = {folder / ".venv": sys.prefix}
     if params.maps.source == "camels":
         links[folder / params.maps.folder] = Path(params.maps.folder).resolve()
     for link, target in links.items():
         link.parent.mkdir(parents=True, exist_ok=True)
-        if not link.is_symlink():
-            link.symlink_to(target)
+        link.symlink_to(target)
+    here = environment.read()
+    surroundings = os.environ | {"PYTHONPATH": str((folder / "code").resolve()), "PYTHONSAFEPATH": "1"}
+    if not here["dirty"]:
+        surroundings["CAMELSIGHT_COMMIT"] = here["commit"]
     command = [sys.executable, "-m", "camelsight", "paper"]
-    code = os.environ | {"PYTHONPATH": str((folder / "code").resolve())}
-    if subprocess.run(command, cwd=folder, env=code, stdout=sys.stderr, check=False).returncode:
-        raise ValueError(f"make paper failed in {folder}; the reason stands above, and the same command goes on")
-    given = evidence.combinations(params)
-    with contextlib.chdir(folder):
-        rows, measured, combinations = (
-            evidence.integrity(params),
-            evidence.measured(params),
-            evidence.combinations(params),
-        )
-        rows += _reference_rows(params, measured, 3)
-        expected = yaml.safe_load(paths.EXPECTED.read_text())
-        rows += _published(params, expected, _whole(params, measured))
-    rows = [one | {"tier": 3} for one in rows if one["verdict"] != NOT_RUN]
-    rows = _regroup(rows, "made anew") + _bits(params, folder, [key for key in combinations if key in given], 3)
-    shutil.rmtree(folder)
+    if subprocess.run(command, cwd=folder, env=surroundings, stdout=sys.stderr, check=False).returncode:
+        raise ValueError("make paper failed in a new folder; the reason stands above")
+
+
+def _everything_recorded(folder, bits):
+    """Rows on every record and array of this run that was made once more in ``folder``, from networks of equal bits."""
+    made = {path.relative_to(folder) for path in (folder / paths.VERDICT.parent).rglob("*") if path.is_file()}
+    rows, equal = [], {one["verdict"] for one in bits} == {PASS}
+    for path in sorted(path for path in made if path.suffix in (".json", ".npz")):
+        if equal or path == paths.UNIVERSE or path.is_relative_to(paths.CUTS):
+            apart = ("environment",) if path.is_relative_to(paths.EVALUATIONS) else ()
+            rows.append(_recorded_again(folder, path, 3, RECORDED if equal else ATTRIBUTED, apart))
+        else:
+            why = "other networks than those of this run, which have other bits"
+            rows.append(row(_name(path), GROUPS[3], NOT_RUN, why, tier=3))
     return rows
 
 
@@ -448,8 +559,10 @@ def _print(verdict):
         print(f"and {len(rows) - SHOWN} more\n" if len(rows) > SHOWN else "")
     for group, counts in verdict["conclusion"]["counts"].items():
         said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        print(f"  {group:<15} {said}")
+        print(f"  {group:<17} {said}")
     print(f"{verdict['conclusion']['verdict']}: {verdict['conclusion']['text']}.")
+    if verdict["conclusion"]["trust"]:
+        print(f"{verdict['conclusion']['trust']}.")
 
 
 def make_reference(seeds, jobs=None):
@@ -552,8 +665,8 @@ def explain(name, as_json=False):
     if as_json:
         cli.print_json(chain)
         return
-    for step, content in chain.items():
-        text = yaml.safe_dump({step: content}, sort_keys=False, allow_unicode=True, width=110)
+    for step, found in chain.items():
+        text = yaml.safe_dump({step: found}, sort_keys=False, allow_unicode=True, width=110)
         print(text.rstrip())
     if not chain["verdict"]:
         print(f"there is no {paths.VERDICT}: make verify")
@@ -591,9 +704,9 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--tier", type=int, default=0, choices=sorted(TIERS))
-    parser.add_argument("--pack", help="an archive of make pack, judged instead of this run")
+    parser.add_argument("--pack", help="an archive of make pack, or the folder of a run, judged instead of this one")
     parser.add_argument("--suite", help="of T2; default: the first of params.yaml")
-    parser.add_argument("--case", default="original", help="of T2")
+    parser.add_argument("--case", default="original", help="of T2, and of the attributions of T1")
     parser.add_argument("--explain", metavar="ID", help="follow a number such as r2.TNG.original.omega_m, or a macro")
     parser.add_argument(
         "--reference", type=int, metavar="SEEDS", help="make profiles/reference/PROFILE.json; resumable"
