@@ -1,5 +1,6 @@
 """What a run must survive, on a pipeline of two stages: damaged and cut-off files, full disks, SIGKILL."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from camelsight import launch, leftovers, paths
+from camelsight import dvc_repro, launch, leftovers, paths
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of DVC's own
 ROOT = Path(__file__).parent.parent
@@ -160,6 +161,22 @@ def test_a_record_that_was_cut_off_is_set_aside_and_made_anew_from_the_cache(run
     assert paths.DVC_LOCK.read_text() == whole
 
 
+def test_the_record_is_written_whole_or_not_at_all():
+    """A run that was killed just then had its maps simulated again."""
+    paths.DVC_LOCK.write_text("stages: {}")
+    with pytest.raises(KeyboardInterrupt), dvc_repro._in_one_go(half_way)(paths.DVC_LOCK):
+        pass
+    assert paths.DVC_LOCK.read_text() == "stages: {}" and not list(Path().glob(".dvc.lock*"))
+
+
+@contextlib.contextmanager
+def half_way(path, fs):
+    assert Path(path).read_text() == "stages: {}"
+    yield
+    Path(path).write_text("st")
+    raise KeyboardInterrupt
+
+
 def test_a_damaged_database_of_dvcs_is_named_with_its_folder(run, tmp_path):
     run()
     for database in (tmp_path / "state").rglob("cache.db"):
@@ -173,11 +190,12 @@ def test_a_damaged_database_of_dvcs_is_named_with_its_folder(run, tmp_path):
 
 
 def test_only_what_dvc_left_half_copied_is_removed():
-    left, mine = Path("results/.NBqZmcSpBAuA9LA0c3-7sw.tmp"), Path("results/.mine.tmp")
-    left.touch()
-    mine.touch()
+    left = [Path("results/.NBqZmcSpBAuA9LA0c3-7sw.tmp"), Path(".dvc.lock.x1y2z3.lock")]
+    mine = Path("results/.mine.tmp")
+    for path in (*left, mine):
+        path.touch()
     leftovers.clear()
-    assert mine.exists() and not left.exists()
+    assert mine.exists() and not any(path.exists() for path in left)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason=f"needs root, to mount a small disk; here: uid {os.geteuid()}")

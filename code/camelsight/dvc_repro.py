@@ -1,7 +1,7 @@
 """DVC's ``repro`` as a run needs it: ``python -m camelsight.dvc_repro [STAGE ...]``.
 
 It runs the stages named, or all that are out of date. Beyond ``dvc repro``, it says in one line why it failed, reads
-what it restores, and when told to end (SIGTERM) ends its stage, too.
+what it restores, writes dvc.lock whole or not at all, and when told to end (SIGTERM) ends its stage, too.
 """
 
 import contextlib
@@ -9,18 +9,21 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 
-from camelsight import cli, leftovers
+from camelsight import cli, leftovers, store
 
 SPOKEN = (1, 2, cli.INTERRUPTED)  # exit codes of a stage that has said why
 
 
 def main(targets):
+    import dvc.dvcfile
     from dvc.logger import set_loggers_level
     from dvc.repo import Repo
 
+    dvc.dvcfile.modify_yaml = _in_one_go(dvc.dvcfile.modify_yaml)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # as in a job of a cluster
         signal.signal(signal.SIGTERM, _end)
     with set_loggers_level(logging.CRITICAL), Repo(_wait_for_lock=True) as repo:
@@ -32,6 +35,20 @@ def _end(*_):
     """Once: a parent of several threads dies in as many steps, and the kernel may send its signal at each."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.killpg(0, signal.SIGINT)
+
+
+def _in_one_go(modify):
+    """DVC's ``modify``, by which it writes dvc.lock, so that a signal or a full disk leaves the one before."""
+
+    @contextlib.contextmanager
+    def modify_whole(path, fs=None):
+        with store.replacing(path) as part:
+            if os.path.exists(path):
+                shutil.copy(path, part)
+            with modify(str(part), fs=fs) as data:
+                yield data
+
+    return modify_whole
 
 
 def _read_what_is_restored(cache):

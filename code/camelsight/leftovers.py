@@ -29,9 +29,8 @@ def clear():
         time.sleep(POLL_SECONDS)
     if _blocks(RWLOCK):
         RWLOCK.unlink()
-    for folder in COPIED_TO:
-        for part in folder.rglob(PART):
-            part.unlink()
+    for part in [*Path().glob(f".{paths.DVC_LOCK}.*"), *(part for folder in COPIED_TO for part in folder.rglob(PART))]:
+        part.unlink()
     for runs in Path(".dvc/cache/runs").glob("*/*"):
         if not any(runs.iterdir()):  # DVC stops at one
             runs.rmdir()
@@ -87,16 +86,16 @@ def _blocks(rwlock):
 
 
 def _is_whole(lock):
-    """Whether ``lock`` is as DVC writes it; it does not do so in one go."""
+    """Whether ``lock`` is as DVC writes it, which alone does not do so in one go."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-    from dvc.utils.serialize import YAMLFileCorruptedError, load_yaml
+    from dvc.utils.serialize import ParseError, load_yaml
     from voluptuous import Invalid
 
     try:
         COMPILED_LOCKFILE_SCHEMA(load_yaml(lock))
     except FileNotFoundError:
         pass
-    except (YAMLFileCorruptedError, Invalid, UnicodeDecodeError):
+    except (ParseError, Invalid):
         return False
     return True
 
