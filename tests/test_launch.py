@@ -47,7 +47,7 @@ def test_every_process_gets_one_gpu_and_the_next_one_the_gpu_that_has_become_fre
     assert sorted(ended) == [key for key, _ in QUEUE]
     said = [paths.log(key).read_text() for key, _ in QUEUE]
     assert {line.split()[1] for line in said} == {"4", "GPU-7"}
-    assert all("--wait-for-lock" in line and "--single-item" in line for line in said)
+    assert all(f"['train@{key}']" in line for (key, _), line in zip(QUEUE, said, strict=True))
     assert launch.default_jobs(smoke) == 2
 
 
@@ -81,11 +81,11 @@ def test_on_a_cluster_the_workers_of_a_search_are_jobs_that_join_it(smoke):
 def test_a_job_says_why_it_failed_and_refuses_other_code_or_parameters(smoke, fake_dvc, monkeypatch):
     paths.LOGS.mkdir(parents=True)
     paths.PARAMS.write_text("seed: 1")
-    launch.Job(launch._repro(["train@case-1"]), paths.log("case-1"))()
+    launch.Job([*launch.DVC, "train@case-1"], paths.log("case-1"))()
     assert "train@case-1" in paths.log("case-1").read_text()
     monkeypatch.setenv("FAIL", "case-3")
     with pytest.raises(ValueError, match=r"train: out of luck"):
-        launch.Job(launch._repro(["train@case-3"]), paths.log("case-3"))()
+        launch.Job([*launch.DVC, "train@case-3"], paths.log("case-3"))()
     job = launch.Job(["true"], paths.log("case-4"))
     paths.PARAMS.write_text("seed: 2")
     with pytest.raises(ValueError, match=r"expected the code and the params.yaml that were submitted, \w+, got \w+ on"):

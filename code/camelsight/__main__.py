@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from camelsight import cli, launch, params, paths, release, status, store
+from camelsight import cli, launch, leftovers, params, paths, release, status, store
 
 
 def main():
@@ -55,6 +55,7 @@ def say(make, json, *arguments):
     with store.claim(paths.RUN_LOCK) as mine:
         if not mine:
             raise ValueError(f"another make paper or make maps is at work in {Path.cwd()}; wait for it, or end it")
+        leftovers.clear()
         if not json:
             make(*arguments)
             return
@@ -68,7 +69,7 @@ def make_maps(profile=None):
     pending = [stage for stage in launch.out_of_date() if stage == "maps"]
     if pending:
         announce(loaded, ["maps"], 1)
-        launch.dvc("repro", "--quiet", "--single-item", "maps")
+        launch.repro("maps")
     else:
         print(f"Profile {loaded.profile}: the maps are up to date.")
     print(f"  maps     {paths.MAPS}/ ({', '.join(loaded.suites)})")
@@ -95,11 +96,11 @@ def make_paper(profile, full, jobs, where, options):
         launch.slurm(loaded, pending, lambda key: summary(key, loaded), **options)
     elif pending and jobs > 1:
         if makers := launch.makers(pending):
-            launch.dvc("repro", "--quiet", "--single-item", *makers)
+            launch.repro(*makers)
         for queue in (launch.chains(loaded, pending), launch.experiments(pending)):
             launch.local(queue, jobs, lambda key: summary(key, loaded))
     if pending:
-        launch.dvc("repro", "--quiet")
+        launch.repro()
     for path in Path().glob(str(paths.finished_training("*"))):  # recorded by now
         store.remove_checkpoint(path)
     seconds = time.monotonic() - start

@@ -43,7 +43,7 @@ class Facts:
     shared_memory: float = None
     disk: float = None
     unwritable: tuple = ()
-    locks: tuple = ()  # (process id, command, state: running, reused, gone, or unreadable)
+    locks: tuple = ()  # (process id, command) of who is at work in this folder
     record: bool = True  # dvc.lock, which DVC does not write in one go, is whole
     container: bool = False
 
@@ -171,20 +171,14 @@ def _writing(facts):
 
 
 def _locks(facts):
-    fix = f"rm {RWLOCK}"
     if not facts.record:
-        fix = f"git checkout {RECORD}, or rm {RECORD}; what was made before is then taken from .dvc/cache"
-        return Check("locks", FAIL, f"{RECORD} is cut off: DVC was killed while it wrote it", fix)
-    by_state = {state: (pid, command) for pid, command, state in facts.locks}
-    if "unreadable" in by_state:
-        return Check("locks", FAIL, f"{RWLOCK} cannot be read: a run was cut off", fix)
-    if "running" in by_state:
-        pid, command = by_state["running"]
+        fix = (
+            f"make paper, which sets it aside and takes what was made before from .dvc/cache, or git checkout {RECORD}"
+        )
+        return Check("locks", WARN, f"{RECORD} is cut off: DVC was killed while it wrote it", fix)
+    for pid, command in facts.locks:
         return Check("locks", WARN, f"a run is at work here: process {pid}, {command}", "wait for it, or end it")
-    if "reused" in by_state:
-        pid, command = by_state["reused"]
-        return Check("locks", FAIL, f"{command} was killed, and its process id {pid} is another program's by now", fix)
-    return Check("locks", OK, "no stale one")
+    return Check("locks", OK, "nobody holds one")
 
 
 def _size(value):
@@ -324,23 +318,18 @@ def _unwritable(folders):
 
 
 def _locks_held(path, processes=Path("/proc")):
-    """Yield (process id, command, state) of who holds DVC's lock file, which outlives a process that is killed."""
+    """Yield (process id, command) of who holds DVC's lock file; it may outlive them, and make paper mends it then."""
     try:
         held = json.loads(path.read_text() or "{}")
         holders = [info for infos in held.get("read", {}).values() for info in infos]
         holders += list(held.get("write", {}).values())
         holders = {int(info["pid"]): info["cmd"] for info in holders}
-    except FileNotFoundError:
-        return
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        yield 0, "", "unreadable"
         return
     for pid, command in holders.items():
         line = processes / str(pid) / "cmdline"
-        if not line.exists():
-            yield pid, command, "gone"  # DVC itself sees that, and goes on
-        else:
-            yield pid, command, "running" if b"dvc" in line.read_bytes() else "reused"
+        if line.exists() and b"dvc" in line.read_bytes():
+            yield pid, command
 
 
 def _is_whole(path):

@@ -7,21 +7,24 @@ as on one.
 
 import contextlib
 import copy
+import ctypes
 import math
 import os
 import pickle
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from camelsight import cli, params, paths, store
+from camelsight import cli, leftovers, params, paths, store
 from camelsight.universe import cmd
 
-DVC = [sys.executable, "-m", "dvc"]
+DVC = [sys.executable, "-m", "camelsight.dvc_repro"]
+LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
 CHAIN = ("cut", "tune", "train", "evaluate")
 EXPERIMENTS = tuple(params.EXPERIMENTS)
 MAKERS = ("maps", "further")  # of maps; they use every core by themselves
@@ -61,8 +64,8 @@ def out_of_date(describe=lambda stage, upstream: None):
     try:
         with Repo() as repo, repo.lock:
             return _out_of_date(repo, lambda stage: stage.changed(), describe)
-    except DvcException as error:
-        raise ValueError(f"DVC: {error}") from error
+    except (DvcException, OSError, sqlite3.Error) as error:
+        raise ValueError(leftovers.one_line(error)) from error
 
 
 def peek():
@@ -75,7 +78,7 @@ def peek():
 
     for _ in range(PEEKS):
         before = _modified(paths.DVC_LOCK)
-        with contextlib.suppress(DvcException, OSError), Repo() as repo:
+        with contextlib.suppress(DvcException, OSError, sqlite3.Error), Repo() as repo:
             pending = _out_of_date(repo, changed, lambda *_: None)
             if _modified(paths.DVC_LOCK) == before:
                 return pending
@@ -168,13 +171,15 @@ def default_jobs(loaded):
     return cli.processes(workers * loaded.threads, workers * process_bytes(loaded))
 
 
-def dvc(*arguments):
-    """Run one DVC command here, in sight."""
-    process = subprocess.Popen([*DVC, *arguments], stdout=sys.stdout, start_new_session=True)
+def repro(*targets):
+    """Run stages here, in sight: these, or all that are out of date."""
+    process = subprocess.Popen([*DVC, *targets], stdout=sys.stdout, start_new_session=True, preexec_fn=_die_with_us)
     with _ending({process: None}):
         code = process.wait()
+    if code < 0:
+        raise ValueError(f"DVC was killed by signal {-code}; the same command goes on from here")
     if code:
-        raise ValueError(f"dvc {' '.join(arguments)} ended with {code}; the reason stands above")
+        raise ValueError(f"DVC ended with {code}; the reason stands above")
 
 
 def local(queue, jobs, on_end):
@@ -182,7 +187,7 @@ def local(queue, jobs, on_end):
 
     ``on_end(name)`` says in a line what came out.
     """
-    commands = [(key, _repro(targets), paths.log(key), {}) for key, targets in queue]
+    commands = [(key, [*DVC, *targets], paths.log(key), {}) for key, targets in queue]
     processes(commands, jobs, "cases", on_end)
 
 
@@ -207,22 +212,20 @@ def processes(queue, jobs, what, on_end=lambda name: None):
                         stdout=output,
                         stderr=subprocess.STDOUT,
                         start_new_session=True,
+                        preexec_fn=_die_with_us,
                         **more | {"env": more.get("env", os.environ) | device},
                     )
                 running[process] = name, log, slot
             time.sleep(0.1)
             for process in [process for process in running if process.poll() is not None]:
-                name, log, slot = running.pop(process)
-                slots.append(slot)
+                name, log, slot = running[process]
                 if process.returncode != 0:
                     raise ValueError(f"{name} failed: {reason(log)} (see {log})")
+                del running[process]
+                slots.append(slot)
                 if line := on_end(name):
                     bar.write(line, file=sys.stderr)
                 bar.update()
-
-
-def _repro(targets):
-    return [*DVC, "--wait-for-lock", "repro", "--single-item", *targets]
 
 
 class Job:
@@ -288,7 +291,7 @@ def slurm(loaded, pending, on_end, *, partition=None, account=None, gpus=0, minu
     if loaded.maps.source == "mock":
         queue |= {stage: [stage] for stage in makers(pending)}
     elif wanted := makers(pending):  # nodes often have no network
-        dvc("repro", "--quiet", "--single-item", *wanted)
+        repro(*wanted)
     parameters = {
         "cpus_per_task": loaded.threads,
         "srun_args": ["--cpus-per-task", str(loaded.threads)],  # which srun does not take from the job
@@ -302,7 +305,7 @@ def slurm(loaded, pending, on_end, *, partition=None, account=None, gpus=0, minu
     failed = {}
     for family in FAMILIES:
         targets = {key: [one for one in stages if one.partition("@")[0] in family] for key, stages in queue.items()}
-        commands = {key: _repro(wanted) for key, wanted in targets.items() if wanted and key not in failed}
+        commands = {key: [*DVC, *wanted] for key, wanted in targets.items() if wanted and key not in failed}
         on_gpu = {"gpus_per_node": gpus} if gpus and family[0] not in WITHOUT_GPU else {}
         helpers = _helpers(loaded, commands) if family == ("tune",) else {}
         failed |= _array("+".join(family), commands, helpers, parameters | on_gpu)
@@ -433,21 +436,43 @@ def _cancelling(jobs):
 def _ending(running):
     """Whatever ends the block, interrupt the sessions that ``running`` lead, and wait for them.
 
-    They lead sessions because DVC itself ignores signals while a stage runs: the stage must hear them, once.
+    They lead sessions because DVC itself ignores signals while a stage runs: the stage must hear them, once. A leader
+    that was killed has left its stage at work.
     """
     try:
         yield
     finally:
-        for process in running:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
-        for process in running:
+        left = [process for process in running if process.poll() is None or process.returncode < 0]
+        for process in left:
+            _signal(process, signal.SIGINT)
+        deadline = time.monotonic() + KILL_SECONDS
+        for process in left:
             process.wait()
+            while _signal(process, 0) and time.monotonic() < deadline:
+                time.sleep(0.1)
+
+
+def _signal(process, number):
+    """Whether the session that ``process`` leads, or led, has still somebody to hear ``number``."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _die_with_us():
+    """In a child: SIGTERM comes when this program has ended without ending it, as SIGKILL makes it do.
+
+    To be exact, when the thread has ended that starts the child: the main one.
+    """
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def reason(log):
     """The line in which a stage said what went wrong, or the last one."""
     lines = Path(log).read_text(errors="replace").splitlines()
     lines = [line for line in lines if line.strip() and not re.search(r"\d+%\|", line)]  # without progress bars
-    said = [line for line in lines if line.startswith(PARALLEL) or re.match(r"[\w.]*(Error|Exception)\b", line)]
+    speakers = (*PARALLEL, "dvc: ")
+    said = [line for line in lines if line.startswith(speakers) or re.match(r"[\w.]*(Error|Exception)\b", line)]
     return (said or lines or ["no output"])[-1]
