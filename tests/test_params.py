@@ -62,6 +62,8 @@ def test_params_are_frozen():
         ({"tune__max_lr": [1e-2, 1e-3]}, "tune.max_lr: expected two positive numbers, the lower first"),
         ({"tune__max_lr": [1e-3]}, "tune.max_lr: expected 2 values"),
         ({"tune__start__original__dropout": 1.5}, "hyperparameters.dropout: expected from 0 to below 1, got 1.5"),
+        ({"tune__start__original__hidden": 65}, "hyperparameters.hidden: expected an integer from 1 to 64, got 65"),
+        ({"tune__hidden": [4, 65]}, "tune.hidden: expected numbers up to 64, got [4, 65]"),
         ({"split__fractions": [0.9, 0.2, 0.1]}, "split.fractions: expected three positive numbers that add up to 1"),
         ({"train__precision": "float16"}, "train.precision: expected auto, float32 or bfloat16, got 'float16'"),
         ({"suites": ["TNG"]}, "expected a suite among"),

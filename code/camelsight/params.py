@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from camelsight import cases, paths, theta
+from camelsight.hyperparameters import HIDDEN_LIMIT, Hyperparameters
 from camelsight.universe import cmd
 
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
@@ -62,20 +63,6 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
-    max_lr: float
-    weight_decay: float
-    dropout: float
-    hidden: int
-
-    def __post_init__(self):
-        _check(self.max_lr > 0, "hyperparameters.max_lr", "above 0", self.max_lr)
-        _check(self.weight_decay >= 0, "hyperparameters.weight_decay", "at least 0", self.weight_decay)
-        _check(0 <= self.dropout < 1, "hyperparameters.dropout", "from 0 to below 1", self.dropout)
-        _check(self.hidden >= 1, "hyperparameters.hidden", "at least 1", self.hidden)
-
-
-@dataclass(frozen=True)
 class Tune:
     trials: int  # 0: no search, `start` is what the networks are trained with
     epochs: int
@@ -89,6 +76,7 @@ class Tune:
 
     def __post_init__(self):
         _check(self.dropout[1] < 1, "tune.dropout", "numbers below 1", list(self.dropout))
+        _check(self.hidden[1] <= HIDDEN_LIMIT, "tune.hidden", f"numbers up to {HIDDEN_LIMIT}", list(self.hidden))
         _check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
         _check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
         _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
