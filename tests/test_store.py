@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from camelsight import store, theta
@@ -150,6 +151,30 @@ def test_weights_survive_the_round_trip_and_have_one_identity(tmp_path):
     before = store.tensor_digest(other.state_dict())
     store.read_weights(tmp_path / "weights.safetensors", other)
     assert store.tensor_digest(other.state_dict()) == store.tensor_digest(network.state_dict()) != before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda own: own | {"weight": own["weight"][:1]}, r"\(2, 3\) float32 as 'weight' in .*, got \(1, 3\) float32"),
+        (lambda own: own | {"weight": own["weight"].double()}, r"\(2, 3\) float32 as 'weight' in .*, got .* float64"),
+        (lambda own: own | {"more": torch.ones(1)}, r"expected nothing as 'more' in .*, got \(1,\) float32"),
+        (lambda own: {"weight": own["weight"]}, r"expected \(2,\) float32 as 'bias' in .*, got nothing"),
+        (lambda own: own | {"bias": own["bias"] / 0}, "NaN or infinity in bias"),
+        (lambda own: own | {"more": torch.ones(10**6)}, r"expected at most 65,568 bytes of weights in .*, got 4,000,"),
+        (lambda own: 10, "got a damaged file: "),
+        (lambda own: -1, "got a damaged file: "),
+    ],
+)
+def test_weights_of_another_network_or_damaged_get_one_line(change, message, tmp_path):
+    path, network = tmp_path / "weights.safetensors", torch.nn.Linear(3, 2)
+    torch.nn.init.ones_(network.bias)
+    changed = change({name: tensor.detach() for name, tensor in network.state_dict().items()})
+    store.write_weights(path, network)
+    path.write_bytes(path.read_bytes()[:changed] if isinstance(changed, int) else safetensors.torch.save(changed))
+    with pytest.raises(ValueError, match=message) as caught:
+        store.read_weights(path, network)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_digest_of_weights_sees_one_bit_and_a_name():

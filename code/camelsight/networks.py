@@ -85,6 +85,11 @@ def trained(params, suite, case):
     return store.read_weights(paths.weights(suite, case), net), hyperparameters
 
 
+def load_published(path):
+    """The network of a released checkpoint, in evaluation mode; ValueError if the file is none, see ``from_state``."""
+    return network.from_state(store.read_released(path), path)
+
+
 def predict(net, part, suite, views):
     """index, simulation, truth, mean and sigma of the maps of ``part``, in physical units, as a dict of arrays."""
     net, maps = net.to(cli.device()), part.maps.to(cli.device())
