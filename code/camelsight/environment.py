@@ -27,12 +27,12 @@ def read():
 
 def _cpu():
     path = Path("/proc/cpuinfo")
-    name = re.search(r"^model name\s*: (.*)", path.read_text() if path.exists() else "", re.MULTILINE)
+    name = re.search(r"^model name\s*: (.*)", path.read_text(encoding="utf-8") if path.exists() else "", re.MULTILINE)
     return name[1].strip() if name else "unknown"
 
 
 def _git(*arguments):
     if shutil.which("git") is None:
         return ""
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    result = subprocess.run(["git", *arguments], capture_output=True, encoding="utf-8", check=False)
     return result.stdout.strip() if result.returncode == 0 else ""

@@ -300,7 +300,7 @@ class Params:
 def load(path="params.yaml"):
     """``Params`` of a YAML file; ValueError in one line that names the key, what was expected and what came."""
     try:
-        with open(path) as file:
+        with open(path, encoding="utf-8") as file:
             raw = yaml.safe_load(file)
         return _build(Params, raw, "")
     except (ValueError, yaml.YAMLError) as error:

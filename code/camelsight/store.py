@@ -63,7 +63,7 @@ def write_json(path, value):
 
 
 def read_json(path):
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def write_arrays(path, **arrays):
@@ -234,7 +234,7 @@ def claim(path, wait=False):
     The kernel lets go of what a process held when it ends, however it ends.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             mine = True
@@ -331,7 +331,7 @@ def read_table(path):
     """The numbers of a text file, ``(rows, columns)`` float64; ValueError if it holds anything else, or nothing."""
     try:
         with warnings.catch_warnings(category=UserWarning, action="error"):  # numpy warns where there is nothing
-            return np.loadtxt(path, ndmin=2)
+            return np.loadtxt(path, ndmin=2, encoding="utf-8")
     except (UserWarning, ValueError) as error:
         raise ValueError(f"expected a table of numbers in {path}, got: {one_line(error)}") from None
 
@@ -367,7 +367,7 @@ def read_predictions(path):
 def read_published(suite, case):
     """``{metric: {parameter: value}}`` of ``suite`` and ``case``: what was measured of them, perhaps nothing."""
     published = {}
-    for row in yaml.safe_load(paths.EXPECTED.read_text()):
+    for row in yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")):
         metric, *place, parameter = row["id"].split(".")
         known = row["class"] == "seed-statistical" and isinstance(row["value"], int | float)
         if known and place == [suite, case]:

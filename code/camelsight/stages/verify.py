@@ -128,7 +128,7 @@ def _minutes(seconds):
 
 
 def _integrity(params, suite, case, elsewhere):
-    expected = verification.check_expected(yaml.safe_load(paths.EXPECTED.read_text()))
+    expected = verification.check_expected(yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")))
     rows = evidence.integrity(params, elsewhere)
     gone = sorted(verification.required() - {one["id"] for one in expected})
     rows += [row(f"expected.{name}", "integrity", FAIL, f"{paths.EXPECTED} has no such row", tier=0) for name in gone]
@@ -230,7 +230,7 @@ def _settings(params):
 
 def _code_of(stages):
     """Digests of the code that ``stages`` of dvc.yaml depend on; another figure must not train networks anew."""
-    known = yaml.safe_load(paths.DVC.read_text())["stages"]
+    known = yaml.safe_load(paths.DVC.read_text(encoding="utf-8"))["stages"]
     files = {one for stage in stages for one in known[stage]["deps"] if one.startswith("code/")}
     return {one: store.file_digest(one) for one in sorted(files)}
 
@@ -312,7 +312,7 @@ def _train_again(params, suite, case, *_):
     if params.maps.source == "camels":
         with contextlib.chdir(folder):
             measured = evidence.measured(params)
-        expected = yaml.safe_load(paths.EXPECTED.read_text())
+        expected = yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8"))
         expected = [one for one in expected if one["profile"] != verification.ANY and one["id"] in measured]
         expected = [one for one in expected if f".{suite}.{case}." in one["id"] and one["value"] != NOT_AVAILABLE]
         rows += _regroup(_published(params, expected, measured), GROUPS[2], tier=2)
@@ -401,7 +401,7 @@ def _everything_again(params, *_):
             evidence.combinations(params),
         )
         rows += _reference_rows(params, measured, 3)
-        expected = yaml.safe_load(paths.EXPECTED.read_text())
+        expected = yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8"))
         rows += _published(params, expected, _whole(params, measured))
     rows = [one | {"tier": 3} for one in rows if one["verdict"] != NOT_RUN]
     rows = _regroup(rows, "made anew") + _bits(params, folder, [key for key in combinations if key in given], 3)
@@ -435,7 +435,7 @@ def _digests(verdict, prefix):
 
 def _page(verdict):
     figures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(paths.FIGURES.rglob("*.png"))}
-    stages = yaml.safe_load(paths.DVC.read_text())["stages"] if paths.DVC.exists() else {}
+    stages = yaml.safe_load(paths.DVC.read_text(encoding="utf-8"))["stages"] if paths.DVC.exists() else {}
     timings = [store.read_json(path) for path in sorted(paths.TIMINGS.glob("*.json"))]
     return page.html(verdict, figures, stages, timings, made_by=provenance.MADE_BY)
 
@@ -536,11 +536,11 @@ def explain(name, as_json=False):
         values = record["metrics"].get(metric, {}).get(parameter)
         chain["result"] = {"file": str(paths.metrics(suite, case)), "value, low, high": values}
         chain["result"] |= {key: record[key] for key in ("weights", "maps", "environment")}
-    lock = yaml.safe_load(paths.DVC_LOCK.read_text())["stages"] if paths.DVC_LOCK.exists() else {}
+    lock = yaml.safe_load(paths.DVC_LOCK.read_text(encoding="utf-8"))["stages"] if paths.DVC_LOCK.exists() else {}
     stages = ["maps", *(f"{stage}@{suite}-{case}" for stage in AGAIN[2]), "tabulate", "paper"]
     chain["stages"] = {stage: _locked(lock[stage]) for stage in stages if stage in lock}
     ids = (name, f"r2_table.{suite}.{case}.{parameter}")
-    chain["published"] = [one for one in yaml.safe_load(paths.EXPECTED.read_text()) if one["id"] in ids]
+    chain["published"] = [one for one in yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")) if one["id"] in ids]
     verdict = store.read_json(paths.VERDICT) if paths.VERDICT.exists() else {"rows": []}
     ids += (f"weights.{suite}.{case}", f"data.{suite}", f"stage.evaluate@{suite}-{case}")
     shown = ("id", "group", "verdict", "why", "expected", "got")
@@ -561,7 +561,7 @@ def explain(name, as_json=False):
 
 def _quoted_at(macro, path):
     """The lines of a LaTeX file that use a macro."""
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     return [number for number, line in enumerate(lines, 1) if re.search(rf"\\{macro}(?![A-Za-z])", line)]
 
 
