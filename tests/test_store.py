@@ -217,6 +217,32 @@ def test_a_file_that_holds_no_predictions_gets_one_line(text, message, tmp_path)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
+def test_a_file_that_is_no_json_gets_one_line(text, tmp_path):
+    (tmp_path / "record.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"expected JSON in .*record\.json, got: ") as caught:
+        store.read_json(tmp_path / "record.json")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_damaged_arrays_get_one_line_or_come_back_whole(tmp_path):
+    path, values = tmp_path / "case.npz", np.arange(50.0)
+    store.write_arrays(path, values=values)
+    good, refused = path.read_bytes(), 0
+    damaged = [good[:length] for length in range(0, len(good), 40)]
+    damaged += [good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :] for at in range(0, len(good), 7)]
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            found = store.read_arrays(path)
+        except ValueError as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:
+            assert np.array_equal(next(iter(found.values())), values)
+    assert refused > 80
+
+
 def test_published_numbers_are_those_of_one_suite_and_case():
     published = store.read_published("IllustrisTNG", "original")
     assert published["r2"] == dict(zip(theta.NAMES, (0.994, 0.982, 0.607, -0.02, 0.713, 0.085), strict=True))

@@ -4,12 +4,15 @@ import json
 import os
 import random
 import sqlite3
+import subprocess
+import sys
 
 import optuna
 import pytest
 
-from camelsight import params, studies
+from camelsight import params, paths, studies
 from camelsight.inference import tuning
+from camelsight.stages import tune
 
 RELEASED = {"max_lr": 4.6934e-3, "wd": 1.4667e-5, "dr": 0.21625, "hidden": 6}
 OURS = {"max_lr": 4.6934e-3, "weight_decay": 1.4667e-5, "dropout": 0.21625, "hidden": 6}
@@ -402,3 +405,24 @@ def test_a_damaged_study_keeps_its_meaning_or_gets_one_line(tmp_path):
             params.Hyperparameters(**record["hyperparameters"])
             outcomes.add("read")
     assert outcomes == {"read", "refused"} and os.listdir(tmp_path) == ["study.db"]
+
+
+@pytest.mark.parametrize("line", ["", "{", "[1]", "null", '{"op_code": 5}'])
+def test_a_journal_that_is_none_is_exported_in_one_line(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    journal = paths.study("SIMBA", "original")
+    journal.parent.mkdir(parents=True)
+    journal.write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"expected the journal of a search in runs/SIMBA/original/study\.log, got: "):
+        tune.export_study("study.db", suite="SIMBA", case="original")
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_an_endless_study_ends_the_command_in_one_line(tmp_path):
+    path = write(tmp_path / "study.db", "v3.0", {"a": trials(3)})
+    change(path, "ALTER TABLE trials RENAME TO kept", f"CREATE VIEW trials AS {ENDLESS}")
+    command = [sys.executable, "-m", "camelsight.stages.tune", "--import", str(path)]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert found.returncode == 1 and found.stdout == ""
+    assert found.stderr.startswith("tune: expected an Optuna study in SQLite") and found.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == ["study.db"]

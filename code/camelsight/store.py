@@ -63,7 +63,11 @@ def write_json(path, value):
 
 
 def read_json(path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected JSON in {path}, got: {one_line(error):.200}") from None
 
 
 def write_arrays(path, **arrays):
@@ -73,8 +77,11 @@ def write_arrays(path, **arrays):
 
 
 def read_arrays(path):
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError, NotImplementedError) as error:
+        raise ValueError(f"expected whole arrays in {path}, got: {one_line(error):.200}") from None
 
 
 def write_weights(path, network):

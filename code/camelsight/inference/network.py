@@ -211,8 +211,9 @@ def from_state(state, name):
             expected = build(dropout=0.0, **found).state_dict()
         _compare(state, expected)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"expected {what} in {name}, got {len(state)} tensors that do not fit one: {reason}") from None
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        found = f"{len(state)} tensors ({', '.join(list(state)[:2]):.100}, ...)"
+        raise ValueError(f"expected {what} in {name}, got {found} that do not fit one: {reason}") from None
     network = build(dropout=0.0, **found)
     network.load_state_dict(state)
     return network.eval()
