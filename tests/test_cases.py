@@ -46,6 +46,37 @@ def test_an_id_that_is_none_is_refused_with_the_grammar(wrong):
         cases.parse(wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("kmax_" + "1" * 300, "expected a case of at most 80 characters, got one of 305: 'kmax_111"),
+        ("__".join(["kmax_1"] * 12), "expected a case of at most 80 characters, got one of 94"),
+        ("kmax_1001", "expected a threshold of kmax from 0.001 to 1000, got 1001 in case 'kmax_1001'"),
+        ("kmax_0.0001", "expected a threshold of kmax from 0.001 to 1000, got 0.0001"),
+        ("kmax_0", "expected a threshold of kmax from 0.001 to 1000, got 0 "),
+        ("smooth_1e9", r"expected a threshold of smooth from 0.001 to 512, got 1e\+09"),
+        ("max_1e400_clamp", r"expected a threshold of max from 1 to 1e\+20, got inf"),
+        ("min_0_clamp", r"expected a threshold of min from 1 to 1e\+20, got 0 "),
+        ("kmax_1.0000001", "expected a threshold of at most six digits, got 1.0000001"),
+        ("max_123456789e3_clamp", "expected a threshold of at most six digits, got 123456789000.0"),
+        ("kmax_١٠", "expected a case such as original, .* got 'kmax_١٠'"),
+        ("kmax_1/../x", "expected a case such as original, .* got 'kmax_1/../x'"),
+    ],
+)
+def test_thresholds_and_lengths_have_bounds(wrong, message):
+    """A case of 300 digits was simulated for, and failed at the first file of its name; smooth_1e9 took all memory."""
+    with pytest.raises(ValueError, match=message):
+        cases.parse(wrong)
+
+
+@pytest.mark.parametrize("bound", [0, 1])
+@pytest.mark.parametrize("kind", cases.THRESHOLDS)
+def test_the_bounds_themselves_are_cases(kind, bound):
+    number = format(cases.THRESHOLDS[kind][bound], "f").rstrip("0").rstrip(".")
+    case = cases.parse(f"{kind}_{number}" + "_clamp" * (kind in ("max", "min")))
+    assert case.only.threshold == cases.THRESHOLDS[kind][bound]
+
+
 @given(st.integers(1, 99), st.sampled_from(["max", "min"]), st.integers(8, 15), st.sampled_from(["clamp", "random"]))
 def test_any_well_formed_id_is_read(mantissa, side, exponent, fill):
     cut = cases.parse(f"{side}_{mantissa}e{exponent}_{fill}").only

@@ -1,4 +1,10 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 import scipy.linalg
 import threadpoolctl
 import torch
@@ -15,3 +21,40 @@ def test_a_process_computes_with_as_many_threads_as_it_is_told():
             assert {one["num_threads"] for one in libraries} == {count} == {torch.get_num_threads()}
     finally:
         cli.set_threads(1)  # as conftest.py has it
+
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+READ_AND_SAY = """
+from camelsight import cli, params, plan, store
+def action():
+    store.write_json("record.json", {"said": "R² – ×"})
+    assert store.read_json("record.json") == {"said": "R² – ×"}
+    profile = params.load("params.yaml").profile
+    assert store.read_published("IllustrisTNG", "original")
+    stages = [{"stage": f"cut@SIMBA-kmax_{k}", "seconds": 1, "why": []} for k in (1, 3)]
+    print(plan.text({"profile": profile, "jobs": 1, "seconds": 2, "stages": stages}))
+cli.guard(action, prefix="plan")
+"""
+
+
+@pytest.mark.parametrize(
+    ("locale", "times"),
+    [
+        (ASCII, r"2 \xd7 cut"),
+        ({"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii"}, r"2 \xd7 cut"),
+        (ASCII | {"PYTHONIOENCODING": "latin-1"}, "2 × cut"),
+        (ASCII | {"PYTHONIOENCODING": "utf-8"}, "2 × cut"),
+    ],
+)
+def test_files_are_utf_8_and_anything_can_be_printed_in_every_locale(locale, times, tmp_path):
+    root = Path(__file__).parent.parent
+    for name in ("paper", "code"):
+        (tmp_path / name).symlink_to(root / name)
+    text = (root / "profiles" / "mini.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(f"# R² of π\n{text}", encoding="utf-8")
+    path = Path(tmp_path, "say.py")
+    path.write_text(READ_AND_SAY, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(root / "code")} | locale
+    found = subprocess.run([sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert (found.returncode, found.stderr) == (0, b"")
+    assert times in found.stdout.decode(locale.get("PYTHONIOENCODING", "ascii"))

@@ -1,7 +1,11 @@
+import random
+import zipfile
+
 import pytest
 import torch
 from torch.nn import functional
 
+from camelsight import networks
 from camelsight.inference import network
 
 PUBLISHED_COUNTS = {
@@ -171,7 +175,7 @@ def released():
 def test_a_released_checkpoint_loads_and_gives_the_same_outputs(released, parallel, tmp_path):
     saved = torch.nn.DataParallel(released) if parallel else released
     torch.save(saved.state_dict(), tmp_path / "weights_10.pt")
-    net = network.load_published(tmp_path / "weights_10.pt")
+    net = networks.load_published(tmp_path / "weights_10.pt")
     assert (net.hidden, net.size, net.n_parameters, net.channels, net.training) == (3, 16, 6, 1, False)
     x = torch.randn(5, 1, 16, 16, generator=generator(1))
     torch.testing.assert_close(net(x), released(x), rtol=1e-5, atol=1e-5)
@@ -184,7 +188,7 @@ def test_architecture_and_shape_follow_from_the_tensors(architecture, tmp_path):
         2, 0.3, size=64, parameters=2, architecture=architecture, channels=2, generator=generator()
     ).eval()
     torch.save(net.state_dict(), tmp_path / "weights.pt")
-    loaded = network.load_published(tmp_path / "weights.pt")
+    loaded = networks.load_published(tmp_path / "weights.pt")
     x = torch.randn(2, 2, 64, 64, generator=generator(1))
     assert type(loaded) is type(net) and torch.equal(loaded(x), net(x))
 
@@ -208,8 +212,144 @@ def test_a_file_that_is_no_checkpoint_gets_one_line_and_runs_nothing(content, re
             {k: v for k, v in released.state_dict().items() if k != "C12.bias"} if content == "cut" else content, path
         )
     with pytest.raises(ValueError, match=r"expected a .* in .*weights\.pt, got") as caught:
-        network.load_published(path)
+        networks.load_published(path)
     assert "\n" not in str(caught.value) and "executed" not in capsys.readouterr().out
+
+
+KEY = "C12.weight"
+KINDS = {
+    "sparse_coo": lambda x: x.contiguous().to_sparse(),
+    "sparse_csr": lambda x: x.reshape(len(x), -1).to_sparse_csr(),
+    "of the type complex64": lambda x: x + 1j,
+    "of the type float8_e4m3fn": lambda x: x.contiguous().to(torch.float8_e4m3fn),
+    "of the type qint8": lambda x: torch.quantize_per_tensor(x.contiguous(), 0.1, 0, torch.qint8),
+    "of the type bool": lambda x: x > 0,
+    "on the device meta": lambda x: x.to("meta"),
+    "nested": lambda x: torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+    r"of the shape \(12, 12, 3, 3\) without as many numbers": lambda x: torch.ones(1).expand(x.shape),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch says of some kinds that it will drop them, or is not done with them
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tensor_that_is_no_plain_array_is_named_with_its_kind(kind, released, tmp_path):
+    """Complex weights lost their imaginary part without a word; the others ended in tracebacks."""
+    state = released.state_dict()
+    torch.save(state | {KEY: KINDS[kind](state[KEY])}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=rf"numbers in .*weights\.pt, got C12\.weight, which is {kind}$"):
+        networks.load_published(tmp_path / "weights.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: state | {KEY: state[KEY].long()},
+            r"C12\.weight should be \(12, 12, 3, 3\) float32 and is .* int64",
+        ),
+        (
+            lambda state: state | {KEY: state[KEY][:2]},
+            r"should be \(12, 12, 3, 3\) float32 and is \(2, 12, 3, 3\) float32",
+        ),
+        (lambda state: state | {"FC2.weight": torch.ones(10**6, 1)}, r"FC2\.weight should be \(1000000, 12\) float32"),
+        (
+            lambda state: {f"_orig_mod.{key}": state[key] for key in state},
+            r"got 53 tensors \(_orig_mod\.C01\.weight, .*\) that do not fit one: C01\.weight is missing",
+        ),
+        (lambda state: state | {"FC3.bias": torch.ones(2)}, "that do not fit one: FC3.bias is unknown"),
+        (lambda state: {key: state[key] for key in state if key != KEY}, "do not fit one: C12.weight is missing"),
+        (lambda state: state | {"module." + KEY: state[KEY]}, "got names that are no text, or the same one twice"),
+        (lambda state: state | {("a", "b"): state[KEY]}, "got names that are no text, or the same one twice"),
+        (lambda state: state | {"B12.running_var": -state["B12.running_var"]}, "B12.running_var holds a variance of -"),
+        (lambda state: state | {KEY: state[KEY].double() * 1e300}, r"NaN or infinity in C12\.weight"),
+    ],
+)
+def test_tensors_that_fit_no_network_are_refused_by_the_first_that_does_not(change, message, released, tmp_path):
+    torch.save(change(dict(released.state_dict())), tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=message) as caught:
+        networks.load_published(tmp_path / "weights.pt")
+    assert "\n" not in str(caught.value)
+
+
+def without_counts(state):
+    return {key: value for key, value in state.items() if "num_batches" not in key}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda state: {key: value.double() for key, value in state.items()}, without_counts],
+    ids=["all in double precision", "torch before 0.4.1"],
+)
+def test_other_ways_to_save_the_same_network_are_read(change, released, tmp_path):
+    torch.save(change(released.state_dict()), tmp_path / "weights.pt")
+    x = torch.randn(5, 1, 16, 16, generator=generator(1))
+    torch.testing.assert_close(networks.load_published(tmp_path / "weights.pt")(x), released(x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_shape_that_asks_for_more_memory_than_there_is_takes_none(released, tmp_path):
+    state = dict(released.state_dict())
+    state["C01.weight"] = torch.ones(10**6).as_strided((10**6, 1, 3, 3), (1, 0, 0, 0))
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(
+        ValueError, match=r"got C01\.weight, which is of the shape \(1000000, 1, 3, 3\) without as many"
+    ):
+        networks.load_published(tmp_path / "weights.pt")
+
+
+def test_a_changed_byte_is_noticed_or_changes_nothing(released, tmp_path):
+    """Torch does not read the checksums of its own files: a checkpoint with one flipped byte was used."""
+    path = tmp_path / "weights.pt"
+    torch.save(released.state_dict(), path)
+    good, draws, refused = path.read_bytes(), random.Random(1), 0
+    for _ in range(200):
+        data = bytearray(good)
+        data[draws.randrange(len(data))] ^= 1 << draws.randrange(8)
+        path.write_bytes(data)
+        try:
+            state = networks.load_published(path).state_dict()
+        except ValueError as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:
+            assert all(torch.equal(value, state[key]) for key, value in released.state_dict().items())
+    assert refused > 100
+
+
+def test_a_flipped_byte_of_a_weight_is_said_by_its_checksum(released, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(released.state_dict(), path)
+    data = bytearray(path.read_bytes())
+    data[data.index(released.C12.weight.detach().numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"one in which 'weights/data/\d+' differs from its checksum; copy it again"):
+        networks.load_published(path)
+
+
+@pytest.mark.parametrize("length", [4, 100, 10_000, -1])
+def test_a_checkpoint_that_is_cut_short_is_said_to_be(length, released, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(released.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"got [\d,]+ bytes without the end: it is cut short; copy it again"):
+        networks.load_published(path)
+
+
+def test_a_checkpoint_larger_than_any_is_not_read(tmp_path):
+    with open(tmp_path / "weights.pt", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ValueError, match="expected a checkpoint of at most 4,294,967,296 bytes, got 1,099,511,627,776"):
+        networks.load_published(tmp_path / "weights.pt")
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_fills_the_memory(released, tmp_path):
+    torch.save(released.state_dict(), tmp_path / "good.pt")
+    path = tmp_path / "weights.pt"
+    with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("weights/data/more", bytes(10**7))
+        for name in good.namelist():
+            archive.writestr(name, good.read(name))
+    with pytest.raises(ValueError, match="got members that overlap or are compressed"):
+        networks.load_published(path)
 
 
 def test_weights_start_kaiming_normal_and_batchnorm_at_one_and_zero():
@@ -239,7 +379,7 @@ def test_weights_that_are_not_finite_are_refused(released, tmp_path):
     with pytest.raises(
         ValueError, match=r"expected finite weights in .*weights\.pt, got NaN or infinity in C12\.weight"
     ):
-        network.load_published(tmp_path / "weights.pt")
+        networks.load_published(tmp_path / "weights.pt")
 
 
 def test_without_a_generator_every_network_is_another():

@@ -62,6 +62,24 @@ def test_params_are_frozen():
         ({"tune__max_lr": [1e-2, 1e-3]}, "tune.max_lr: expected two positive numbers, the lower first"),
         ({"tune__max_lr": [1e-3]}, "tune.max_lr: expected 2 values"),
         ({"tune__start__original__dropout": 1.5}, "hyperparameters.dropout: expected from 0 to below 1, got 1.5"),
+        (
+            {"profile": "x/../../name"},
+            "profile: expected a name of at most 64 letters, digits, _ and -, got 'x/../../name'",
+        ),
+        ({"profile": ".."}, "profile: expected a name of at most 64 letters, digits, _ and -, got '..'"),
+        ({"profile": ""}, "profile: expected a name of at most 64 letters, digits, _ and -, got ''"),
+        ({"profile": "mini\n"}, r"profile: expected a name of at most 64 letters, digits, _ and -, got 'mini\n'"),
+        ({"profile": "a" * 65}, "profile: expected a name of at most 64 letters, digits, _ and -, got 'aaa"),
+        ({"maps__folder": ""}, "maps.folder: expected a folder, got ''"),
+        ({"maps__folder": "a\0b"}, r"maps.folder: expected a folder, got 'a\x00b'"),
+        ({"checkpoint": 10**400}, "checkpoint: expected a number, got 1000"),
+        ({"train__epochs": "9" * 10**5}, "train.epochs: expected an integer, got '9999"),
+        ({"cases": ["original", "max_2e11_clamp", "kmax_" + "1" * 300]}, "expected a case of at most 80 characters"),
+        ({"robustness__cuts": ["kmax_" + "1" * 300]}, "expected a case of at most 80 characters, got one of 305"),
+        ({"robustness__smoothing": [1.0000001]}, "robustness.smoothing: expected at most six digits, got 1.0000001"),
+        ({"tune__start__" + "k" * 300: 3}, "tune.start.kkkk"),
+        ({"tune__start__original__hidden": 65}, "hyperparameters.hidden: expected an integer from 1 to 64, got 65"),
+        ({"tune__hidden": [4, 65]}, "tune.hidden: expected numbers up to 64, got [4, 65]"),
         ({"split__fractions": [0.9, 0.2, 0.1]}, "split.fractions: expected three positive numbers that add up to 1"),
         ({"train__precision": "float16"}, "train.precision: expected auto, float32 or bfloat16, got 'float16'"),
         ({"suites": ["TNG"]}, "expected a suite among"),
@@ -93,6 +111,35 @@ def test_a_mistake_gets_one_line_with_the_key_and_what_came(tmp_path, change, me
     with pytest.raises(ValueError, match=r"params\.yaml") as caught:
         load(tmp_path, **change)
     assert message in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+BOMB = ", ".join(f"&{chr(98 + n)} [{', '.join(10 * ['*' + chr(97 + n)])}]" for n in range(9))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (f"[&a [x, x], {BOMB}]", "seed: expected an integer, got "),
+        ("&a [*a]", "seed: expected an integer, got "),
+        ("[" * 5000, "expected a few levels of keys and lists, got hundreds"),
+        ("9" * 5000, "integer string conversion"),
+    ],
+    ids=["aliases", "itself", "deep", "digits"],
+)
+def test_yaml_that_grows_takes_no_time_and_gets_one_line(value, message, tmp_path):
+    text = yaml.safe_dump({key: item for key, item in MINI.items() if key != "seed"})
+    (tmp_path / "params.yaml").write_text(f"{text}\nseed: {value}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as caught:
+        params.load(tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("text", ["seed: [1", "just words", "[" * 5000])
+def test_full_of_a_file_that_is_no_mapping_gets_one_line(text):
+    """make plan FULL=1 ended in a traceback of YAML."""
+    with pytest.raises(ValueError, match=r"params\.yaml: ") as caught:
+        params.with_everything(text)
     assert "\n" not in str(caught.value)
 
 

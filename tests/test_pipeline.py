@@ -108,6 +108,25 @@ def test_data_flows_one_way_through_the_rooms():
             assert not {name for name in imported(path) if ".".join(name.split(".")[:2]) in later}, path
 
 
+def text_without_encoding(tree):
+    """Calls that read or write text as the locale has it."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        named = {keyword.arg for keyword in call.keywords}
+        name = getattr(call.func, "attr", getattr(call.func, "id", None))
+        is_ours = ast.unparse(call.func) in ("store.write_text", "write_text")
+        binary = name == "open" and any("b" in ast.unparse(mode) for mode in call.args[1:2])
+        opens = name in ("read_text", "write_text") or ast.unparse(call.func) == "open"
+        if (opens and not is_ours and not binary and "encoding" not in named) or "text" in named:
+            yield f"line {call.lineno}: {ast.unparse(call)}"
+
+
+def test_text_is_utf_8_in_every_locale():
+    """In an ASCII locale verify and plan could not read params.yaml and expected.yaml."""
+    for path in PACKAGE.rglob("*.py"):
+        found = list(text_without_encoding(ast.parse(path.read_text(encoding="utf-8"))))
+        assert not found, f"{path}: say encoding='utf-8' in {found}"
+
+
 def test_nothing_imports_a_stage():
     for path in PACKAGE.rglob("*.py"):
         assert not {name for name in imported(path) if name.startswith("camelsight.stages.")}, path

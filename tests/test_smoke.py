@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 
 from camelsight import dataset, environment, evidence, networks, pack, params, paths, rerun, store, theta
-from camelsight.inference import metrics, network, training
+from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
 from camelsight.report import verification
 from camelsight.stages import attribute, evaluate, paper, train, tune, verify
@@ -788,7 +788,7 @@ def test_a_released_checkpoint_is_evaluated_with_the_released_normalisation_and_
     loaded = params.load()
     loaded = dataclasses.replace(loaded, train=dataclasses.replace(loaded.train, normalisation="all"))
     part = dataset.load(loaded, "IllustrisTNG", "kmax_1", ("test",))["test"]
-    net = network.load_published(tmp_path / "weights_10.pt")
+    net = networks.load_published(tmp_path / "weights_10.pt")
     mean, _ = training.predict(
         net, torch.cat([torch.rot90(m, k, (1, 2)) for k in range(4) for m in (part.maps, part.maps.mT)])
     )

@@ -3,6 +3,7 @@ import os
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from camelsight import store, theta
@@ -152,6 +153,30 @@ def test_weights_survive_the_round_trip_and_have_one_identity(tmp_path):
     assert store.tensor_digest(other.state_dict()) == store.tensor_digest(network.state_dict()) != before
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda own: own | {"weight": own["weight"][:1]}, r"\(2, 3\) float32 as 'weight' in .*, got \(1, 3\) float32"),
+        (lambda own: own | {"weight": own["weight"].double()}, r"\(2, 3\) float32 as 'weight' in .*, got .* float64"),
+        (lambda own: own | {"more": torch.ones(1)}, r"expected nothing as 'more' in .*, got \(1,\) float32"),
+        (lambda own: {"weight": own["weight"]}, r"expected \(2,\) float32 as 'bias' in .*, got nothing"),
+        (lambda own: own | {"bias": own["bias"] / 0}, "NaN or infinity in bias"),
+        (lambda own: own | {"more": torch.ones(10**6)}, r"expected at most 65,568 bytes of weights in .*, got 4,000,"),
+        (lambda own: 10, "got a damaged file: "),
+        (lambda own: -1, "got a damaged file: "),
+    ],
+)
+def test_weights_of_another_network_or_damaged_get_one_line(change, message, tmp_path):
+    path, network = tmp_path / "weights.safetensors", torch.nn.Linear(3, 2)
+    torch.nn.init.ones_(network.bias)
+    changed = change({name: tensor.detach() for name, tensor in network.state_dict().items()})
+    store.write_weights(path, network)
+    path.write_bytes(path.read_bytes()[:changed] if isinstance(changed, int) else safetensors.torch.save(changed))
+    with pytest.raises(ValueError, match=message) as caught:
+        store.read_weights(path, network)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_digest_of_weights_sees_one_bit_and_a_name():
     tensors = {"a": torch.zeros(3), "b": torch.ones(2)}
     digest = store.tensor_digest(tensors)
@@ -190,6 +215,32 @@ def test_a_file_that_holds_no_predictions_gets_one_line(text, message, tmp_path)
     with pytest.raises(ValueError, match=message) as caught:
         store.read_predictions(tmp_path / "case.txt")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"])
+def test_a_file_that_is_no_json_gets_one_line(text, tmp_path):
+    (tmp_path / "record.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"expected JSON in .*record\.json, got: ") as caught:
+        store.read_json(tmp_path / "record.json")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_damaged_arrays_get_one_line_or_come_back_whole(tmp_path):
+    path, values = tmp_path / "case.npz", np.arange(50.0)
+    store.write_arrays(path, values=values)
+    good, refused = path.read_bytes(), 0
+    damaged = [good[:length] for length in range(0, len(good), 40)]
+    damaged += [good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :] for at in range(0, len(good), 7)]
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            found = store.read_arrays(path)
+        except ValueError as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:
+            assert np.array_equal(next(iter(found.values())), values)
+    assert refused > 80
 
 
 def test_published_numbers_are_those_of_one_suite_and_case():

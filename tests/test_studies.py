@@ -1,13 +1,18 @@
 """Published Optuna studies: files of every schema since 2019, made with sqlite's own calls, and by Optuna itself."""
 
 import json
+import os
+import random
 import sqlite3
+import subprocess
+import sys
 
 import optuna
 import pytest
 
-from camelsight import studies
+from camelsight import params, paths, studies
 from camelsight.inference import tuning
+from camelsight.stages import tune
 
 RELEASED = {"max_lr": 4.6934e-3, "wd": 1.4667e-5, "dr": 0.21625, "hidden": 6}
 OURS = {"max_lr": 4.6934e-3, "weight_decay": 1.4667e-5, "dropout": 0.21625, "hidden": 6}
@@ -216,3 +221,208 @@ def test_the_studies_that_there_are_are_gathered_under_their_names(tmp_path):
     assert counts == {"one": 2, "two": 1}
     with pytest.raises(ValueError, match=r"expected a search that has begun, got none: .* tune\.trials above 0"):
         studies.gather({"three": [paths["missing"], paths["empty"]]})
+
+
+def change(path, *statements):
+    """Write into a good study what its author did not."""
+    with sqlite3.connect(path) as database:
+        for statement in statements:
+            database.execute(*([statement] if isinstance(statement, str) else statement))
+    database.close()
+    return path
+
+
+def refused(path, message):
+    """Reading ``path``, and choosing from it, ends in one line; nothing is written beside it."""
+    before = sorted(path.parent.iterdir())
+    with pytest.raises(ValueError, match=message) as caught:
+        tuning.choose(studies.read(path))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+    assert sorted(path.parent.iterdir()) == before
+
+
+ENDLESS = "WITH RECURSIVE more(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM more) SELECT n FROM more"
+FORGED = (
+    "UPDATE sqlite_master SET sql = replace(sql, 'CREATE TABLE trials', 'CREATE TABLE others') WHERE name = 'trials'"
+)
+
+OTHERS = "INSERT INTO sqlite_master VALUES ('table', 'others', 'others', 0, ?)"
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (
+            ["ALTER TABLE trials RENAME TO kept", f"CREATE VIEW trials AS {ENDLESS}"],
+            r"tables and indexes alone, got 'CREATE VIEW trials AS .*' for 'trials'",
+        ),
+        ([f"CREATE VIEW unused AS {ENDLESS}"], "tables and indexes alone, got 'CREATE VIEW unused"),
+        (["CREATE VIRTUAL TABLE words USING fts5(word)"], "tables and indexes alone, got 'CREATE VIRTUAL TABLE words"),
+        (
+            ["CREATE TRIGGER t AFTER INSERT ON trials BEGIN SELECT 1; END"],
+            "tables and indexes alone, got 'CREATE TRIGGER t ",
+        ),
+        (
+            ["PRAGMA writable_schema = ON", FORGED, (OTHERS, [f"CREATE VIEW trials AS {ENDLESS}"])],
+            "holds none: 'malformed database schema",
+        ),
+        (
+            ["ALTER TABLE trials ADD COLUMN heavy AS (hex(zeroblob(1000000000)))"],
+            "expected stored columns alone, got 'heavy' of trials, which is computed",
+        ),
+        (["DROP TABLE trial_params"], "no column trial_id in a table trial_params"),
+    ],
+    ids=["view", "unused view", "virtual", "trigger", "forged schema", "computed", "missing"],
+)  # fmt: skip
+def test_nothing_that_a_file_defines_is_run(statements, message, tmp_path):
+    """A view called trials without an end took no notice of SIGTERM and wrote 10 GB of temporary files."""
+    refused(change(write(tmp_path / "study.db", "v3.0", {"a": trials(3)}), *statements), message)
+
+
+WITH = "UPDATE trial_params SET distribution_json = ? WHERE param_name = 'hidden'"
+CHOICES = '{"name": "CategoricalDistribution", "attributes": {"choices": [7, "many", [1]]}}'
+
+
+def choose_hidden(index):
+    return [(WITH, [CHOICES]), f"UPDATE trial_params SET param_value = {index} WHERE param_name = 'hidden'"]
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        ([(WITH, ["[1, 2]"])], r"trial 0, hidden: expected a distribution of Optuna, got '\[1, 2\]'"),
+        ([(WITH, ["null"])], "trial 0, hidden: expected a distribution of Optuna, got 'null'"),
+        ([(WITH, ["[" * 100_000])], r"trial 0, hidden: expected a distribution of Optuna, got '\[\[\[.*\.\.\. "),
+        ([(WITH, ["9" * 2_000_000])], "string or blob too big"),
+        ([(WITH, ['{"name": "IntDistribution", "attributes": {"low": 1, "high": 9, "evil": 1}}'])], "TypeError"),
+        ([(WITH, ['{"name": "IntDistribution", "attributes": {"low": "a", "high": 9}}'])], "hidden: expected a distr"),
+        ([(WITH, ['{"name": "os.system", "attributes": {}}'])], "hidden: expected a distribution of Optuna"),
+        ([(WITH, [None])], "row 3 of trial_params: distribution_json is None"),
+        ([(WITH, [b"\x00\xff"])], r"row 3 of trial_params: distribution_json is b'\\x00\\xff'"),
+        (choose_hidden(3), "trial 0, hidden: expected the number of one of 3 choices, got 3.0"),
+        (choose_hidden(-1), "trial 0, hidden: expected the number of one of 3 choices, got -1.0"),
+        (choose_hidden(0.5), "trial 0, hidden: expected the number of one of 3 choices, got 0.5"),
+        (choose_hidden(2), r"trial 0, hidden: expected a choice that is a number or text, got \[1\]"),
+        (choose_hidden(1), "study a, trial 1: hyperparameters.hidden: expected an integer from 1 to 64, got 'many'"),
+        (["UPDATE trial_params SET param_value = 'many'"], "row 0 of trial_params: param_value is 'many'"),
+        (["UPDATE trial_params SET param_value = NULL"], "row 0 of trial_params: param_value is None"),
+        (["UPDATE trial_params SET param_value = 7.9 WHERE param_name = 'hidden'"],
+         "trial 0, hidden: expected a value of IntDistribution, got 7.9"),
+        (["UPDATE trial_params SET param_value = 9e999 WHERE param_name = 'hidden'"],
+         "trial 0, hidden: expected a value of IntDistribution, got inf"),
+        (["UPDATE trial_params SET param_value = -3 WHERE param_name = 'hidden'"],
+         "study a, trial 1: hyperparameters.hidden: expected an integer from 1 to 64, got -3"),
+        (["UPDATE trial_params SET param_value = 1e9 WHERE param_name = 'hidden'"],
+         "study a, trial 1: hyperparameters.hidden: expected an integer from 1 to 64, got 1000000000"),
+        (["UPDATE trial_params SET param_value = 1.0 WHERE param_name = 'dr'"],
+         "study a, trial 1: hyperparameters.dropout: expected from 0 to below 1, got 1.0"),
+        (["UPDATE trial_params SET param_value = -1 WHERE param_name = 'wd'"],
+         "study a, trial 1: hyperparameters.weight_decay: expected at least 0, got -1.0"),
+        (["UPDATE trial_params SET param_value = 9e999 WHERE param_name = 'max_lr'"],
+         "trial 0, max_lr: expected a value of FloatDistribution, got inf"),
+        (["UPDATE trial_params SET param_name = 'lr' WHERE param_name = 'dr'"],
+         "study a, trial 1: expected one value of max_lr, got two, of which one is called lr"),
+        (["UPDATE trial_params SET param_name = 'wd' WHERE param_name = 'dr'"], "expected one entry 'wd', got two"),
+        ([("UPDATE trial_params SET param_name = ?", [b"wd"])], "row 0 of trial_params: param_name is b'wd'"),
+        (["UPDATE trials SET state = 1.5"], r"got a \(0 completed of 4\)"),
+        ([("UPDATE trials SET number = ?", ["second"])], "row 0 of trials: number is 'second'"),
+        ([("UPDATE studies SET study_name = ?", [b"a"])], "row 0 of studies: study_name is b'a'"),
+        ([("UPDATE studies SET study_name = ?", ["\x1b[2J"])], r"row 0 of studies: expected a name, got '\\x1b\[2J'"),
+        ([("UPDATE studies SET study_name = ?", ["a" * 100_000])], "row 0 of studies: expected a name, got 'aaa"),
+        (["UPDATE trial_values SET value = 'low'"], "row 0 of trial_values: value is 'low'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_hyperparameter_is_refused_by_trial_key_and_value(statements, message, tmp_path):
+    refused(change(write(tmp_path / "study.db", "v3.0", {"a": trials(3)}), *statements), message)
+
+
+def test_a_choice_that_is_a_number_is_taken(tmp_path):
+    path = change(write(tmp_path / "study.db", "v3.0", {"a": trials(3)}), *choose_hidden(0))
+    assert tuning.choose(studies.read(path))[0]["hyperparameters"] == OURS | {"hidden": 7}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_infinity_as_optuna_2_stored_it_never_wins(sign, tmp_path):
+    path = write(tmp_path / "study.db", "v3.0", {"a": trials(5)})
+    change(path, f"UPDATE trial_values SET value = {sign * 3.4028234663852886e38} WHERE trial_id = 3")
+    record, why = tuning.choose(studies.read(path))
+    assert (record["value"], record["complete"]) == (-8.2935, 4) and "without a finite loss, left out: 2" in why
+
+
+def test_too_much_is_refused(tmp_path, monkeypatch):
+    path = write(tmp_path / "study.db", "v3.0", {"a": trials(30)})
+    for limit, value, message in (
+        ("ROWS", 100, "at most 100 rows and .* in trial_params, got more"),
+        ("TEXT_BYTES", 500, "rows and 500 bytes in trial_params, got more"),
+        ("FILE_BYTES", 1000, "expected at most 1,000 bytes, got"),
+        ("SECONDS", -1, "expected to read it within -1 s, got no end"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(studies, limit, value)
+            patch.setattr(studies, "STEPS", 10)
+            refused(path, message)
+    assert tuning.choose(studies.read(path))[0]["complete"] == 30
+
+
+def test_a_file_in_wal_mode_is_read_where_nothing_can_be_written(tmp_path):
+    path = change(write(tmp_path / "study.db", "v3.0", {"a": trials(3)}), "PRAGMA journal_mode = WAL")
+    assert path.read_bytes()[18:20] == b"\2\2" and list(tmp_path.iterdir()) == [path]
+    assert tuning.choose(studies.read(path))[0]["complete"] == 3
+    assert list(tmp_path.iterdir()) == [path]
+    writer = sqlite3.connect(path)
+    writer.execute("UPDATE trial_values SET value = 0")
+    writer.commit()
+    refused(path, r"latest changes are still in study\.db-wal; run sqlite3 study\.db 'PRAGMA journal_mode=delete'")
+    writer.close()
+    assert tuning.choose(studies.read(path))[0]["value"] == 0
+
+
+def test_a_folder_is_no_study(tmp_path):
+    (tmp_path / "study.db").mkdir()
+    refused(tmp_path / "study.db", r"an Optuna study in SQLite, got .*study\.db, which holds none: no such file")
+
+
+def test_a_long_list_of_studies_is_cut(tmp_path):
+    path = write(tmp_path / "study.db", "v2.3", {f"study {n}": [] for n in range(100)})
+    refused(path, r"study 19 \(0 completed of 0\) and 80 more")
+
+
+def test_a_damaged_study_keeps_its_meaning_or_gets_one_line(tmp_path):
+    """Any byte may have changed: what is read is in the domain of hyperparameters, or it is refused."""
+    good = write(tmp_path / "study.db", "v3.0", {"a": trials(6)}).read_bytes()
+    draws, outcomes = random.Random(1), set()
+    for _ in range(300):
+        data = bytearray(good)
+        for _ in range(draws.choice((1, 1, 4, 30))):
+            data[draws.randrange(len(data))] = draws.randrange(256)
+        (tmp_path / "study.db").write_bytes(data)
+        try:
+            record, _ = tuning.choose(studies.read(tmp_path / "study.db"))
+        except ValueError as error:
+            assert "\n" not in str(error)
+            outcomes.add("refused")
+        else:
+            params.Hyperparameters(**record["hyperparameters"])
+            outcomes.add("read")
+    assert outcomes == {"read", "refused"} and os.listdir(tmp_path) == ["study.db"]
+
+
+@pytest.mark.parametrize("line", ["", "{", "[1]", "null", '{"op_code": 5}'])
+def test_a_journal_that_is_none_is_exported_in_one_line(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    journal = paths.study("SIMBA", "original")
+    journal.parent.mkdir(parents=True)
+    journal.write_text(f"{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"expected the journal of a search in runs/SIMBA/original/study\.log, got: "):
+        tune.export_study("study.db", suite="SIMBA", case="original")
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_an_endless_study_ends_the_command_in_one_line(tmp_path):
+    path = write(tmp_path / "study.db", "v3.0", {"a": trials(3)})
+    change(path, "ALTER TABLE trials RENAME TO kept", f"CREATE VIEW trials AS {ENDLESS}")
+    command = [sys.executable, "-m", "camelsight.stages.tune", "--import", str(path)]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    assert found.returncode == 1 and found.stdout == ""
+    assert found.stderr.startswith("tune: expected an Optuna study in SQLite") and found.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == ["study.db"]

@@ -124,7 +124,7 @@ def begin(profile, full=False):
         activate(profile)
     if full:
         params.load(paths.PARAMS)
-        store.write_text(paths.PARAMS, params.with_everything(paths.PARAMS.read_text()))
+        store.write_text(paths.PARAMS, params.with_everything(paths.PARAMS.read_text(encoding="utf-8")))
     loaded = params.load(paths.PARAMS)
     prune(loaded)
     release.unlink_replaced(loaded)

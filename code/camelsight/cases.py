@@ -14,7 +14,14 @@ import re
 from dataclasses import dataclass
 
 MEAN_SURFACE_DENSITY = 1.3877e12  # (Msun/h)/(Mpc/h)^2 per unit omega_m, for a slab of 5 Mpc/h
-_NUMBER = r"\d+(?:\.\d+)?(?:e\d+)?"
+LENGTH = 80  # of an id: names of files, of at most 255 bytes, are made of it, of a suite and of a digest
+THRESHOLDS = {  # lowest and highest of each kind of cut, far beyond what changes a map
+    "kmax": (1e-3, 1e3),  # h/Mpc; maps of CMD hold 0.25 to 46
+    "smooth": (1e-3, 512),  # pixels; maps have 512 a side at most
+    "max": (1.0, 1e20),  # (Msun/h)/(Mpc/h)^2; maps of CMD hold 1e9 to 1e16
+    "min": (1.0, 1e20),
+}
+_NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?"
 _FILTER = re.compile(rf"(kmax|smooth)_({_NUMBER})")
 _DENSITY = re.compile(rf"(max|min)_({_NUMBER})_(clamp|random)")
 
@@ -64,6 +71,10 @@ def parse(case_id):
     """``Case`` of an id; ValueError with the grammar if it is none."""
     if case_id == "original":
         return Case(case_id, ())
+    if len(str(case_id)) > LENGTH:
+        raise ValueError(
+            f"expected a case of at most {LENGTH} characters, got one of {len(case_id)}: {case_id[:20]!r}..."
+        )
     return Case(case_id, tuple(_parse_cut(part, case_id) for part in str(case_id).split("__")))
 
 
@@ -76,6 +87,11 @@ def _parse_cut(part, case_id):
         raise ValueError(
             f"expected a case such as original, kmax_10, max_1e12_clamp or min_2e11_random, got {case_id!r}"
         )
-    if not 0 < cut.threshold < float("inf"):
-        raise ValueError(f"expected a finite threshold above zero, got {cut.threshold:g} in case {case_id!r}")
+    low, high = THRESHOLDS[cut.kind]
+    if not low <= cut.threshold <= high:
+        raise ValueError(
+            f"expected a threshold of {cut.kind} from {low:g} to {high:g}, got {cut.threshold:g} in case {case_id!r}"
+        )
+    if float(f"{cut.threshold:g}") != cut.threshold:  # as labels show it
+        raise ValueError(f"expected a threshold of at most six digits, got {cut.threshold!r} in case {case_id!r}")
     return cut

@@ -31,6 +31,7 @@ def run_stage(main, *commands):
     of its parameters become options, those with a default optional ones and those with the default False flags; it
     gets no params, so that it works without params.yaml.
     """
+    print_anything()
     chosen, parser = _choose(main, commands)
     options = list(inspect.signature(chosen).parameters.values())[chosen is main :]
     for option in options:
@@ -64,6 +65,11 @@ def _choose(main, commands):
     return chosen, parser
 
 
+def print_anything():
+    """Let standard output write what its encoding lacks, such as ² in ASCII, as standard error does: \\xb2."""
+    sys.stdout.reconfigure(errors="backslashreplace")
+
+
 def print_json(value):
     """``value`` on standard output, for a program; NaN and infinities become null."""
     value = json.loads(json.dumps(value, default=store.plain), parse_constant=lambda name: None)  # NaN is not JSON
@@ -76,6 +82,7 @@ def guard(action, prefix):
     Ctrl-C, SIGTERM, a job's last minute and a closed terminal end in one line and 130, also where a background shell
     ignores the first.
     """
+    print_anything()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for warning in WARNINGS:
         signal.signal(warning, _interrupt)
@@ -164,7 +171,7 @@ def free_bytes(device):
         import torch
 
         return torch.cuda.mem_get_info(device)[0]
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
     if (limit := _cgroup("memory.max")).isdigit():
         fields = dict(line.split() for line in _cgroup("memory.stat").splitlines())
@@ -175,7 +182,7 @@ def free_bytes(device):
 
 def _cgroup(name):
     path = Path("/sys/fs/cgroup", name)
-    return path.read_text().strip() if path.exists() else ""
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
 def progress(total, what, unit, initial=0):

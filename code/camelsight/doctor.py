@@ -271,7 +271,7 @@ def _torch_facts(torch):
 
 
 def _missing_packages():
-    result = subprocess.run(["bash", "code/setup.sh", "missing"], capture_output=True, text=True, check=False)
+    result = subprocess.run(["bash", "code/setup.sh", "missing"], capture_output=True, encoding="utf-8", check=False)
     return dict(line.split(": ") for line in result.stdout.splitlines())
 
 
@@ -280,7 +280,10 @@ def wrong_packages(lock=Path("requirements.lock")):
     if (markers := _import("packaging.markers")) is None:
         yield "the Python packages are not installed"
         return
-    pins = ["torch", *(line.rstrip(" \\") for line in lock.read_text().splitlines() if line[:1].isalnum())]
+    pins = [
+        "torch",
+        *(line.rstrip(" \\") for line in lock.read_text(encoding="utf-8").splitlines() if line[:1].isalnum()),
+    ]
     for pin in pins:
         requirement, _, marker = pin.partition(" ; ")
         name, _, version = requirement.partition("==")
@@ -320,7 +323,7 @@ def _unwritable(folders):
 def _locks_held(path, processes=Path("/proc")):
     """Yield (process id, command) of who holds DVC's lock file; it may outlive them, and make paper mends it then."""
     try:
-        held = json.loads(path.read_text() or "{}")
+        held = json.loads(path.read_text(encoding="utf-8") or "{}")
         holders = [info for infos in held.get("read", {}).values() for info in infos]
         holders += list(held.get("write", {}).values())
         holders = {int(info["pid"]): info["cmd"] for info in holders}
@@ -337,7 +340,9 @@ def _is_whole(path):
     if (yaml := _import("yaml")) is None or not path.exists():
         return True
     try:
-        return isinstance(yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)), dict)
+        return isinstance(
+            yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)), dict
+        )
     except yaml.YAMLError:
         return False
 
@@ -347,6 +352,7 @@ def main():
     parser.add_argument("--profile", help="the profile that is to run; default: params.yaml")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="print only what is not as it should be")
+    sys.stdout.reconfigure(errors="backslashreplace")  # as cli.print_anything, which needs packages
     arguments = parser.parse_args()
     facts = probe()
     try:

@@ -30,7 +30,7 @@ def read():
 
 def _cpu():
     path = Path("/proc/cpuinfo")
-    name = re.search(r"^model name\s*: (.*)", path.read_text() if path.exists() else "", re.MULTILINE)
+    name = re.search(r"^model name\s*: (.*)", path.read_text(encoding="utf-8") if path.exists() else "", re.MULTILINE)
     return name[1].strip() if name else "unknown"
 
 
@@ -41,5 +41,5 @@ def _git(*arguments):
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     surroundings["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)  # of somebody else's repository around it
     command = ["git", "-C", str(ROOT), *HARMLESS, *arguments]
-    result = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, env=surroundings, capture_output=True, encoding="utf-8", check=False)
     return result.stdout.strip() if result.returncode == 0 else ""

@@ -159,7 +159,7 @@ def table():
 def _rows(path):
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return [one for one in csv.DictReader(file) if one.get("r2")]
 
 
@@ -613,8 +613,8 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def _expanded():
     """(name, {"raw": params, "cmd", "deps", "outs"}) of every stage that dvc.yaml has with the active params."""
-    raw = yaml.safe_load(paths.PARAMS.read_text())
-    for name, definition in yaml.safe_load(paths.DVC.read_text())["stages"].items():
+    raw = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
+    for name, definition in yaml.safe_load(paths.DVC.read_text(encoding="utf-8"))["stages"].items():
         axes = {axis: _axis(raw, values) for axis, values in definition.get("matrix", {}).items()}
         for values in product(*axes.values()):
             item = {f"${{item.{axis}}}": str(value) for axis, value in zip(axes, values, strict=True)}
@@ -695,7 +695,7 @@ def _environment(params):
 
 def macros():
     """Name → text of results/numbers.tex."""
-    text = paths.NUMBERS.read_text() if paths.NUMBERS.exists() else ""
+    text = paths.NUMBERS.read_text(encoding="utf-8") if paths.NUMBERS.exists() else ""
     return dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", text))
 
 
@@ -703,7 +703,7 @@ def _lint():
     for path in paths.TEXTS:
         if not path.exists():
             return row("lint.ms.tex", "integrity", NOT_RUN, f"{path} is not there", tier=0)
-        if found := verification.lint(path.read_text(), macros()):
+        if found := verification.lint(path.read_text(encoding="utf-8"), macros()):
             line, number, advice = found[0]
             why = f"line {line} of {path}: {number} is typed by hand; {advice} ({len(found)} in all)"
             return row("lint.ms.tex", "integrity", FAIL, why, tier=0)

@@ -206,7 +206,7 @@ def processes(queue, jobs, what, on_end=lambda name: None):
                 (name, command, log, more), slot = queue.pop(0), slots.pop(0)
                 device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
                 log.parent.mkdir(parents=True, exist_ok=True)
-                with open(log, "w") as output:
+                with open(log, "w", encoding="utf-8") as output:
                     process = subprocess.Popen(
                         command,
                         stdout=output,
@@ -242,7 +242,7 @@ class Job:
                 f"expected the code and the {paths.PARAMS} that were submitted, {self.work[:8]}, got {here[:8]} on "
                 f"{cli.node()}; leave them alone while jobs run, and run the same command again"
             )
-        with open(self.log, "a") as log:
+        with open(self.log, "a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 self.command,
                 env=os.environ | {"CAMELSIGHT_HELPERS": "elsewhere"},
@@ -268,7 +268,7 @@ class Job:
 
 def _work():
     """The identity of what a job is to do: it is the same in all jobs of a run."""
-    return store.digest(store.code_digest(), paths.PARAMS.read_text())
+    return store.digest(store.code_digest(), paths.PARAMS.read_text(encoding="utf-8"))
 
 
 def _deaf():
@@ -378,7 +378,7 @@ def _states(jobs, patience=SILENT_SECONDS):
     command = ["squeue", "--array", "--noheader", "--states=all", "--format=%i|%T|%N", f"--jobs={ids}"]
     silent_since = None
     while True:
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
         if result.returncode == 0 or "Invalid job id" in result.stderr:
             lines = [line.split("|") for line in result.stdout.splitlines()]
             return {job: (state, node) for job, state, node in lines}
@@ -471,7 +471,7 @@ def _die_with_us():
 
 def reason(log):
     """The line in which a stage said what went wrong, or the last one."""
-    lines = Path(log).read_text(errors="replace").splitlines()
+    lines = Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
     lines = [line for line in lines if line.strip() and not re.search(r"\d+%\|", line)]  # without progress bars
     speakers = (*PARALLEL, "dvc: ")
     said = [line for line in lines if line.startswith(speakers) or re.match(r"[\w.]*(Error|Exception)\b", line)]

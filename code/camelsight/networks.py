@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from camelsight import cli, compiled, dataset, paths, seeding, store, theta
+from camelsight.hyperparameters import checked
 from camelsight.inference import metrics, network, training
 from camelsight.maps import scaling
 
@@ -70,11 +71,23 @@ def engine(device):
     return "compiled" if device.type == "cpu" and compiled.load() else "torch"
 
 
+def tuned(suite, case):
+    """The hyperparameters of a case, as the stage tune or an import left them; ValueError if they can be none."""
+    path = paths.tuning(suite, case)
+    record = store.read_json(path)
+    return checked(record.get("hyperparameters") if isinstance(record, dict) else record, path)
+
+
 def trained(params, suite, case):
     """The network of a case with its weights, and its hyperparameters."""
-    hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
+    hyperparameters = tuned(suite, case)
     net = network.build(hyperparameters["hidden"], hyperparameters["dropout"], size=params.maps.pixels)
     return store.read_weights(paths.weights(suite, case), net), hyperparameters
+
+
+def load_published(path):
+    """The network of a released checkpoint, in evaluation mode; ValueError if the file is none, see ``from_state``."""
+    return network.from_state(store.read_released(path), path)
 
 
 def predict(net, part, suite, views):

@@ -5,6 +5,7 @@ PyYAML reads ``1e-3`` as a string, ruamel as a float; numbers are cast here, so 
 
 import difflib
 import re
+import reprlib
 import typing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from camelsight import cases, paths, theta
+from camelsight.hyperparameters import HIDDEN_LIMIT, Hyperparameters
 from camelsight.universe import cmd
 
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
@@ -22,6 +24,9 @@ EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
     "baseline": ("network", "mean", "histogram", "likelihood"),
 }  # fmt: skip
 FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
+NAME = re.compile("[A-Za-z0-9_-]{1,64}")  # of a profile: names of files are made of it
+SHOWN = reprlib.Repr()  # of a wrong value: aliases make a value of gigabytes of a few lines of YAML
+SHOWN.maxlevel, SHOWN.maxlist, SHOWN.maxstring, SHOWN.maxother, SHOWN.maxlong = 2, 60, 100, 100, 60
 PRIOR = 8192  # points of the prior from which the walkers of stage baseline start
 
 
@@ -38,6 +43,7 @@ class Maps:
 
     def __post_init__(self):
         _check(self.source in ("mock", "camels"), "maps.source", "mock or camels", self.source)
+        _check(self.folder and "\0" not in self.folder, "maps.folder", "a folder", self.folder)
         inside = Path(self.folder).resolve().is_relative_to(paths.MAPS.resolve())
         _check(not inside, "maps.folder", f"a folder outside {paths.MAPS}, which a run empties", self.folder)
         for base in self.bases:
@@ -62,20 +68,6 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Hyperparameters:
-    max_lr: float
-    weight_decay: float
-    dropout: float
-    hidden: int
-
-    def __post_init__(self):
-        _check(self.max_lr > 0, "hyperparameters.max_lr", "above 0", self.max_lr)
-        _check(self.weight_decay >= 0, "hyperparameters.weight_decay", "at least 0", self.weight_decay)
-        _check(0 <= self.dropout < 1, "hyperparameters.dropout", "from 0 to below 1", self.dropout)
-        _check(self.hidden >= 1, "hyperparameters.hidden", "at least 1", self.hidden)
-
-
-@dataclass(frozen=True)
 class Tune:
     trials: int  # 0: no search, `start` is what the networks are trained with
     epochs: int
@@ -89,6 +81,7 @@ class Tune:
 
     def __post_init__(self):
         _check(self.dropout[1] < 1, "tune.dropout", "numbers below 1", list(self.dropout))
+        _check(self.hidden[1] <= HIDDEN_LIMIT, "tune.hidden", f"numbers up to {HIDDEN_LIMIT}", list(self.hidden))
         _check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
         _check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
         _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
@@ -203,6 +196,7 @@ class Robustness:
         _check(good, "robustness.cuts", "cases that differ, original not among them", list(self.cuts))
         for width in self.smoothing:
             _check(width > 0, "robustness.smoothing", "widths above 0 pixels", width)
+            _check(float(f"{width:g}") == width, "robustness.smoothing", "at most six digits", width)
             try:
                 cases.parse(f"smooth_{width:g}")
             except ValueError as error:
@@ -291,6 +285,8 @@ class Params:
     seconds: Seconds
 
     def __post_init__(self):
+        good = NAME.fullmatch(self.profile)
+        _check(good, "profile", "a name of at most 64 letters, digits, _ and -", self.profile)
         _check(self.threads >= 1, "threads", "at least 1", self.threads)
         _check(self.checkpoint >= 0, "checkpoint", "at least 0", self.checkpoint)
         for name in ("suites", "cases"):
@@ -311,17 +307,22 @@ class Params:
 
 def load(path="params.yaml"):
     """``Params`` of a YAML file; ValueError in one line that names the key, what was expected and what came."""
+    with open(path, encoding="utf-8") as file:
+        return _parse(file, path)
+
+
+def _parse(text, name):
     try:
-        with open(path) as file:
-            raw = yaml.safe_load(file)
-        return _build(Params, raw, "")
+        return _build(Params, yaml.safe_load(text), "")
     except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{name}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ValueError(f"{name}: expected a few levels of keys and lists, got hundreds") from None
 
 
 def with_everything(text):
     """The text of a params.yaml in which every experiment on robustness is switched on, all else as it is."""
-    suites = _build(Params, yaml.safe_load(text), "").suites
+    suites = _parse(text, paths.PARAMS).suites
     wanted = EXPERIMENTS | {"suites": [suite for suite in FURTHER_SUITES if suite not in suites]}
     start = text.index("\nrobustness:")
     head, block = text[:start], text[start:]
@@ -332,7 +333,7 @@ def with_everything(text):
 
 def _check(condition, key, expected, got):
     if not condition:
-        raise ValueError(f"{key}: expected {expected}, got {got!r}")
+        raise ValueError(f"{key}: expected {expected}, got {SHOWN.repr(got)}")
 
 
 def _check_range(key, low, high, *, may_be_zero):
@@ -347,7 +348,7 @@ def _build(cls, raw, prefix):
         if key not in names:
             near = difflib.get_close_matches(str(key), names, 1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known here: {', '.join(names)}"
-            raise ValueError(f"unknown key {prefix}{key}{hint}")
+            raise ValueError(f"unknown key {prefix}{key!s:.60}{hint}")
     missing = [name for name in names if name not in raw]
     _check(not missing, ", ".join(prefix + name for name in missing), "a value", None)
     hints = typing.get_type_hints(cls)
@@ -366,7 +367,7 @@ def _cast(value, kind, key):
         return tuple(_cast(item, item_kind, key) for item, item_kind in zip(value, inner, strict=True))
     if origin is dict:
         _check(isinstance(value, dict), key, "a mapping", value)
-        return {str(name): _cast(item, inner[1], f"{key}.{name}") for name, item in value.items()}
+        return {str(name): _cast(item, inner[1], f"{key}.{name!s:.60}") for name, item in value.items()}
     if kind is bool:
         _check(isinstance(value, bool), key, "true or false", value)
         return value
@@ -379,7 +380,7 @@ def _cast(value, kind, key):
         return value
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         number = float("nan")
     _check(abs(number) < float("inf") and (kind is float or number == int(number)), key, name, value)
     return kind(number)

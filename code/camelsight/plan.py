@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from camelsight import cli, launch, params, paths
+from camelsight import cli, launch, params, paths, store
 
 MISSING = ("deleted", "not in cache")  # what DVC says of a file that is not there
 SHOWN = 3  # reasons of a stage in the text, beside the stages upstream
@@ -35,13 +35,13 @@ def _in_place_of_params(profile, full):
     if profile is None and not full:
         yield
         return
-    wanted = (paths.profile(profile) if profile else paths.PARAMS).read_text()
+    wanted = (paths.profile(profile) if profile else paths.PARAMS).read_text(encoding="utf-8")
     known = os.environ.get("DVC_SITE_CACHE_DIR")
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
         for path in Path().resolve().iterdir():
             if path.name != paths.PARAMS.name:
                 Path(folder, path.name).symlink_to(path)
-        Path(folder, paths.PARAMS).write_text(params.with_everything(wanted) if full else wanted)
+        store.write_text(Path(folder, paths.PARAMS), params.with_everything(wanted) if full else wanted)
         os.environ["DVC_SITE_CACHE_DIR"] = cache
         try:
             with contextlib.chdir(folder):

@@ -60,7 +60,7 @@ def unlink_replaced(params):
 
 def read_pins(path):
     """``{name: (sha256, bytes, source)}`` of a lock file; empty where there is none."""
-    rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
     if not all(len(row) == 4 and len(row[0]) == 64 and row[1].isdigit() for row in rows):
         raise ValueError(f"expected lines of sha256, size, name and source in {path}, got others; restore it with git")
     return {name: (digest, int(size), source) for digest, size, name, source in rows}

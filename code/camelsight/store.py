@@ -11,11 +11,13 @@ import json
 import mmap
 import os
 import shutil
+import struct
 import sys
 import tempfile
 import time
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ import yaml
 from camelsight import paths
 from camelsight.universe import cmd
 
+RELEASED_BYTES = 1 << 32  # of a checkpoint from elsewhere: hidden 64 on maps of 256² pixels takes 3.8e9
+SAFETENSORS_HEADER_BYTES = 1 << 16  # names and shapes of a network take 10 kB
 PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
 
 
@@ -59,7 +63,11 @@ def write_json(path, value):
 
 
 def read_json(path):
-    return json.loads(Path(path).read_text())
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected JSON in {path}, got: {one_line(error):.200}") from None
 
 
 def write_arrays(path, **arrays):
@@ -70,11 +78,14 @@ def write_arrays(path, **arrays):
 
 def read_arrays(path):
     """Name -> array of what ``write_arrays`` wrote; ValueError for an archive that unpacks to more than it holds."""
-    with zipfile.ZipFile(path) as archive:
-        if packed := [one.filename for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]:
-            raise ValueError(f"expected arrays that are not compressed in {path}, got {packed[0]}")
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if packed := [one.filename for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]:
+                raise ValueError(f"arrays that are compressed, such as {packed[0]}")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError, NotImplementedError) as error:
+        raise ValueError(f"expected whole arrays in {path}, got: {one_line(error):.200}") from None
 
 
 def write_weights(path, network):
@@ -85,10 +96,70 @@ def write_weights(path, network):
 
 
 def read_weights(path, network):
+    """``network`` with the weights in ``path``; ValueError if they are not all of its own, finite, or damaged."""
     import safetensors.torch
 
-    network.load_state_dict(safetensors.torch.load_file(path))
+    own, size = network.state_dict(), Path(path).stat().st_size
+    largest = sum(tensor.nbytes for tensor in own.values()) + SAFETENSORS_HEADER_BYTES
+    if size > largest:
+        raise ValueError(f"expected at most {largest:,} bytes of weights in {path}, got {size:,}")
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"expected weights in {path}, got a damaged file: {one_line(error):.200}") from None
+    for name in own | tensors:
+        wanted, given = (_described(tensors_of.get(name)) for tensors_of in (own, tensors))
+        if wanted != given:
+            raise ValueError(f"expected {wanted} as {name!r:.60} in {path}, got {given}")
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"expected finite weights in {path}, got NaN or infinity in {name}")
+    network.load_state_dict(tensors)
     return network
+
+
+def _described(tensor):
+    return "nothing" if tensor is None else f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def read_released(path):
+    """What ``torch.save`` put into a file from elsewhere: tensors and plain values, of which nothing is run.
+
+    ValueError if the file is too large, cut short, damaged, or holds anything else. Files of torch before 1.6 have no
+    checksums, so that a changed byte in one of these goes unnoticed.
+    """
+    import torch
+
+    size = Path(path).stat().st_size
+    if size > RELEASED_BYTES:
+        raise ValueError(f"expected a checkpoint of at most {RELEASED_BYTES:,} bytes, got {size:,} in {path}")
+    with open(path, "rb") as file:
+        zipped = file.read(4) == b"PK\3\4"
+    if zipped:
+        _check_zip(path, size)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises whatever the bytes make it raise, and advises to run what is in the file
+        raise ValueError(
+            f"expected a checkpoint of torch.save in {path}, got a file that is damaged, another kind, or holds more "
+            "than tensors; nothing in it was run"
+        ) from None
+
+
+def _check_zip(path, size):
+    """ValueError unless every member is whole by its checksum, which torch does not read."""
+    whole = f"expected a whole checkpoint of torch.save in {path}, got"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if len(set(archive.namelist())) < len(members) or sum(member.file_size for member in members) > size:
+                raise ValueError(f"{whole} members that overlap or are compressed")
+            damaged = archive.testzip()
+    except zipfile.BadZipFile:
+        raise ValueError(f"{whole} {size:,} bytes without the end: it is cut short; copy it again") from None
+    except (OSError, RuntimeError, struct.error, EOFError, zlib.error) as error:
+        raise ValueError(f"{whole} a damaged one: {one_line(error):.100}; copy it again") from None
+    if damaged:
+        raise ValueError(f"{whole} one in which {damaged!r:.60} differs from its checksum; copy it again")
 
 
 def write_checkpoint(path, state):
@@ -174,7 +245,7 @@ def claim(path, wait=False):
     The kernel lets go of what a process held when it ends, however it ends.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             mine = True
@@ -271,7 +342,7 @@ def read_table(path):
     """The numbers of a text file, ``(rows, columns)`` float64; ValueError if it holds anything else, or nothing."""
     try:
         with warnings.catch_warnings(category=UserWarning, action="error"):  # numpy warns where there is nothing
-            return np.loadtxt(path, ndmin=2)
+            return np.loadtxt(path, ndmin=2, encoding="utf-8")
     except (UserWarning, ValueError) as error:
         raise ValueError(f"expected a table of numbers in {path}, got: {one_line(error)}") from None
 
@@ -311,7 +382,7 @@ def read_predictions(path):
 def read_published(suite, case):
     """``{metric: {parameter: value}}`` of ``suite`` and ``case``: what was measured of them, perhaps nothing."""
     published = {}
-    for row in yaml.safe_load(paths.EXPECTED.read_text()):
+    for row in yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")):
         metric, *place, parameter = row["id"].split(".")
         known = row["class"] == "seed-statistical" and isinstance(row["value"], int | float)
         if known and place == [suite, case]:

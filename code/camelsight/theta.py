@@ -32,7 +32,7 @@ def hydro_suite(suite):
     """The hydrodynamic suite that ``suite`` is, or, for ``Nbody_X``, is paired with."""
     name = suite.removeprefix("Nbody_")
     if name not in _SUITES:
-        raise ValueError(f"expected a suite among {', '.join(SUITES)}, got {suite!r}")
+        raise ValueError(f"expected a suite among {', '.join(SUITES)}, got {suite!r:.60}")
     return name
 
 

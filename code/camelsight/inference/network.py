@@ -13,6 +13,7 @@ from camelsight.inference import fused
 
 ACTIVATION_SLOPE = 0.2
 SIZES = (16, 32, 64, 128, 256, 512)
+WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)  # the last counts batches
 
 
 class _CircularPad(torch.autograd.Function):
@@ -185,40 +186,67 @@ def build(hidden, dropout, *, size=256, parameters=6, architecture="o3", channel
     return network.to(memory_format=torch.channels_last)
 
 
-def load_published(path):
-    """The network of a released checkpoint, in evaluation mode: a state dict, with or without DataParallel's prefix.
+def from_state(state, name):
+    """The network of a released state dict, in evaluation mode, with or without DataParallel's prefix.
 
-    Architecture, hidden, size, parameters and channels follow from the tensors. Nothing in the file is executed. A
-    file that is no such checkpoint is a ValueError.
+    Architecture, hidden, size, parameters and channels follow from the tensors. ValueError that calls it ``name`` if
+    these do not fit one, or if one of them is anything but a plain array of finite real numbers.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception:  # torch raises whatever the bytes make it raise, and advises to run what is in the file
-        raise ValueError(
-            f"expected a checkpoint of torch.save in {path}, got a file that is damaged, another kind, or holds more "
-            "than tensors; nothing in it was run"
-        ) from None
-    return from_tensors(state, path)
-
-
-def from_tensors(state, name="the checkpoint"):
-    """``load_published`` for a state dict that has been read already."""
     what = "a state dict of the released network (C01.weight, B02.weight, ... FC1.weight)"
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        keys = f" with the keys {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else ""
+        keys = f" with the keys {', '.join(map(str, list(state)[:4])):.200}" if isinstance(state, dict) else ""
         raise ValueError(f"expected {what} in {name}, got a {type(state).__name__}{keys}")
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    if broken := [key for key, value in state.items() if not value.isfinite().all()]:
+    named = {str(key).removeprefix("module."): value for key, value in state.items()}
+    if len(named) < len(state) or not all(isinstance(key, str) and key.isprintable() for key in state):
+        raise ValueError(f"expected {what} in {name}, got names that are no text, or the same one twice")
+    state = named
+    for key, value in state.items():
+        if kind := _kind(value):
+            raise ValueError(f"expected plain arrays of real numbers in {name}, got {key}, which is {kind}")
+    if broken := [key for key, value in state.items() if not value.float().isfinite().all()]:
         raise ValueError(f"expected finite weights in {name}, got NaN or infinity in {', '.join(broken[:3])}")
     try:
-        network = build(dropout=0.0, **_infer(state))
-        network.load_state_dict(state)
+        found = _infer(state)
+        with torch.device("meta"):  # takes no memory, whatever the shapes ask for
+            expected = build(dropout=0.0, **found).state_dict()
+        _compare(state, expected)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"expected {what} in {name}, got {len(state)} tensors that do not fit one: {reason}") from None
+        reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
+        found = f"{len(state)} tensors ({', '.join(list(state)[:2]):.100}, ...)"
+        raise ValueError(f"expected {what} in {name}, got {found} that do not fit one: {reason}") from None
+    network = build(dropout=0.0, **found)
+    network.load_state_dict(state)
     return network.eval()
+
+
+def _kind(tensor):
+    """What makes ``tensor`` no plain array of real numbers on the CPU; empty if nothing does."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.layout != torch.strided:
+        return str(tensor.layout).removeprefix("torch.")
+    if tensor.dtype not in WEIGHT_TYPES:
+        return f"of the type {str(tensor.dtype).removeprefix('torch.')}"
+    if tensor.device.type != "cpu":
+        return f"on the device {tensor.device}"
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        return f"of the shape {tuple(tensor.shape)} without as many numbers"
+    return ""
+
+
+def _compare(state, expected):
+    """ValueError that names the first tensor that is missing, unknown, of another shape, or no number of its kind."""
+    for key in expected | state:
+        if key not in state and key.endswith("num_batches_tracked"):  # torch before 0.4.1 has none, and it is not used
+            continue
+        if key not in state or key not in expected:
+            raise ValueError(f"{key} is {'missing' if key not in state else 'unknown'}")
+        given, wanted = state[key], expected[key]
+        if given.shape != wanted.shape or given.is_floating_point() < wanted.is_floating_point():
+            shapes = [f"{tuple(one.shape)} {str(one.dtype).removeprefix('torch.')}" for one in (wanted, given)]
+            raise ValueError(f"{key} should be {shapes[0]} and is {shapes[1]}")
+        if key.endswith("running_var") and (given < 0).any():
+            raise ValueError(f"{key} holds a variance of {given.min():g}")
 
 
 def _infer(state):

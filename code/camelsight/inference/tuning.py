@@ -8,6 +8,8 @@ import optuna
 from optuna.trial import TrialState
 
 from camelsight import seeding
+from camelsight.hyperparameters import NAMES as HYPERPARAMETERS
+from camelsight.hyperparameters import checked
 from camelsight.inference import training
 
 STARTUP_TRIALS = 10  # random trials before TPE models the rest, as published
@@ -15,7 +17,7 @@ FACTOR, HALVINGS = 4, 2  # of successive halving: a seventh of the epochs of as 
 POLL_SECONDS = 0.5
 LOG_SCALE = ("max_lr", "weight_decay")
 RELEASED_NAMES = {"wd": "weight_decay", "dr": "dropout", "lr": "max_lr"}  # of the released code and CMD's benchmark
-HYPERPARAMETERS = ("max_lr", "weight_decay", "dropout", "hidden")
+NAMED = 20  # studies of a file in a message
 
 
 def rungs(epochs):
@@ -236,7 +238,8 @@ def choose(studies, name=None):
     ``studies`` as ``studies.read`` returns them. Returns (record, reason): the record has study, value, trial, complete
     and hyperparameters, and the reason says in a line why it was this one. ValueError if there is none to take.
     """
-    found = ", ".join(_describe(study) for study in studies) or "none"
+    found = ", ".join(_describe(study) for study in studies[:NAMED]) or "none"
+    found += f" and {len(studies) - NAMED} more" if len(studies) > NAMED else ""
     candidates = [study for study in studies if _complete(study) and study["direction"] == "MINIMIZE"]
     if name is not None:
         candidates = [study for study in candidates if study["name"] == name]
@@ -250,7 +253,7 @@ def choose(studies, name=None):
         "value": winner["value"],
         "trial": winner["number"],
         "complete": len(complete),
-        "hyperparameters": _ours(winner["params"], study["name"]),
+        "hyperparameters": _ours(winner["params"], study["name"], winner["number"]),
     }
     distinct = {(trial["value"], *sorted(trial["params"].items())) for trial in complete}
     rivals = [other for other in candidates if len(_complete(other)) == len(complete)]
@@ -284,14 +287,23 @@ def _winner(study):
     return min(_complete(study), key=lambda trial: (trial["value"], trial["number"]))
 
 
-def _ours(params, name):
-    renamed = {RELEASED_NAMES.get(key, key): value for key, value in params.items()}
+def _ours(params, name, number):
+    """The hyperparameters of a trial under our own names, which may be those of others in the study."""
+    where, renamed = f"study {name}, trial {number}", {}
+    for key, value in params.items():
+        ours = RELEASED_NAMES.get(key, key)
+        if ours in renamed:
+            raise ValueError(f"{where}: expected one value of {ours}, got two, of which one is called {key}")
+        renamed[ours] = value
     if missing := [key for key in HYPERPARAMETERS if key not in renamed]:
         raise ValueError(
             f"expected {', '.join(HYPERPARAMETERS)} (or {', '.join(RELEASED_NAMES)}) in the study {name}, "
             f"got {', '.join(params) or 'nothing'}: {', '.join(missing)} missing"
         )
-    return {key: renamed[key] for key in HYPERPARAMETERS} | {"hidden": int(renamed["hidden"])}
+    chosen = {key: renamed[key] for key in HYPERPARAMETERS}
+    if isinstance(chosen["hidden"], float) and chosen["hidden"].is_integer():
+        chosen["hidden"] = int(chosen["hidden"])
+    return checked(chosen, where)
 
 
 def released(study, name):

@@ -55,7 +55,7 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
     params = parameters_file.load(paths.profile(profile) if profile else paths.PARAMS)
     cmd.maps_file_name(suite)
     cases.parse(case)
-    net = network.load_published(weights)
+    net = networks.load_published(weights)
     if net.size != params.maps.pixels or net.n_parameters != len(theta.NAMES) or net.channels != 1:
         raise ValueError(
             f"expected a network for maps of {params.maps.pixels} pixels, 1 channel and {len(theta.NAMES)} parameters, "

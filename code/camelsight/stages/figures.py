@@ -141,7 +141,7 @@ def _universe():
 
 
 def _r2_rows():
-    with open(paths.TABLES / "r2.csv", newline="") as file:
+    with open(paths.TABLES / "r2.csv", newline="", encoding="utf-8") as file:
         return [row | {key: float(row[key]) for key in ("r2", "low", "high")} for row in csv.DictReader(file)]
 
 

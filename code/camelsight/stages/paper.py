@@ -17,7 +17,7 @@ def main(params):
         [*command, f"-outdir={build.name}", f"{paths.PDF.stem}.tex"],
         cwd=paths.PDF.parent,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         check=False,
     )
@@ -25,7 +25,7 @@ def main(params):
         errors = re.findall(r"^\S+:\d+: .*|^! .*", result.stdout, re.MULTILINE)[:LOG_TAIL]
         reason = "; ".join(errors) or "no error line in its output"
         raise ValueError(f"latexmk failed on {paths.PDF.with_suffix('.tex')}: {reason} (see {build}/ms.log)")
-    log = (build / "ms.log").read_text(errors="replace")
+    log = (build / "ms.log").read_text(encoding="utf-8", errors="replace")
     if loose := re.findall(r"(?:Citation|Reference) `([^']+)'", log):
         raise ValueError(f"expected every citation and reference to lead somewhere, got undefined {', '.join(loose)}")
     store.write_bytes(paths.PDF, (build / paths.PDF.name).read_bytes())

@@ -6,7 +6,7 @@ from camelsight.inference import network
 
 def main(params, suite, case):
     device = cli.device()
-    hyperparameters = store.read_json(paths.tuning(suite, case))["hyperparameters"]
+    hyperparameters = networks.tuned(suite, case)
     key = networks.resume_key(params, suite, case, device, "train", hyperparameters)
     finished = paths.finished_training(key)
     if (made := store.read_checkpoint(finished, device)) is None:

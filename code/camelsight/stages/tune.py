@@ -162,7 +162,10 @@ def export_study(export, *, suite, case):
     if not journal.exists() or not journal.stat().st_size:
         raise ValueError(f"expected the study {journal}, got none: run make paper with tune.trials above 0")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.load_study(study_name=None, storage=studies.journal(journal))
+    try:
+        study = optuna.load_study(study_name=None, storage=studies.journal(journal))
+    except Exception as error:  # Optuna raises whatever the lines make it raise
+        raise ValueError(f"expected the journal of a search in {journal}, got: {store.one_line(error):.200}") from None
     studies.write(export, tuning.released(study, f"{suite}_{case}"))
     print(f"wrote {export}")
 

@@ -285,7 +285,7 @@ def _settings(params):
 
 def _code_of(stages):
     """Digests of the code that ``stages`` of dvc.yaml depend on; another figure must not train networks anew."""
-    known = yaml.safe_load(paths.DVC.read_text())["stages"]
+    known = yaml.safe_load(paths.DVC.read_text(encoding="utf-8"))["stages"]
     files = {one for stage in stages for one in known[stage]["deps"] if one.startswith("code/")}
     return {one: store.file_digest(one) for one in sorted(files)}
 
@@ -546,7 +546,7 @@ def _digests(verdict, prefix):
 
 def _page(verdict):
     figures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(paths.FIGURES.rglob("*.png"))}
-    stages = yaml.safe_load(paths.DVC.read_text())["stages"] if paths.DVC.exists() else {}
+    stages = yaml.safe_load(paths.DVC.read_text(encoding="utf-8"))["stages"] if paths.DVC.exists() else {}
     timings = [store.read_json(path) for path in sorted(paths.TIMINGS.glob("*.json"))]
     return page.html(verdict, figures, stages, timings, made_by=provenance.MADE_BY)
 
@@ -649,11 +649,11 @@ def explain(name, as_json=False):
         values = record["metrics"].get(metric, {}).get(parameter)
         chain["result"] = {"file": str(paths.metrics(suite, case)), "value, low, high": values}
         chain["result"] |= {key: record[key] for key in ("weights", "maps", "environment")}
-    lock = yaml.safe_load(paths.DVC_LOCK.read_text())["stages"] if paths.DVC_LOCK.exists() else {}
+    lock = yaml.safe_load(paths.DVC_LOCK.read_text(encoding="utf-8"))["stages"] if paths.DVC_LOCK.exists() else {}
     stages = ["maps", *(f"{stage}@{suite}-{case}" for stage in AGAIN[2]), "tabulate", "paper"]
     chain["stages"] = {stage: _locked(lock[stage]) for stage in stages if stage in lock}
     ids = (name, f"r2_table.{suite}.{case}.{parameter}")
-    chain["published"] = [one for one in yaml.safe_load(paths.EXPECTED.read_text()) if one["id"] in ids]
+    chain["published"] = [one for one in yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")) if one["id"] in ids]
     verdict = store.read_json(paths.VERDICT) if paths.VERDICT.exists() else {"rows": []}
     ids += (f"weights.{suite}.{case}", f"data.{suite}", f"stage.evaluate@{suite}-{case}")
     shown = ("id", "group", "verdict", "why", "expected", "got")
@@ -674,7 +674,7 @@ def explain(name, as_json=False):
 
 def _quoted_at(macro, path):
     """The lines of a LaTeX file that use a macro."""
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     return [number for number, line in enumerate(lines, 1) if re.search(rf"\\{macro}(?![A-Za-z])", line)]
 
 

@@ -179,7 +179,7 @@ class _Part:
         except OSError:
             pass  # a file system without locks
         self.record = {}
-        with contextlib.suppress(OSError, TypeError, ValueError), open(self.record_path) as file:
+        with contextlib.suppress(OSError, TypeError, ValueError), open(self.record_path, encoding="utf-8") as file:
             self.record = dict(json.load(file))
         self.size, self.sha256 = 0, hashlib.sha256()
         self.file.seek(0)
@@ -221,7 +221,7 @@ class _Part:
         if headers is not None:
             said = {"url": url, "etag": headers.get("ETag"), "modified": headers.get("Last-Modified"), "total": total}
             self.record, self.pieces = {key: value for key, value in said.items() if value is not None}, 1
-        with open(self.record_path, "w") as file:
+        with open(self.record_path, "w", encoding="utf-8") as file:
             json.dump(self.record, file)
         self.on_size(0)
 

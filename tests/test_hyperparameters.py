@@ -1,0 +1,42 @@
+import json
+
+import pytest
+
+from camelsight import hyperparameters, networks, paths
+
+GOOD = {"max_lr": 4.6934e-3, "weight_decay": 0, "dropout": 0.0, "hidden": 6}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden": float("nan")}, "hidden: expected an integer from 1 to 64, got nan"),
+        ({"hidden": 6.0}, "hidden: expected an integer from 1 to 64, got 6.0"),
+        ({"hidden": True}, "hidden: expected an integer from 1 to 64, got True"),
+        ({"hidden": 10**9}, "hidden: expected an integer from 1 to 64, got 1000000000"),
+        ({"max_lr": "1e-3"}, "max_lr: expected a finite number, got '1e-3'"),
+        ({"max_lr": float("inf")}, "max_lr: expected a finite number, got inf"),
+        ({"max_lr": 0}, "max_lr: expected above 0, got 0"),
+        ({"weight_decay": None}, "weight_decay: expected a finite number, got None"),
+        ({"weight_decay": -1e-9}, "weight_decay: expected at least 0, got -1e-09"),
+        ({"dropout": [0.1]}, r"dropout: expected a finite number, got \[0.1\]"),
+        ({"more": 1}, "expected hyperparameters max_lr, weight_decay, dropout, hidden, got .*, more"),
+    ],
+)
+def test_a_tuning_json_from_elsewhere_is_used_as_it_is_or_refused(change, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = paths.tuning("SIMBA", "original")
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"hyperparameters": GOOD}), encoding="utf-8")
+    assert networks.tuned("SIMBA", "original") == GOOD
+    path.write_text(json.dumps({"hyperparameters": GOOD | change}), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"runs/SIMBA/original/tuning\.json: .*{message}"):
+        networks.tuned("SIMBA", "original")
+
+
+@pytest.mark.parametrize("values", [None, [1], "hidden", {}])
+def test_what_is_no_mapping_of_hyperparameters_is_refused(values):
+    with pytest.raises(
+        ValueError, match="trial 3: expected hyperparameters max_lr, weight_decay, dropout, hidden, got"
+    ):
+        hyperparameters.checked(values, "trial 3")
