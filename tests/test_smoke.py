@@ -711,6 +711,7 @@ def test_the_same_seed_gives_the_same_maps_and_weights_bit_for_bit(project):
 
 def test_a_training_that_was_interrupted_goes_on_to_the_same_weights(project, monkeypatch):
     folder, _ = project
+    monkeypatch.setattr(environment, "ROOT", folder)
     monkeypatch.chdir(folder)
     loaded, history = params.load(), folder / "runs/IllustrisTNG/original/history.json"
     before = history.read_bytes()

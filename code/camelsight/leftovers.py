@@ -76,7 +76,7 @@ def _blocks(rwlock):
     from voluptuous import Invalid
 
     try:
-        held = SCHEMA(json.loads(rwlock.read_text()))
+        held = SCHEMA(json.loads(rwlock.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return False
     except (ValueError, Invalid):
