@@ -21,7 +21,7 @@ COPY code/camelsight/__init__.py code/camelsight/compiled.py code/camelsight/
 COPY code/camelsight/inference/fused.cpp code/camelsight/inference/
 RUN bash code/setup.sh build
 COPY code code
-RUN .venv/bin/python -m camelsight.compiled
+RUN .venv/bin/python -m camelsight.pipeline.compiled
 
 FROM run
 COPY --from=build /opt/camelsight/.venv .venv

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from camelsight import cli, compiled
 from camelsight.inference import network, training
+from camelsight.pipeline import cli, compiled
 
 CORES = len(os.sched_getaffinity(0))
 

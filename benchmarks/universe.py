@@ -5,7 +5,8 @@ import time
 
 import torch
 
-from camelsight import cli, theta
+from camelsight.ground import theta
+from camelsight.pipeline import cli
 from camelsight.universe import linear, mock
 
 ROUNDS = 3

@@ -100,7 +100,7 @@ if [ -n "${compiling:-}" ]; then
   wait "$compiling" || { tail -n 20 .venv/pylians.log >&2; fail "Pylians did not compile; see .venv/pylians.log"; }
 fi
 "${pip[@]}" --no-deps --no-build-isolation --editable .
-[ "$part" = build ] || .venv/bin/python -m camelsight.compiled ||
+[ "$part" = build ] || .venv/bin/python -m camelsight.pipeline.compiled ||
   echo "setup: training on CPU will do without the compiled operator"
 echo "$python" >.venv/python.txt
 echo "$torch" >.venv/torch.txt

@@ -9,7 +9,7 @@ import scipy.linalg
 import threadpoolctl
 import torch
 
-from camelsight import cli
+from camelsight.pipeline import cli
 
 
 def test_a_process_computes_with_as_many_threads_as_it_is_told():

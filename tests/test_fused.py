@@ -3,8 +3,9 @@ import copy
 import pytest
 import torch
 
-from camelsight import compiled, networks
+from camelsight.analysis import networks
 from camelsight.inference import fused, network, training
+from camelsight.pipeline import compiled
 
 ROUNDING = {torch.float32: 3e-5, torch.bfloat16: 2e-2}  # a few units in the last place of what is stored
 

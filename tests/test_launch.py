@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from camelsight import __main__, cli, launch, params, paths, status, store
+from camelsight.commands import paper, status
+from camelsight.pipeline import cli, launch, params, paths, store
 
 ROOT = Path(__file__).parent.parent
 QUEUE = [(f"case-{number}", [f"train@case-{number}"]) for number in range(5)]
@@ -111,13 +112,13 @@ def test_a_second_run_in_the_same_folder_is_refused(smoke):
     ran = []
     with store.claim(paths.RUN_LOCK) as mine, pytest.raises(ValueError, match="another make paper or make maps"):
         assert mine
-        __main__.say(ran.append, False, 1)
-    __main__.say(ran.append, False, 2)
+        paper.say(ran.append, False, 1)
+    paper.say(ran.append, False, 2)
     assert ran == [2]
 
 
 def test_metrics_that_are_not_yet_seen_do_not_end_a_run(smoke):
-    assert __main__.summary("Nbody_IllustrisTNG-original", smoke) == "  Nbody_IllustrisTNG-original: done"
+    assert paper.summary("Nbody_IllustrisTNG-original", smoke) == "  Nbody_IllustrisTNG-original: done"
 
 
 def say(suite, case, **said):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from camelsight import dvc_repro, launch, leftovers, paths
+from camelsight.pipeline import dvc_repro, launch, leftovers, paths
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of DVC's own
 ROOT = Path(__file__).parent.parent

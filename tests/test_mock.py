@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from camelsight import theta as parameters
-from camelsight.cases import MEAN_SURFACE_DENSITY
-from camelsight.universe import cmd, mock, projection
+from camelsight.ground import cmd
+from camelsight.ground import theta as parameters
+from camelsight.ground.cases import MEAN_SURFACE_DENSITY
 from camelsight.universe import mesh as grids
+from camelsight.universe import mock, projection
 
 PAIR = ["Nbody_IllustrisTNG", "IllustrisTNG"]
 SIZE = {"particles": 16, "pixels": 16, "steps": 6}

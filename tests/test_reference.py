@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from camelsight.report import reference
+from camelsight.referee import reference
 
 SUITES, CASES, NAMES, SEEDS = ("A", "Nbody_A"), [f"kmax_{k}" for k in range(1, 10)], ("omega_m", "sigma_8"), 4
 

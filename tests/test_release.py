@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camelsight import cases, params, paths, release, store, theta
+from camelsight.ground import cases, cmd, theta
+from camelsight.pipeline import params, paths, release, store
 from camelsight.stages import maps as stage
-from camelsight.universe import cmd, mock
+from camelsight.universe import mock
 
 ROOT = Path(__file__).parent.parent
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")

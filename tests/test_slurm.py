@@ -13,7 +13,7 @@ import time
 import pytest
 import yaml
 
-from camelsight import params, paths, store
+from camelsight.pipeline import params, paths, store
 from camelsight.stages import cut, evaluate, train, tune
 from test_smoke import camelsight, check_out, finish
 

@@ -19,12 +19,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from camelsight import dataset, environment, evidence, networks, pack, params, paths, rerun, store, theta
+from camelsight.analysis import dataset, networks, prediction
+from camelsight.ground import cmd, theta
 from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
-from camelsight.report import verification
-from camelsight.stages import attribute, evaluate, paper, train, tune, verify
-from camelsight.universe import cmd
+from camelsight.pipeline import environment, params, paths, rerun, store
+from camelsight.referee import evidence, pack, verification, verify
+from camelsight.stages import attribute, evaluate, paper, train, tune
 
 ROOT = Path(__file__).parent.parent
 COPIED = (
@@ -442,7 +443,7 @@ def forge_predictions(_):
     store.write_arrays(paths.predictions(*place), **arrays)
     columns = (arrays[key] for key in ("truth", "mean", "sigma"))
     store.write_predictions(paths.predictions_text(*place), *columns)
-    measured = networks.measure(arrays, networks.bootstrap(loaded, *place), loaded)
+    measured = prediction.measure(arrays, prediction.bootstrap(loaded, *place), loaded)
     forge(paths.metrics(*place), lambda record: record.update(metrics=measured))
 
 
@@ -862,7 +863,7 @@ def test_the_plan_says_what_a_change_would_run_and_why_and_touches_nothing(proje
     text, before = path.read_text(), [file.read_bytes() for file in kept]
 
     def plan(*arguments):
-        command = [".venv/bin/python", "-m", "camelsight.plan", "--json", *arguments]
+        command = [".venv/bin/python", "-m", "camelsight.commands.plan", "--json", *arguments]
         environment = os.environ | {"PYTHONPATH": str(folder / "code")}
         run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
         return json.loads(run.stdout)

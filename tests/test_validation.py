@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from camelsight.universe import cmd, nbody, validation
+from camelsight.ground import cmd
+from camelsight.universe import nbody, validation
 
 PARTICLES = 32
 HALF_NYQUIST = np.pi * PARTICLES / cmd.BOX / 2

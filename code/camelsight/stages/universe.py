@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from camelsight import cli, paths, seeding, store, theta
-from camelsight.universe import cmd, linear, nbody, validation
+from camelsight.ground import cmd, seeding, theta
+from camelsight.pipeline import cli, paths, store
+from camelsight.universe import linear, nbody, validation
 
 SEEDS = 8
 SUITES = ("IllustrisTNG", "SIMBA")

@@ -8,9 +8,9 @@ perturbation theory; so linear growth is right for any number of steps.
 import numpy as np
 import torch
 
+from camelsight.ground.cmd import BOX
 from camelsight.universe import linear
 from camelsight.universe import mesh as grids
-from camelsight.universe.cmd import BOX
 
 A_START = 0.02
 STEPS = 32

@@ -10,9 +10,9 @@ from itertools import product
 import torch
 import torch.nn.functional as functional
 
-from camelsight.cases import MEAN_SURFACE_DENSITY
+from camelsight.ground.cases import MEAN_SURFACE_DENSITY
+from camelsight.ground.cmd import BOX, MAPS_PER_SIMULATION, SLABS
 from camelsight.universe import mesh as grids
-from camelsight.universe.cmd import BOX, MAPS_PER_SIMULATION, SLABS
 
 REACH = 0.9  # standard deviation of a tracer's mass in units of the local distance between tracers
 LEVELS = 7  # of the spread: 0, 1/2, 1/sqrt 2, 1, sqrt 2, 2, 2 sqrt 2 pixels

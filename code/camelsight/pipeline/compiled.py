@@ -1,4 +1,4 @@
-"""The library of ``inference/fused.cpp``: `python -m camelsight.compiled` builds it, `load` puts it to use."""
+"""The library of ``inference/fused.cpp``: `python -m camelsight.pipeline.compiled` builds it, `load` puts it to use."""
 
 import functools
 import platform
@@ -7,8 +7,8 @@ import sys
 
 import torch
 
-from camelsight import paths, store
 from camelsight.inference import fused
+from camelsight.pipeline import paths, store
 
 # By torch's name of what the processor can do: an image that is built here may run elsewhere.
 FLAGS = {"AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"], "AVX2": ["-march=x86-64-v3"]}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from camelsight.universe import cmd
+from camelsight.ground import cmd
 
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
@@ -10,6 +10,7 @@ DVC_LOCK = Path("dvc.lock")
 MAPS = Path("data/maps")
 PARTIAL = Path("data/partial")  # simulations of an unfinished set
 CHECKPOINTS = Path("runs/checkpoints")  # of unfinished trainings; outside DVC's outs, which DVC deletes before a run
+CODE = Path("results/code")
 TIMINGS = Path("runs/timings")
 LOGS = Path("runs/logs")
 RUN_LOCK = Path("runs/paper.lock")  # of a run, while it goes on
@@ -30,7 +31,8 @@ ROBUSTNESS_FIGURES = FIGURES / "robustness"  # those of the experiments that wer
 PDF = Path("paper/ms.pdf")
 TUNING_RECORD = Path("benchmarks/tuning.json")  # measured once, by benchmarks/tuning.py
 EXPECTED = Path("paper/expected.yaml")  # published numbers
-FUSED_SOURCE = Path(__file__).parent / "inference" / "fused.cpp"
+PACKAGE = Path(__file__).parent.parent  # of this code
+FUSED_SOURCE = PACKAGE / "inference" / "fused.cpp"
 TEXTS = tuple(Path("paper", name) for name in ("ms.tex", "robustness.tex", "rivals.tex"))
 REFERENCES = Path("paper/refs.bib")
 DVC = Path("dvc.yaml")
@@ -62,6 +64,11 @@ def fused(capability, digest):
 def digests(profile):
     """The lock file that pins the files of CMD: sha256, size, name and source, a line a file."""
     return PROFILES / f"{profile}.sha256"
+
+
+def code(stage):
+    """What the code of a stage is, as the stage ``code`` writes it."""
+    return CODE / f"{stage}.txt"
 
 
 def maps(suite, folder=MAPS):
@@ -120,6 +127,11 @@ def weights(suite, case):
 
 def history(suite, case):
     return Path("runs", suite, case, "history.json")
+
+
+def record(suite, case):
+    """Commit, machine and packages with which a network was trained; no stage depends on it."""
+    return Path("runs", suite, case, "record.json")
 
 
 def predictions(suite, case):

@@ -1,4 +1,4 @@
-"""DVC's ``repro`` as a run needs it: ``python -m camelsight.dvc_repro [STAGE ...]``.
+"""DVC's ``repro`` as a run needs it: ``python -m camelsight.pipeline.dvc_repro [STAGE ...]``.
 
 It runs the stages named, or all that are out of date. Beyond ``dvc repro``, it says in one line why it failed, reads
 what it restores, writes dvc.lock whole or not at all, and when told to end (SIGTERM) ends its stage, too.
@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 
-from camelsight import cli, leftovers, store
+from camelsight.pipeline import cli, leftovers, store
 
 SPOKEN = (1, 2, cli.INTERRUPTED)  # exit codes of a stage that has said why
 

@@ -5,7 +5,7 @@ import time
 
 from tabulate import tabulate
 
-from camelsight import cli, launch, paths, store
+from camelsight.pipeline import cli, launch, paths, store
 
 STATES = ("running", "waiting", "failed", "lost", "done")
 SILENT_SECONDS = 600  # after which, or after SILENT_ITEMS times what one item took, a stage elsewhere counts as lost

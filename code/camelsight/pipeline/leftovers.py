@@ -9,10 +9,10 @@ import sys
 import time
 from pathlib import Path
 
-from camelsight import paths, store
+from camelsight.pipeline import paths, store
 
 RWLOCK = Path(".dvc/tmp/rwlock")
-OURS = ("dvc", "camelsight.dvc_repro")
+OURS = ("dvc", "camelsight.pipeline.dvc_repro")
 COPIED_TO = (Path(".dvc/cache"), paths.CUTS.parent, paths.LOGS.parent, paths.FIGURES, paths.PDF.parent)
 PART = f".{'?' * 22}.tmp"  # as DVC calls a file that it has not copied to the end
 POLL_SECONDS = 0.5

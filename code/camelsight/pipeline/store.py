@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from camelsight import paths
-from camelsight.universe import cmd
+from camelsight.ground import cmd
+from camelsight.pipeline import paths
 
 RELEASED_BYTES = 1 << 32  # of a checkpoint from elsewhere: hidden 64 on maps of 256² pixels takes 3.8e9
 SAFETENSORS_HEADER_BYTES = 1 << 16  # names and shapes of a network take 10 kB
@@ -287,7 +287,7 @@ def digest(*values):
 
 def code_digest():
     """sha256 of this package's source."""
-    files = sorted(path for kind in ("*.py", "*.cpp") for path in Path(__file__).parent.rglob(kind))
+    files = sorted(path for kind in ("*.py", "*.cpp") for path in paths.PACKAGE.rglob(kind))
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 

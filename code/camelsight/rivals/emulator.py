@@ -15,7 +15,7 @@ import torch
 from scipy import special
 from torch import nn
 
-from camelsight.inference import spectrum_baseline
+from camelsight.rivals import spectrum_network
 
 LAYERS, WIDTH = 4, 512
 MOVES = ((emcee.moves.KDEMove, 0.8), (emcee.moves.DEMove, 0.2))  # correlated over a tenth of the stretch move's steps
@@ -64,7 +64,7 @@ def fit(train, valid, *, epochs, batch, max_lr, weight_decay, seed, **shape):
     squared error has the same gradient as of the maps one by one. The epoch with the best validation loss is kept.
     """
     mean, std = train[1].mean(0), train[1].std(0)
-    return spectrum_baseline.fit(
+    return spectrum_network.fit(
         lambda: Emulator(train[0].shape[1], mean, std, **shape),
         lambda emulator, unit, log_power: ((emulator(unit) - log_power) / std).square().mean(),
         train,

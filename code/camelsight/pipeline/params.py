@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from camelsight import cases, paths, theta
-from camelsight.hyperparameters import HIDDEN_LIMIT, Hyperparameters
-from camelsight.universe import cmd
+from camelsight.ground import cases, cmd, theta
+from camelsight.ground.hyperparameters import HIDDEN_LIMIT, Hyperparameters
+from camelsight.pipeline import paths
 
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
 EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all

@@ -15,7 +15,7 @@ from pathlib import Path
 import threadpoolctl
 from tqdm import tqdm
 
-from camelsight import params, paths, store
+from camelsight.pipeline import params, paths, store
 
 INTERRUPTED = 130
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h

@@ -7,8 +7,9 @@ from concurrent import futures
 
 import numpy as np
 
-from camelsight import cli, paths, seeding, store, theta
-from camelsight.universe import cmd, linear, mock
+from camelsight.ground import cmd, seeding, theta
+from camelsight.pipeline import cli, paths, source, store
+from camelsight.universe import linear, mock
 
 FORMAT = "%.5f"  # of the params files
 WORKER_BYTES, MESH_BYTES = 6e8, 150  # memory of a worker, and what a cell of the mesh adds to it
@@ -40,7 +41,7 @@ def _simulate_universe(params, universe, suites):
         [[float(FORMAT % value) for value in row] for row in parameters]
     )  # as the file will hold them
     shape = (spec.simulations * cmd.MAPS_PER_SIMULATION, spec.pixels, spec.pixels)
-    key = store.digest(spec, params.seed, params.threads, suites, str(cli.device()), store.code_digest())[:16]
+    key = store.digest(spec, params.seed, params.threads, suites, str(cli.device()), source.digest("maps"))[:16]
     files = {suite: cmd.maps_file_name(suite) for suite in suites}
     partial = store.PartialSet(paths.PARTIAL / key, dict.fromkeys(files.values(), shape), spec.simulations)
     missing = partial.missing

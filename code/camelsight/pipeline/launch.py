@@ -20,10 +20,10 @@ import sys
 import time
 from pathlib import Path
 
-from camelsight import cli, leftovers, params, paths, store
-from camelsight.universe import cmd
+from camelsight.ground import cmd
+from camelsight.pipeline import cli, leftovers, params, paths, source, store
 
-DVC = [sys.executable, "-m", "camelsight.dvc_repro"]
+DVC = [sys.executable, "-m", "camelsight.pipeline.dvc_repro"]
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
 CHAIN = ("cut", "tune", "train", "evaluate")
 EXPERIMENTS = tuple(params.EXPERIMENTS)
@@ -94,9 +94,11 @@ def _out_of_date(repo, changed, describe):
     import networkx
 
     graph = repo.index.graph  # edges lead from a stage to what it depends on
-    pending = {}
+    pending, other_code = {}, source.stale()
     for stage in reversed(list(networkx.topological_sort(graph))):
         upstream = [other for other in graph.successors(stage) if other.addressing in pending]
+        if stage.name.partition("@")[0] not in other_code:  # an edit changes the code of few stages, or of none
+            upstream = [other for other in upstream if other.name != "code"]
         if upstream or changed(stage):
             pending[stage.addressing] = describe(stage, upstream)
     return pending

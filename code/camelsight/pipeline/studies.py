@@ -9,7 +9,7 @@ from pathlib import Path
 
 import optuna
 
-from camelsight import store
+from camelsight.pipeline import store
 
 # A published file is data from a stranger: it is read as plain tables, never changed, and within these limits.
 FILE_BYTES = 1 << 28  # Optuna takes about 50 bytes an epoch: 10,000 trials of 200 epochs are 100 MB

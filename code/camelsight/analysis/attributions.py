@@ -2,8 +2,10 @@
 
 import dataclasses
 
-from camelsight import cli, dataset, networks, paths, seeding, store, theta
+from camelsight.analysis import dataset, networks
+from camelsight.ground import seeding, theta
 from camelsight.interpretation import attribution
+from camelsight.pipeline import cli, paths, store
 
 
 def load(params, suite, case, count):

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from camelsight import theta as parameters
+from camelsight.ground import theta as parameters
 
 BOX = 25.0  # Mpc/h
 SLABS = 5  # per axis, of 5 Mpc/h; map = axis * SLABS + slab

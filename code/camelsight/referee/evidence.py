@@ -13,14 +13,16 @@ import safetensors.torch
 import torch
 import yaml
 
-from camelsight import cases, dataset, doctor, environment, launch, networks, paths, rerun, seeding, store, theta
-from camelsight import params as parameters_file
+from camelsight.analysis import dataset, prediction
+from camelsight.ground import cases, cmd, seeding, theta
 from camelsight.inference import loss, metrics, network, training, tuning
 from camelsight.maps import scaling, split
-from camelsight.referee import content
-from camelsight.report import robustness, tables, verification
-from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN, row
-from camelsight.universe import cmd, linear, validation
+from camelsight.pipeline import environment, launch, packages, paths, rerun, store
+from camelsight.pipeline import params as parameters_file
+from camelsight.referee import content, verification
+from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN, row
+from camelsight.report import robustness, tables
+from camelsight.universe import linear, validation
 
 METHOD = "integrated_gradients"  # whose attributions the statements of the paper are tested with
 PROBES = {"pixels shuffled": "shuffled", "mean only": "mean"}  # of the record → of the ids of expected.yaml
@@ -443,7 +445,7 @@ def _numbers(params):
 def _summary(params, suite, case, arrays):
     """As the stage evaluate measures predictions, intervals included."""
     columns = (arrays[key] for key in ("truth", "mean", "sigma", "simulation"))
-    generator = networks.bootstrap(params, suite, case)
+    generator = prediction.bootstrap(params, suite, case)
     return metrics.summary(*columns, generator=generator, resamples=params.evaluate.resamples)
 
 
@@ -477,7 +479,7 @@ def _made_again(params):
 
 def _compared(folder, place):
     """A row for each file below ``place`` that was made once more in ``folder``, and for each that was not."""
-    other_packages = any(True for _ in doctor.wrong_packages(paths.REQUIREMENTS))
+    other_packages = any(True for _ in packages.wrong(paths.REQUIREMENTS))
     made = {path.relative_to(folder) for path in (folder / place).rglob("*") if path.is_file()}
     made = {path for path in made if not any((folder / part).is_symlink() for part in (path, *path.parents[:-1]))}
     for path in sorted(made):
@@ -534,9 +536,9 @@ def _typeset(folder, params):
 
 def stages(params):
     """Every stage of the pipeline with these params, by the names that DVC gives them."""
-    networks = [f"{suite}-{case}" for suite, case in product(params.suites, params.cases)]
+    trained = [f"{suite}-{case}" for suite, case in product(params.suites, params.cases)]
     asked = [f"{suite}-{case}" for suite, case in product(params.suites, params.attribute.cases)]
-    names = ["maps", "universe", *(f"{stage}@{key}" for stage in launch.CHAIN for key in networks)]
+    names = ["code", "maps", "universe", *(f"{stage}@{key}" for stage in launch.CHAIN for key in trained)]
     names += [f"attribute@{key}" for key in asked] + [f"sanity@{suite}" for suite in params.suites]
     names += [f"further@{suite}" for suite in params.robustness.suites]
     for stage in launch.EXPERIMENTS:
@@ -576,7 +578,7 @@ def _stage(name, definition, entry, known, elsewhere):
         if path not in known:
             known[path] = _md5(Path(path)) if Path(path).exists() else None
         if known[path] != one.get("md5"):
-            typed = one in deps and path.startswith(("code/", "paper/"))
+            typed = one in deps and path.startswith(("code/", "paper/", str(paths.CODE)))
             (changed if typed else wrong).append(path)
     wrong += sorted(f"{path}, which {paths.DVC_LOCK} leaves out" for path in definition["outs"] - _named(outs))
     for key, value in entry.get("params", {}).get(str(paths.PARAMS), {}).items():
@@ -670,14 +672,16 @@ def _md5(path):
 def _environment(params):
     here = environment.read()
     if paths.REQUIREMENTS.exists():
-        other = list(doctor.wrong_packages(paths.REQUIREMENTS))
+        other = list(packages.wrong(paths.REQUIREMENTS))
         why = f"not as locked: {', '.join(other[:5])}" if other else "the packages are those of requirements.lock"
         yield row("environment.packages", "integrity", WARN if other else PASS, why, tier=0)
     else:
         yield row("environment.packages", "integrity", NOT_RUN, "requirements.lock is not there", tier=0)
-    trained = [store.read_json(paths.metrics(*key))["environment"] for key in combinations(params)]
-    if not trained:
-        yield row("environment.training", "integrity", NOT_RUN, "nothing was trained here", tier=0)
+    networks = combinations(params)
+    trained = [store.read_json(paths.record(*key)) for key in networks if paths.record(*key).exists()]
+    if len(trained) < len(networks) or not trained:
+        why = f"{len(networks) - len(trained)} of {len(networks)} networks have no record of what trained them"
+        yield row("environment.training", "integrity", NOT_RUN, why if networks else "nothing was trained here", tier=0)
         return
     made = {(one["commit"], one["versions"]["torch"], one["cpu"]) for one in trained}
     if len(made) > 1:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from camelsight import cases, cli, paths, seeding, store, theta
+from camelsight.ground import cases, cmd, seeding, theta
 from camelsight.maps import cuts, scaling, split
-from camelsight.universe import cmd
+from camelsight.pipeline import cli, paths, source, store
 
 PER_SIMULATION = cmd.MAPS_PER_SIMULATION
 DEVICE_SHARE = 0.5  # of a device's free memory that maps may take; training needs the rest
@@ -49,8 +49,8 @@ def cut_simulation(params, suite, case, original, simulation, log10_range):
     )
 
 
-def resume_key(params, suite, case, device, *more):
-    """A name for unfinished work: equal where data, split, settings, code, hardware and torch are, and only there."""
+def resume_key(params, suite, case, device, stage, *more):
+    """A name for unfinished work of ``stage``: equal where data, split, settings, code, hardware and torch are."""
     parameters = hashlib.sha256(paths.parameters(suite).read_bytes()).hexdigest()
     return store.digest(
         suite,
@@ -63,7 +63,7 @@ def resume_key(params, suite, case, device, *more):
         parameters,
         cli.hardware(device),
         torch.__version__,
-        store.code_digest(),
+        source.digest(stage),
         *more,
     )[:16]
 

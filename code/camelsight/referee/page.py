@@ -4,7 +4,7 @@ import fnmatch
 import html as escaping
 import re
 
-from camelsight.report.verification import FAIL, NOT_RUN, PASS, VERDICTS, WARN
+from camelsight.referee.verification import FAIL, NOT_RUN, PASS, VERDICTS, WARN
 
 COLOURS = {PASS: "#1a7f37", WARN: "#9a6700", FAIL: "#cf222e", NOT_RUN: "#6e7781"}
 COLUMNS = ("id", "verdict", "expected", "got", "interval", "tolerance", "why", "reason", "source", "tier")

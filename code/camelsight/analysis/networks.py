@@ -1,12 +1,10 @@
 """The network of a case: trained with hyperparameters, or as the stage train left it; its predictions, measured."""
 
-import numpy as np
-import torch
-
-from camelsight import cli, compiled, dataset, paths, seeding, store, theta
-from camelsight.hyperparameters import checked
-from camelsight.inference import metrics, network, training
-from camelsight.maps import scaling
+from camelsight.analysis import dataset
+from camelsight.ground import seeding
+from camelsight.ground.hyperparameters import checked
+from camelsight.inference import network, training
+from camelsight.pipeline import cli, compiled, paths, store
 
 
 def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, epochs, **progress):
@@ -57,9 +55,9 @@ def resumed(params, suite, case, hyperparameters, train, valid, *, checkpoint, w
         return fit(params, suite, case, hyperparameters, train, valid, **more)
 
 
-def resume_key(params, suite, case, device, *more):
+def resume_key(params, suite, case, device, stage, *more):
     """``dataset.resume_key`` of networks: the engine and the precision that train them change results, too."""
-    return dataset.resume_key(params, suite, case, device, engine(device), precision(params, device), *more)
+    return dataset.resume_key(params, suite, case, device, stage, engine(device), precision(params, device), *more)
 
 
 def precision(params, device):
@@ -88,45 +86,3 @@ def trained(params, suite, case):
 def load_published(path):
     """The network of a released checkpoint, in evaluation mode; ValueError if the file is none, see ``from_state``."""
     return network.from_state(store.read_released(path), path)
-
-
-def predict(net, part, suite, views):
-    """index, simulation, truth, mean and sigma of the maps of ``part``, in physical units, as a dict of arrays."""
-    net, maps = net.to(cli.device()), part.maps.to(cli.device())
-    groups = range(1 if views == "1" else scaling.SYMMETRIES)
-    table = scaling.symmetry_table(maps.shape[-1], maps.device)
-    seen = [_view(net, maps, group, table) for group in groups]
-    mean, sigma = (torch.stack(view, dim=1).double().cpu().numpy() for view in zip(*seen, strict=True))  # (N, views, P)
-    rows = {"index": part.index, "simulation": part.simulation, "truth": part.parameters}
-    if views == "8":  # a view is a row
-        rows = {name: np.repeat(array, scaling.SYMMETRIES, axis=0) for name, array in rows.items()}
-        mean, sigma = (array.reshape(-1, array.shape[-1]) for array in (mean, sigma))
-    else:
-        mean, sigma = mean.mean(1), sigma.mean(1)
-    return rows | {"mean": theta.denormalise(mean, suite), "sigma": theta.denormalise_sigma(sigma, suite)}
-
-
-def _view(net, maps, group, table):
-    """Normalised means and sigmas of the maps under one symmetry, which is applied batch by batch."""
-    batches = maps.split(training.PREDICT_BATCH)
-    turned = (
-        scaling.transform(batch, torch.full((len(batch),), group, device=maps.device), table) for batch in batches
-    )
-    return [torch.cat(part) for part in zip(*(training.predict(net, batch) for batch in turned), strict=True)]
-
-
-def bootstrap(params, suite, case):
-    """The generator of the resamples of a suite's test simulations."""
-    return seeding.numpy_generator(params.seed, suite, case, "bootstrap")
-
-
-def measure(predictions, generator=None, params=None):
-    """``{metric: {parameter: [value, low, high]}}`` of what ``predict`` returns."""
-    truth, mean, sigma = (predictions[key] for key in ("truth", "mean", "sigma"))
-    resamples = params.evaluate.resamples if params else metrics.RESAMPLES
-    summary = metrics.summary(truth, mean, sigma, predictions["simulation"], generator=generator, resamples=resamples)
-    names = theta.NAMES[: truth.shape[1]]
-    return {
-        metric: {name: values for name, *values in zip(names, *triple, strict=True)}
-        for metric, triple in summary.items()
-    }

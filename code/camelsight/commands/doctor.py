@@ -13,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
+
+from camelsight.pipeline import packages
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 MIN_PYTHON = (3, 11)
@@ -187,7 +188,7 @@ def _size(value):
 
 def needs(profile=None):
     """The ``Needs`` of the profile of that name, or of the active params.yaml; ValueError if it cannot be."""
-    from camelsight import launch, params, paths
+    from camelsight.pipeline import launch, params, paths
 
     loaded = params.load(paths.profile(profile) if profile else paths.PARAMS)
     suite = launch.suite_bytes(loaded)
@@ -204,9 +205,9 @@ def _disk_needed(loaded, suite):
     """Bytes that a run will still write: maps, weights, checkpoints of running cases, attributions."""
     import torch
 
-    from camelsight import launch, paths, store
     from camelsight.inference import network
     from camelsight.interpretation import attribution
+    from camelsight.pipeline import launch, paths, store
 
     spec, tune, asked = loaded.maps, loaded.tune, loaded.attribute
     weights = {}
@@ -227,11 +228,11 @@ def _disk_needed(loaded, suite):
 
 def probe():
     """The ``Facts`` of this machine, as seen from the project's root."""
-    packages, torch = wrong_packages(), _import("torch")
+    torch = _import("torch")
     facts = {
         "python": sys.version_info[:3],
         "missing": _missing_packages(),
-        "packages": tuple(packages),
+        "packages": tuple(packages.wrong()),
         "driver_cuda": _driver_cuda(),
         "disk": shutil.disk_usage(".").free,
         "shared_memory": shutil.disk_usage("/dev/shm").free if os.access("/dev/shm", os.W_OK) else 0,
@@ -253,7 +254,7 @@ def _import(name):
 
 
 def _torch_facts(torch):
-    from camelsight import cli
+    from camelsight.pipeline import cli
 
     cuda, visible = torch.version.cuda, torch.cuda.is_available()
     built = [name.partition("_")[2] for name in torch.cuda.get_arch_list() if name.startswith("sm_")] if visible else []
@@ -273,29 +274,6 @@ def _torch_facts(torch):
 def _missing_packages():
     result = subprocess.run(["bash", "code/setup.sh", "missing"], capture_output=True, encoding="utf-8", check=False)
     return dict(line.split(": ") for line in result.stdout.splitlines())
-
-
-def wrong_packages(lock=Path("requirements.lock")):
-    """Yield, in words, what differs from the lock file in this environment."""
-    if (markers := _import("packaging.markers")) is None:
-        yield "the Python packages are not installed"
-        return
-    pins = [
-        "torch",
-        *(line.rstrip(" \\") for line in lock.read_text(encoding="utf-8").splitlines() if line[:1].isalnum()),
-    ]
-    for pin in pins:
-        requirement, _, marker = pin.partition(" ; ")
-        name, _, version = requirement.partition("==")
-        if marker and not markers.Marker(marker).evaluate():
-            continue
-        try:
-            found = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            yield f"{name} is not installed"
-            continue
-        if version and found != version:
-            yield f"{name} is {found}, expected {version}"
 
 
 def _driver_cuda():
@@ -348,7 +326,7 @@ def _is_whole(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m camelsight.doctor", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m camelsight.commands.doctor", description=__doc__)
     parser.add_argument("--profile", help="the profile that is to run; default: params.yaml")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="print only what is not as it should be")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import yaml
 
-from camelsight import cli, params, paths, store
+from camelsight.pipeline import cli, params, paths, source, store
 
 LIST = "SHA256SUMS"
 WEIGHTS = ("weights.safetensors", "history.json", "tuning.json")  # of every case
@@ -73,13 +73,13 @@ def _known(loaded):
     known = [paths.VERDICT, paths.CRATE, paths.PAGE, paths.IMAGE, paths.PDF]
     known += [paths.UNIVERSE, paths.INTERPRETATION, paths.NUMBERS]
     of_case = (
-        paths.study, paths.trials, paths.cut, paths.cut_samples, paths.metrics, paths.predictions,
+        paths.study, paths.record, paths.trials, paths.cut, paths.cut_samples, paths.metrics, paths.predictions,
         paths.predictions_text, paths.robustness_input,
     )  # fmt: skip
     known += [path(*key) for key in product(loaded.suites, loaded.cases) for path in of_case]
     of_attribution = (paths.attributions, paths.attribution_statistics)
     known += [path(*key) for key in product(loaded.suites, loaded.attribute.cases) for path in of_attribution]
-    known += [paths.sanity(suite) for suite in loaded.suites]
+    known += [paths.sanity(suite) for suite in loaded.suites] + [paths.code(stage) for stage in source.stages()]
     known += [paths.robustness_input(suite, "original") for suite in loaded.robustness.suites]
     for stage in params.EXPERIMENTS:
         for name in getattr(loaded.robustness, stage):
@@ -267,7 +267,7 @@ def _refused(path, reason):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m camelsight.pack", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m camelsight.referee.pack", description=__doc__.splitlines()[0])
     parser.add_argument("--output", help="the archive; default: camelsight-PROFILE.tar")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()

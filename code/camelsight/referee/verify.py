@@ -30,13 +30,15 @@ import torch
 import yaml
 from tabulate import tabulate
 
-from camelsight import cli, environment, evidence, launch, networks, paths, rerun, store, theta
-from camelsight import pack as archive
-from camelsight import params as parameters_file
-from camelsight.evidence import PIXELS
-from camelsight.referee import content
-from camelsight.report import crate, page, provenance, reference, verification
-from camelsight.report.verification import FAIL, NOT_AVAILABLE, NOT_RUN, PASS, WARN, row
+from camelsight.analysis import networks
+from camelsight.ground import theta
+from camelsight.pipeline import cli, environment, launch, paths, rerun, source, store
+from camelsight.pipeline import params as parameters_file
+from camelsight.referee import content, crate, evidence, page, reference, verification
+from camelsight.referee import pack as archive
+from camelsight.referee.evidence import PIXELS
+from camelsight.referee.verification import FAIL, NOT_AVAILABLE, NOT_RUN, PASS, WARN, row
+from camelsight.report import provenance
 
 AGAIN = {1: ("cut", "evaluate"), 2: ("cut", "tune", "train", "evaluate")}  # stages that a tier runs for a case
 GROUPS = {1: "evaluated anew", 2: "trained anew", 3: "made anew"}
@@ -283,13 +285,6 @@ def _settings(params):
     return {name: store.digest(value)[:16] for name, value in blocks.items()}
 
 
-def _code_of(stages):
-    """Digests of the code that ``stages`` of dvc.yaml depend on; another figure must not train networks anew."""
-    known = yaml.safe_load(paths.DVC.read_text(encoding="utf-8"))["stages"]
-    files = {one for stage in stages for one in known[stage]["deps"] if one.startswith("code/")}
-    return {one: store.file_digest(one) for one in sorted(files)}
-
-
 def _error_rates(params):
     path = paths.reference(params.profile)
     record = store.read_json(path) if path.exists() else None
@@ -432,12 +427,11 @@ def _bits(params, folder, combinations, tier):
 
 def _same_place(suite, case):
     """Whether a network was trained where this is, with the very code, on a processor: its bits are the same then."""
-    if not paths.history(suite, case).exists() or cli.device().type != "cpu":
+    if cli.device().type != "cpu" or not all(path(suite, case).exists() for path in (paths.history, paths.record)):
         return False
-    made = store.read_json(paths.history(suite, case))
-    if made["engine"] != networks.engine(cli.device()):
+    if store.read_json(paths.history(suite, case))["engine"] != networks.engine(cli.device()):
         return False
-    here, then = environment.read(), made["environment"]
+    here, then = environment.read(), store.read_json(paths.record(suite, case))
     facts = [(one["commit"], one["versions"]["torch"], one["hardware"], one["cpu"]) for one in (here, then)]
     return facts[0] == facts[1] and here["commit"] != "unknown" and not (here["dirty"] or then["dirty"])
 
@@ -512,8 +506,7 @@ def _everything_recorded(folder, bits):
     rows, equal = [], {one["verdict"] for one in bits} == {PASS}
     for path in sorted(path for path in made if path.suffix in (".json", ".npz")):
         if equal or path == paths.UNIVERSE or path.is_relative_to(paths.CUTS):
-            apart = ("environment",) if path.is_relative_to(paths.EVALUATIONS) else ()
-            rows.append(_recorded_again(folder, path, 3, RECORDED if equal else ATTRIBUTED, apart))
+            rows.append(_recorded_again(folder, path, 3, RECORDED if equal else ATTRIBUTED))
         else:
             why = "other networks than those of this run, which have other bits"
             rows.append(row(_name(path), GROUPS[3], NOT_RUN, why, tier=3))
@@ -578,7 +571,8 @@ def make_reference(seeds, jobs=None):
     jobs = jobs or launch.default_jobs(params)
     data = {suite: store.file_digest(paths.maps(suite)) for suite in params.suites}
     engine = networks.engine(cli.device())
-    key = store.digest(_settings(params), data, _code_of(AGAIN[2]), torch.__version__, engine)[:16]
+    code = [source.digest(stage) for stage in AGAIN[2]]  # another figure must not train networks anew
+    key = store.digest(_settings(params), data, code, torch.__version__, engine)[:16]
     numbers, queue = range(seeds), []  # that of a run as it comes, 0, among them: it must be known, too
     folders = {number: paths.AGAIN / f"reference-{key}" / f"seed_{number}" for number in numbers}
     combinations = [(suite, case) for suite in params.suites for case in params.cases]
@@ -648,7 +642,9 @@ def explain(name, as_json=False):
         record = store.read_json(paths.metrics(suite, case))
         values = record["metrics"].get(metric, {}).get(parameter)
         chain["result"] = {"file": str(paths.metrics(suite, case)), "value, low, high": values}
-        chain["result"] |= {key: record[key] for key in ("weights", "maps", "environment")}
+        chain["result"] |= {key: record[key] for key in ("weights", "maps", "versions")}
+        if paths.record(suite, case).exists():
+            chain["trained with"] = store.read_json(paths.record(suite, case))
     lock = yaml.safe_load(paths.DVC_LOCK.read_text(encoding="utf-8"))["stages"] if paths.DVC_LOCK.exists() else {}
     stages = ["maps", *(f"{stage}@{suite}-{case}" for stage in AGAIN[2]), "tabulate", "paper"]
     chain["stages"] = {stage: _locked(lock[stage]) for stage in stages if stage in lock}
@@ -681,7 +677,7 @@ def _quoted_at(macro, path):
 def _locked(entry):
     """What dvc.lock has of a stage, its code as one digest."""
     deps = entry.get("deps", [])
-    code = [one for one in deps if one["path"].startswith("code/")]
+    code = [one for one in deps if one["path"].startswith(str(paths.CODE))]
     return {
         "command": entry["cmd"],
         "params": entry.get("params", {}).get(str(paths.PARAMS), {}),
@@ -699,7 +695,7 @@ def _parts(name):
 
 def main():
     parser = argparse.ArgumentParser(
-        prog="python -m camelsight.stages.verify",
+        prog="python -m camelsight.referee.verify",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,6 +1,7 @@
-"""What a result is made with: commit, versions, hardware. The stage train records it, tables and verdict show it."""
+"""What a result is made with: commit, versions, hardware. It stands beside results, and no stage depends on it."""
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -8,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from camelsight.report import provenance
+from camelsight.pipeline import packages, paths
 
-ROOT = Path(__file__).parent.parent.parent  # of the checkout whose code this is
+ROOT = paths.PACKAGE.parent.parent  # of the checkout whose code this is
 MAKES_RESULTS = ("code", "paper", "dvc.yaml", "params.yaml", "requirements.lock")
 # Programs that a repository's own configuration may name, which Git would start.
 HARMLESS = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-optional-locks")
@@ -22,10 +23,17 @@ def read():
     return {
         "commit": _git("rev-parse", "HEAD") or os.environ.get("CAMELSIGHT_COMMIT", "unknown"),
         "dirty": bool(_git("status", "--porcelain", "--", *MAKES_RESULTS)),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(accelerator),
+        "versions": packages.versions(),
+        "hardware": hardware(accelerator),
         "cpu": _cpu(),
     }
+
+
+def hardware(accelerator=""):
+    """One line on the machine; ``accelerator`` is the name of the GPU, empty without one."""
+    cores = os.cpu_count()
+    machine = f"{cores} CPU core{'s' if cores != 1 else ''} ({platform.machine()}, {platform.system()})"
+    return f"{accelerator}, {machine}" if accelerator else machine
 
 
 def _cpu():

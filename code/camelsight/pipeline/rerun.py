@@ -1,4 +1,4 @@
-"""Stages run once more, in a folder of their own: ``python -m camelsight.rerun STAGE... [--suite S --case C]``.
+"""Stages run once more in another folder: ``python -m camelsight.pipeline.rerun STAGE... [--suite S --case C]``.
 
 The verdict and the reference need results beside those of the pipeline, and must not touch these. Stages find their
 files relative to where they run, so that another folder with its own params.yaml is all it takes.
@@ -15,12 +15,12 @@ from pathlib import Path
 
 import torch
 
-from camelsight import cli, launch, paths, store
-from camelsight import params as parameters_file
+from camelsight.pipeline import cli, launch, paths, store
+from camelsight.pipeline import params as parameters_file
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m camelsight.rerun")
+    parser = argparse.ArgumentParser(prog="python -m camelsight.pipeline.rerun")
     parser.add_argument("stages", nargs="+")
     parser.add_argument("--suite")
     parser.add_argument("--case")
@@ -73,8 +73,8 @@ def everywhere(queue, jobs, what):
 
     What they print goes to runs/logs in their folder; ValueError with the reason of the first that fails.
     """
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-    again = [sys.executable, "-P", "-m", "camelsight.rerun"]  # -P: no module is taken from the folder
+    env = os.environ | {"PYTHONPATH": str(paths.PACKAGE.parent)}
+    again = [sys.executable, "-P", "-m", "camelsight.pipeline.rerun"]  # -P: no module is taken from the folder
     commands = []
     for folder, stages, suite, case in queue:
         name = f"{suite}-{case}"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from camelsight import cases, cli, paths, store, theta
-from camelsight.universe import cmd, download
+from camelsight.ground import cases, cmd, theta
+from camelsight.pipeline import cli, download, paths, store
 
 MASS_TOLERANCE = 0.05  # of a simulation's mean density against its omega_m; rows of another simulation are off by more
 BY_HAND = "copied"  # the source of a file that was not fetched

@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from camelsight import cli, launch, params, paths, store
+from camelsight.pipeline import cli, launch, params, paths, source, store
 
 MISSING = ("deleted", "not in cache")  # what DVC says of a file that is not there
 SHOWN = 3  # reasons of a stage in the text, beside the stages upstream
@@ -22,6 +22,7 @@ def plan(profile=None, jobs=None, full=False):
         loaded = params.load(paths.PARAMS)
         jobs = launch.default_jobs(loaded) if jobs is None else jobs
         pending = launch.out_of_date(_reasons)
+        pending.pop("code", None)  # which tells what runs, and takes no time
         stages = [
             {"stage": stage, "seconds": launch.seconds_of(loaded, stage), "why": why} for stage, why in pending.items()
         ]
@@ -54,7 +55,10 @@ def _in_place_of_params(profile, full):
 
 def _reasons(stage, upstream):
     """Why a stage of DVC would run: {kind, name, change} of each cause; what runs before it stands for its files."""
-    reasons = [_reason("upstream", other.addressing, "runs before") for other in upstream]
+    code = [other for other in upstream if other.name == "code"]
+    reasons = [_reason("upstream", other.addressing, "runs before") for other in upstream if other not in code]
+    if code:
+        reasons += [_reason("code", name, "modified") for name in source.changed(stage.name.partition("@")[0])]
     if not any(dependency.hash_info for dependency in stage.deps):
         return [*reasons, _reason("stage", stage.addressing, "never run")]
     to_be_made = [Path(str(out)) for other in upstream for out in other.outs]
@@ -122,7 +126,7 @@ def _duration(seconds):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m camelsight.plan", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m camelsight.commands.plan", description=__doc__)
     parser.add_argument("--profile", help=f"as if {paths.PROFILES}/PROFILE.yaml were {paths.PARAMS}")
     parser.add_argument("--full", action="store_true", help="with every experiment on robustness")
     parser.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
