@@ -85,7 +85,8 @@ def read_arrays(path):
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError, NotImplementedError) as error:
-        raise ValueError(f"expected whole arrays in {path}, got: {one_line(error):.200}") from None
+        reason = f"{type(error).__name__}: {one_line(error):.150}"
+        raise ValueError(f"expected whole arrays in {path}, got {reason}") from None
 
 
 def write_weights(path, network):
