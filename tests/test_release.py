@@ -318,7 +318,7 @@ def test_the_check_is_a_command_with_json_and_an_exit_code(copied, tmp_path):
 
 SCAN = """
 import json, pathlib, re, sys
-from camelsight import release
+from camelsight.pipeline import release
 statistics, _, _ = release._scan(pathlib.Path(sys.argv[1]), (3000, 256, 256))
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(json.dumps([statistics, int(peak[1]) / 1024]))
