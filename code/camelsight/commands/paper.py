@@ -70,7 +70,7 @@ def make_maps(profile=None):
     out_of_date = launch.out_of_date()
     pending = [stage for stage in out_of_date if stage == "maps"]
     if "code" in out_of_date:
-        launch.dvc("repro", "--quiet", "--single-item", "code")
+        launch.repro("code")
     if pending:
         announce(loaded, ["maps"], 1)
         launch.repro("maps")
@@ -91,7 +91,7 @@ def make_paper(profile, full, jobs, where, options):
     loaded = begin(profile, full)
     pending = launch.out_of_date()
     if "code" in pending:
-        launch.dvc("repro", "--quiet", "--single-item", "code")
+        launch.repro("code")
         del pending["code"]
     if where == "slurm":
         jobs = min(options.get("concurrency", 256), max(1, len(launch.chains(loaded, pending))))
