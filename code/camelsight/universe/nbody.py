@@ -46,13 +46,22 @@ def lattice(particles, box=BOX, device="cpu"):
 
 
 def linear_contrast(omega_m, sigma_8, seed, particles, device="cpu", linear_table=None, box=BOX):
-    """``rfftn`` of the linear density contrast at z=0, complex64 ``(n, n, n // 2 + 1)``; without Nyquist modes."""
+    """``scaled`` modes of ``white_noise``."""
+    return scaled(white_noise(seed, particles, device), omega_m, sigma_8, linear_table, box)
+
+
+def scaled(noise, omega_m, sigma_8, linear_table=None, box=BOX):
+    """``rfftn`` of the linear density contrast at z=0, of the shape and type of ``noise``.
+
+    ``noise`` ``(n, n, n // 2 + 1)`` is complex, of unit variance, hermitian, and zero at modes with an index n / 2.
+    """
+    particles, device = noise.shape[0], noise.device
     index = torch.fft.fftfreq(particles, 1 / particles, device=device).int()
     squared = index[:, None, None] ** 2 + index[None, :, None] ** 2 + index[: particles // 2 + 1] ** 2
     k = 2 * np.pi / box * np.sqrt(np.arange(3 * (particles // 2) ** 2 + 1))  # of every sum of three squares
     amplitude = np.sqrt(linear.power(k, omega_m, sigma_8, linear_table) / box**3) * particles**3
     amplitude = torch.from_numpy(amplitude.astype(np.float32)).to(device)
-    return amplitude[squared] * white_noise(seed, particles, device)
+    return amplitude[squared] * noise
 
 
 def white_noise(seed, particles, device="cpu"):
