@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from camelsight import theta
-from camelsight.universe import camels, cmd, nbody, projection
+from camelsight.ground import cmd, theta
+from camelsight.universe import camels, nbody, projection
 
 ROOT = Path(__file__).parent.parent
 ROUNDING = 1e-12  # of noise in double precision

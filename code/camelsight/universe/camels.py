@@ -9,9 +9,9 @@ has it.
 import numpy as np
 import torch
 
-from camelsight import theta
-from camelsight.universe import cmd, nbody, projection
+from camelsight.ground import cmd, theta
 from camelsight.universe import mesh as grids
+from camelsight.universe import nbody, projection
 
 HYPERCUBE_SEEDS = {"IllustrisTNG": 1, "SIMBA": 2, "Astrid": 4}
 FIRST_SEEDS = {"IllustrisTNG": 0, "SIMBA": 5000, "Astrid": 10000}  # of the initial conditions of LH_0
