@@ -882,6 +882,52 @@ def test_the_plan_says_what_a_change_would_run_and_why_and_touches_nothing(proje
     assert [file.read_bytes() for file in kept] == before
 
 
+EDITS = [  # files of the code with a line more each, the kinds of stages that run, and some that do not
+    (("pipeline/store.py", "pipeline/cli.py", "referee/page.py", "commands/status.py"), set(), set()),
+    (
+        ("report/provenance.py",),
+        {"tabulate"},
+        {"maps", "universe", "cut", "tune", "train", "evaluate", "attribute", "sanity"},
+    ),
+    (("inference/metrics.py",), {"evaluate", "tabulate", "paper"}, {"maps", "universe", "cut", "tune", "train"}),
+    (("interpretation/cosmic_web.py",), {"attribute"}, {"maps", "cut", "tune", "train", "evaluate", "sanity"}),
+    (
+        ("inference/loss.py",),
+        {"tune", "train", "evaluate", "attribute", "sanity", "paper"},
+        {"maps", "universe", "cut"},
+    ),
+    (("maps/cuts.py", "maps/scaling.py"), {"cut", "tune", "train"}, {"maps", "universe"}),
+    (("universe/nbody.py",), {"maps", "universe", "cut", "train", "paper"}, set()),
+]
+
+
+@pytest.mark.parametrize(("names", "ran", "spared"), EDITS)
+def test_an_edit_runs_what_it_can_change_and_nothing_else(project, names, ran, spared):
+    """A docstring in the command line ran all 83 stages of mini, and a figure's label trained 18 networks anew."""
+    folder, _ = project
+    files = [folder / "code/camelsight" / name for name in names]
+    before = [file.read_text() for file in files]
+    try:
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text.replace('"""', '"""Said otherwise. ', 1).replace("\n\n\n", "\n\n\n# Said.\n", 1))
+        assert planned(folder) == set()
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text + "\nEDITED = True\n")
+        stages = planned(folder)
+    finally:
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text)
+    assert ran <= stages and not spared & stages and bool(ran) == bool(stages)
+
+
+def planned(folder):
+    """The kinds of stages that ``make plan`` says would run."""
+    command = [".venv/bin/python", "-m", "camelsight.commands.plan", "--json"]
+    surroundings = os.environ | {"PYTHONPATH": str(folder / "code")}
+    said = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=True)
+    return {one["stage"].partition("@")[0] for one in json.loads(said.stdout)["stages"]}
+
+
 def test_a_finished_run_travels_in_one_archive(project, tmp_path, monkeypatch):
     folder, _ = project
     monkeypatch.chdir(folder)

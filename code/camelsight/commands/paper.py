@@ -134,6 +134,7 @@ def begin(profile, full=False):
         store.write_text(paths.PARAMS, params.with_everything(paths.PARAMS.read_text(encoding="utf-8")))
     loaded = params.load(paths.PARAMS)
     prune(loaded)
+    launch.forget(loaded)
     release.unlink_replaced(loaded)
     return loaded
 

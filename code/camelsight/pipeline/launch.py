@@ -20,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 from camelsight.ground import cmd
 from camelsight.pipeline import cli, leftovers, params, paths, source, store
 
@@ -27,6 +29,7 @@ DVC = [sys.executable, "-m", "camelsight.pipeline.dvc_repro"]
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
 CHAIN = ("cut", "tune", "train", "evaluate")
 EXPERIMENTS = tuple(params.EXPERIMENTS)
+LAST = ("tabulate", "figures", "paper")
 MAKERS = ("maps", "further")  # of maps; they use every core by themselves
 PARALLEL = (*CHAIN, "attribute", "sanity", "universe", *EXPERIMENTS)
 FAMILIES = (
@@ -117,6 +120,37 @@ def chains(loaded, pending):
                 everything[key].append(f"sanity@{suite}")
     wanted = {key: [target for target in targets if target in pending] for key, targets in everything.items()}
     return [(key, targets) for key, targets in wanted.items() if targets]
+
+
+def stages(loaded):
+    """Every stage of the pipeline with these params, by the names that DVC gives them."""
+    networks = [f"{suite}-{case}" for suite in loaded.suites for case in loaded.cases]
+    asked = [f"{suite}-{case}" for suite in loaded.suites for case in loaded.attribute.cases]
+    names = ["code", "maps", "universe", *(f"{stage}@{key}" for stage in CHAIN for key in networks)]
+    names += [f"attribute@{key}" for key in asked] + [f"sanity@{suite}" for suite in loaded.suites]
+    names += [f"further@{suite}" for suite in loaded.robustness.suites]
+    for stage in EXPERIMENTS:
+        names += [f"{stage}@{experiment}" for experiment in getattr(loaded.robustness, stage)]
+    return [*names, *LAST]
+
+
+def forget(loaded):
+    """Take stages that the pipeline has no more out of dvc.lock, which DVC reads and writes for every stage."""
+    from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
+
+    if not paths.DVC_LOCK.exists():
+        return
+    text = paths.DVC_LOCK.read_text(encoding="utf-8")
+    try:
+        known = yaml.load(text, Loader=store.LOADER)
+    except yaml.YAMLError:
+        return  # DVC says what is wrong with it
+    gone = set(known.get("stages") or {} if isinstance(known, dict) else {}) - set(stages(loaded))
+    if gone:
+        lock = parse_yaml_for_update(text, paths.DVC_LOCK)  # as DVC reads it: numbers keep their form
+        for name in gone:
+            del lock["stages"][name]
+        store.write_text(paths.DVC_LOCK, dumps_yaml(lock))
 
 
 def makers(pending):

@@ -28,6 +28,7 @@ from camelsight.pipeline import paths
 
 RELEASED_BYTES = 1 << 32  # of a checkpoint from elsewhere: hidden 64 on maps of 256² pixels takes 3.8e9
 SAFETENSORS_HEADER_BYTES = 1 << 16  # names and shapes of a network take 10 kB
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
 
 

@@ -17,7 +17,7 @@ from camelsight.analysis import dataset, prediction
 from camelsight.ground import cases, cmd, seeding, theta
 from camelsight.inference import loss, metrics, network, training, tuning
 from camelsight.maps import scaling, split
-from camelsight.pipeline import environment, launch, packages, paths, rerun, store
+from camelsight.pipeline import environment, launch, packages, paths, rerun, source, store
 from camelsight.pipeline import params as parameters_file
 from camelsight.referee import content, verification
 from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN, row
@@ -32,8 +32,8 @@ CRITICAL_DENSITY = 2.77536627e11  # (Msun/h)/(Mpc/h)^3
 # Relative, of statistics of pixels. Another machine rounds differently: 1e-7 more sigma_8, in the mini profile, moves a
 # pixel by 7e-4 (rms), the standard deviation of all of them by 1e-5, and their mean by less than 1e-8.
 PIXELS = {"mean": 1e-5, "std": 1e-3, "log10_mean": 1e-5, "log10_std": 1e-4}
-LAST = ("tabulate", "figures", "paper")
-REMADE = LAST  # stages that are cheap enough to be run once more, whatever the tier
+PACKAGE = "code/camelsight"
+REMADE = launch.LAST  # stages that are cheap enough to be run once more, whatever the tier
 
 
 def combinations(params):
@@ -534,25 +534,13 @@ def _typeset(folder, params):
     return row(name, "integrity", FAIL, "not what the text, the tables and the figures give", tier=0)
 
 
-def stages(params):
-    """Every stage of the pipeline with these params, by the names that DVC gives them."""
-    trained = [f"{suite}-{case}" for suite, case in product(params.suites, params.cases)]
-    asked = [f"{suite}-{case}" for suite, case in product(params.suites, params.attribute.cases)]
-    names = ["code", "maps", "universe", *(f"{stage}@{key}" for stage in launch.CHAIN for key in trained)]
-    names += [f"attribute@{key}" for key in asked] + [f"sanity@{suite}" for suite in params.suites]
-    names += [f"further@{suite}" for suite in params.robustness.suites]
-    for stage in launch.EXPERIMENTS:
-        names += [f"{stage}@{experiment}" for experiment in getattr(params.robustness, stage)]
-    return [*names, *LAST]
-
-
 def _stages(params, elsewhere):
     """Each stage's inputs and outputs beside the digests that DVC wrote down when it ran."""
     lock = (_read(_yaml, paths.DVC_LOCK) or {}).get("stages") or {}
     defined, known = dict(_expanded()), {}
-    for name in sorted(defined.keys() - set(stages(params))):
+    for name in sorted(defined.keys() - set(launch.stages(params))):
         yield row(f"stage.{name}", "integrity", WARN, f"{paths.DVC} has it, this package has not", tier=0)
-    for name in stages(params):
+    for name in launch.stages(params):
         verdict, why = _stage(name, defined.get(name), lock.get(name), known, elsewhere)
         yield row(f"stage.{name}", "integrity", verdict, why, tier=0)
 
@@ -571,8 +559,12 @@ def _stage(name, definition, entry, known, elsewhere):
     needed = [*outs, *deps] if elsewhere else outs  # an archive does not hold everything
     if missing := [one["path"] for one in needed if not Path(one["path"]).exists()]:
         return NOT_RUN, f"{missing[0]} is not there: make paper"
+    if name == "code":
+        changed += sorted(source.stale())
     for one in [*outs, *deps]:
         path = one["path"]
+        if path == PACKAGE:  # of which only what the stage code makes of it counts
+            continue
         if elsewhere and path.startswith("data/"):  # the row of the maps says so once
             continue
         if path not in known:
@@ -605,12 +597,9 @@ def _named(entries):
 def _yaml(path):
     """The content of a YAML file without aliases, which can make gigabytes of a line, and which DVC does not write."""
     text = path.read_text(encoding="utf-8")
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=LOADER)):
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=store.LOADER)):
         raise ValueError(f"expected a file as DVC writes it, got aliases in {path}")
-    return yaml.load(text, Loader=LOADER)
-
-
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(text, Loader=store.LOADER)
 
 
 def _expanded():
