@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from camelsight import cli, compiled, dataset, paths, seeding, store, theta
-from camelsight.inference import metrics, network, training
+from camelsight.inference import fused, metrics, network, training
 from camelsight.maps import scaling
 
 
@@ -67,7 +67,7 @@ def precision(params, device):
 
 def engine(device):
     """What trains on ``device``, for the keys of unfinished work: its results differ in the last bits."""
-    return "compiled" if device.type == "cpu" and compiled.load() else "torch"
+    return "compiled" if device.type == "cpu" and compiled.load(fused) else "torch"
 
 
 def trained(params, suite, case):

@@ -31,6 +31,7 @@ PDF = Path("paper/ms.pdf")
 TUNING_RECORD = Path("benchmarks/tuning.json")  # measured once, by benchmarks/tuning.py
 EXPECTED = Path("paper/expected.yaml")  # published numbers
 FUSED_SOURCE = Path(__file__).parent / "inference" / "fused.cpp"
+PARTICLES_SOURCE = Path(__file__).parent / "universe" / "particles.cpp"
 TEXTS = tuple(Path("paper", name) for name in ("ms.tex", "robustness.tex", "rivals.tex"))
 DVC = Path("dvc.yaml")
 VERDICT = Path("results/verdict.json")
@@ -54,8 +55,8 @@ def reference(profile):
     return PROFILES / "reference" / f"{profile}.json"
 
 
-def fused(capability, digest):
-    return FUSED_SOURCE.with_name(f"fused-{capability}-{digest}.so")
+def compiled(source, capability, digest):
+    return source.with_name(f"{source.stem}-{capability}-{digest}.so")
 
 
 def digests(profile):

@@ -7,8 +7,8 @@ from concurrent import futures
 
 import numpy as np
 
-from camelsight import cli, paths, seeding, store, theta
-from camelsight.universe import cmd, linear, mock
+from camelsight import cli, compiled, paths, seeding, store, theta
+from camelsight.universe import cmd, linear, mock, particles
 
 FORMAT = "%.5f"  # of the params files
 WORKER_BYTES, MESH_BYTES = 6e8, 150  # memory of a worker, and what a cell of the mesh adds to it
@@ -89,6 +89,8 @@ def _prepare(params, suites, linear_table):
     global _prepared
     cli.keep_memory()
     cli.set_threads(params.threads)
+    if cli.device().type == "cpu":
+        compiled.load(particles)
     _prepared = params, suites, linear_table
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from camelsight.universe import particles as compiled
+
 
 def cells_of(positions, mesh, box):
     """``positions`` ``(3, n)``, of any image of the box, in cells: from 0 to below ``mesh``."""
@@ -54,6 +56,8 @@ def interpolate(fields, cells):
 
 def paint(positions, mesh, box, weights=None):
     """Mass per cell ``(mesh, mesh, mesh)`` of particles with ``weights`` ``(n,)``, by default one each."""
+    if compiled.serves(positions):
+        return compiled.deposit(positions, mesh, box, weights=weights)
     index, share = cloud(positions, mesh, box)
     return deposit((index, share if weights is None else share * weights), mesh)
 

@@ -10,6 +10,7 @@ import torch
 
 from camelsight.universe import linear
 from camelsight.universe import mesh as grids
+from camelsight.universe import particles as compiled
 from camelsight.universe.cmd import BOX
 
 A_START = 0.02
@@ -182,7 +183,14 @@ def acceleration(positions, kernel, box=BOX):
     """Minus the gradient of the inverse Laplacian of the density contrast at ``positions``: ``(n, 3)``, Mpc/h."""
     mesh = kernel.shape[0]
     # Clouds respond linearly to small displacements in the middle of a cell, but not on a node, where the lattice is.
-    cells = grids.cloud(positions + box / (2 * mesh), mesh, box)
-    mass_k = torch.fft.rfftn(grids.deposit(cells, mesh))
-    potential = torch.fft.irfftn(mass_k.mul_(kernel), s=(mesh,) * 3).mul_(-(mesh**3) / len(positions))
-    return grids.interpolate(grids.gradient(potential, box), cells)
+    offset = box / (2 * mesh)
+    if compiled.serves(positions):
+        mass = compiled.deposit(positions, mesh, box, offset)
+    else:
+        cells = grids.cloud(positions + offset, mesh, box)
+        mass = grids.deposit(cells, mesh)
+    potential = torch.fft.irfftn(torch.fft.rfftn(mass).mul_(kernel), s=(mesh,) * 3)
+    mean = len(positions) / mesh**3
+    if compiled.serves(positions):
+        return compiled.pull(potential, positions, box, offset, 1 / mean)
+    return grids.interpolate(grids.gradient(potential.mul_(-1 / mean), box), cells)

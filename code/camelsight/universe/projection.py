@@ -12,6 +12,7 @@ import torch.nn.functional as functional
 
 from camelsight.cases import MEAN_SURFACE_DENSITY
 from camelsight.universe import mesh as grids
+from camelsight.universe import particles as compiled
 from camelsight.universe.cmd import BOX, MAPS_PER_SIMULATION, SLABS
 
 REACH = 0.9  # standard deviation of a tracer's mass in units of the local distance between tracers
@@ -25,11 +26,14 @@ def surface_density(components, density, omega_m, pixels):
     ``(m, m, m)`` in units of the mean decides how far each tracer is spread.
     """
     level_of_cell = spread_level(density, round(len(components[0][0]) ** (1 / 3)), pixels)
-    count = torch.zeros(LEVELS * MAPS_PER_SIMULATION * pixels**2, device=density.device)
+    count = torch.zeros(LEVELS, 3, SLABS, pixels, pixels, device=density.device)
     for positions, weights in components:
+        if compiled.serves(positions):
+            compiled.project(positions, weights, level_of_cell, BOX, count)
+            continue
         for tracers, share in sheet(positions, weights):
             level = grids.nearest(level_of_cell, tracers, BOX)
-            _deposit(count, tracers, share, level, pixels)
+            _deposit(count.view(-1), tracers, share, level, pixels)
     maps = spread(count.view(LEVELS, MAPS_PER_SIMULATION, pixels, pixels)).view(3, SLABS, pixels, pixels)
     mean = maps.double().mean(dim=(1, 2, 3), keepdim=True)
     return (maps * (MEAN_SURFACE_DENSITY * omega_m / mean)).float().view(MAPS_PER_SIMULATION, pixels, pixels)
