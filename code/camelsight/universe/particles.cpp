@@ -3,14 +3,18 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 namespace {
 
 constexpr int64_t BLOCK = 512;  // particles whose places are worked out at once
 
-typedef float Row __attribute__((vector_size(32)));  // eight nodes along z, of which six are wanted
+// Nodes along z: two are wanted of four, six of eight.
+typedef float Four __attribute__((vector_size(16)));
+typedef float Eight __attribute__((vector_size(32)));
 
+template <typename Row>
 inline Row row(const float* corner, int64_t wide, int64_t a, int64_t b) {
     Row values;
     std::memcpy(&values, corner + (a * wide + b) * wide, sizeof values);
@@ -70,32 +74,31 @@ struct Tracers {
     double box;
     const int32_t* level_of_cell;
     float* count;
-    std::vector<int32_t> places;  // (7, side): the cell's flat index, pixels (3, side), slabs (3, side)
+    std::vector<int32_t> places;  // (9, side): cells along each axis, pixels, slabs
     void add(const Sheet& line) {
         const int64_t side = line.side;
         const float *at = line.values.data(), *weight = at + 3 * side;
-        int32_t *cell = places.data(), *pixel = cell + side, *slab = pixel + 3 * side;
-        for (int64_t i = 0; i < side; i++) {
-            int32_t index = 0;
-            for (int64_t axis = 0; axis < 3; axis++) {
-                const float x = at[axis * side + i];
-                index = index * int32_t(cells) + place(x + float(box / (2 * cells)), cells);
-                pixel[axis * side + i] = place(x, pixels);
-                slab[axis * side + i] = place(x, slabs);
-            }
-            cell[i] = index;
+        int32_t *cell = places.data(), *pixel = cell + 3 * side, *slab = pixel + 3 * side;
+        for (int64_t axis = 0; axis < 3; axis++) {
+            const float* x = at + axis * side;
+            find(x, side, cells, float(box / (2 * cells)), cell + axis * side);
+            find(x, side, pixels, 0, pixel + axis * side);
+            find(x, side, slabs, 0, slab + axis * side);
         }
+        const int64_t area = pixels * pixels;
         for (int64_t i = 0; i < side; i++) {
             if (!(weight[i] > 0)) continue;
-            const int64_t level = level_of_cell[cell[i]], px = pixel[i], py = pixel[side + i], pz = pixel[2 * side + i];
-            const int64_t map = 3 * level * slabs, area = pixels * pixels;
-            count[(map + slab[i]) * area + py * pixels + pz] += weight[i];
-            count[(map + slabs + slab[side + i]) * area + px * pixels + pz] += weight[i];
-            count[(map + 2 * slabs + slab[2 * side + i]) * area + px * pixels + py] += weight[i];
+            const int64_t x = pixel[i], y = pixel[side + i], z = pixel[2 * side + i];
+            const int64_t level = level_of_cell[(cell[i] * cells + cell[side + i]) * cells + cell[2 * side + i]];
+            float* maps = count + 3 * level * slabs * area;
+            maps[slab[i] * area + y * pixels + z] += weight[i];
+            maps[(slabs + slab[side + i]) * area + x * pixels + z] += weight[i];
+            maps[(2 * slabs + slab[2 * side + i]) * area + x * pixels + y] += weight[i];
         }
     }
-    int32_t place(float x, int64_t number) const {
-        return int32_t(inside(x * float(number / box), float(number), 1 / float(number)));
+    void find(const float* x, int64_t n, int64_t number, float offset, int32_t* __restrict out) const {
+        const float size = float(number), inverse = 1 / size, per_length = float(number / box);
+        for (int64_t i = 0; i < n; i++) out[i] = int32_t(inside((x[i] + offset) * per_length, size, inverse));
     }
 };
 
@@ -134,7 +137,7 @@ void deposit(int64_t n, int64_t mesh, double box, double offset, const float* po
 void pull(int64_t n, int64_t mesh, double box, double offset, double scale, const float* positions,
           const float* potential, float* out) {
     const int64_t wide = mesh + 5;  // two nodes before the first, three behind the last
-    std::vector<float> padded(wide * wide * wide + 2);
+    const std::unique_ptr<float[]> padded(new float[wide * wide * wide + 2]);
     for (int64_t x = 0; x < wide; x++)
         for (int64_t y = 0; y < wide; y++) {
             const float* from = potential + ((x + mesh - 2) % mesh * mesh + (y + mesh - 2) % mesh) * mesh;
@@ -158,16 +161,20 @@ void pull(int64_t n, int64_t mesh, double box, double offset, double scale, cons
                 for (int64_t k = 0; k < 6; k++) slope[axis][k] = step * values[k];
             }
             const float* corner = &padded[(at[0].cell[i] * wide + at[1].cell[i]) * wide + at[2].cell[i]];
-            Row along_x = {}, along_y = {}, along_z = {};
+            const float* middle = corner + 2;
+            Four along_x = {}, along_y = {};
+            Eight along_z = {};
             for (int64_t k = 0; k < 6; k++) {
-                along_x += slope[0][k] * (share[1][0] * row(corner, wide, k, 2) + share[1][1] * row(corner, wide, k, 3));
-                along_y += slope[1][k] * (share[0][0] * row(corner, wide, 2, k) + share[0][1] * row(corner, wide, 3, k));
+                along_x += slope[0][k] * (share[1][0] * row<Four>(middle, wide, k, 2) +
+                                          share[1][1] * row<Four>(middle, wide, k, 3));
+                along_y += slope[1][k] * (share[0][0] * row<Four>(middle, wide, 2, k) +
+                                          share[0][1] * row<Four>(middle, wide, 3, k));
             }
             for (int64_t a = 0; a < 2; a++)
                 for (int64_t b = 0; b < 2; b++)
-                    along_z += share[0][a] * share[1][b] * row(corner, wide, a + 2, b + 2);
+                    along_z += share[0][a] * share[1][b] * row<Eight>(corner, wide, a + 2, b + 2);
             const float v = share[2][0], u = share[2][1];
-            const float pull_x = v * along_x[2] + u * along_x[3], pull_y = v * along_y[2] + u * along_y[3];
+            const float pull_x = v * along_x[0] + u * along_x[1], pull_y = v * along_y[0] + u * along_y[1];
             float pull_z = 0;
             for (int64_t c = 0; c < 6; c++) pull_z += slope[2][c] * along_z[c];
             out[start + i] = pull_x;
@@ -183,7 +190,7 @@ void project(int64_t side, int64_t cells, double box, const float* lattice, cons
              int64_t slabs, float* count) {
     const int64_t n = side * side * side;
     Sheet sheet(side, float(box)), x(sheet), y(sheet), xy(sheet), far(sheet), z(sheet);
-    Tracers tracers{cells, pixels, slabs, box, level_of_cell, count, std::vector<int32_t>(7 * side)};
+    Tracers tracers{cells, pixels, slabs, box, level_of_cell, count, std::vector<int32_t>(9 * side)};
     for (int64_t i = 0; i < side; i++)
         for (int64_t j = 0; j < side; j++) {
             const int64_t next_i = (i + 1) % side, next_j = (j + 1) % side;
