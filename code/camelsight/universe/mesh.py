@@ -158,7 +158,13 @@ def nearest(field, positions, box):
 
 def smooth(field, radius, box):
     """Periodic Gaussian smoothing, standard deviation ``radius`` in Mpc/h."""
+    return next(smoothed(field, [radius], box))
+
+
+def smoothed(field, radii, box):
+    """``smooth`` by each of ``radii`` in turn."""
     mesh = field.shape[0]
     k_squared = sum(component**2 for component in wavenumbers(mesh, box, field.device))
-    field_k = torch.fft.rfftn(field) * torch.exp(-0.5 * k_squared * radius**2)
-    return torch.fft.irfftn(field_k, s=(mesh,) * 3)
+    field_k = torch.fft.rfftn(field)
+    for radius in radii:
+        yield torch.fft.irfftn(field_k * torch.exp(-0.5 * k_squared * radius**2), s=(mesh,) * 3)
