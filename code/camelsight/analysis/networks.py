@@ -3,7 +3,7 @@
 from camelsight.analysis import dataset
 from camelsight.ground import seeding
 from camelsight.ground.hyperparameters import checked
-from camelsight.inference import network, training
+from camelsight.inference import fused, network, training
 from camelsight.pipeline import cli, compiled, paths, store
 
 
@@ -66,7 +66,7 @@ def precision(params, device):
 
 def engine(device):
     """What trains on ``device``, for the keys of unfinished work: its results differ in the last bits."""
-    return "compiled" if device.type == "cpu" and compiled.load() else "torch"
+    return "compiled" if device.type == "cpu" and compiled.load(fused) else "torch"
 
 
 def tuned(suite, case):

@@ -8,8 +8,8 @@ from concurrent import futures
 import numpy as np
 
 from camelsight.ground import cmd, seeding, theta
-from camelsight.pipeline import cli, paths, source, store
-from camelsight.universe import linear, mock
+from camelsight.pipeline import cli, compiled, paths, source, store
+from camelsight.universe import linear, mock, particles
 
 FORMAT = "%.5f"  # of the params files
 WORKER_BYTES, MESH_BYTES = 6e8, 150  # memory of a worker, and what a cell of the mesh adds to it
@@ -90,6 +90,8 @@ def _prepare(params, suites, linear_table):
     global _prepared
     cli.keep_memory()
     cli.set_threads(params.threads)
+    if cli.device().type == "cpu":
+        compiled.load(particles)
     _prepared = params, suites, linear_table
 
 

@@ -33,6 +33,7 @@ TUNING_RECORD = Path("benchmarks/tuning.json")  # measured once, by benchmarks/t
 EXPECTED = Path("paper/expected.yaml")  # published numbers
 PACKAGE = Path(__file__).parent.parent  # of this code
 FUSED_SOURCE = PACKAGE / "inference" / "fused.cpp"
+PARTICLES_SOURCE = PACKAGE / "universe" / "particles.cpp"
 TEXTS = tuple(Path("paper", name) for name in ("ms.tex", "robustness.tex", "rivals.tex"))
 REFERENCES = Path("paper/refs.bib")
 DVC = Path("dvc.yaml")
@@ -57,8 +58,8 @@ def reference(profile):
     return PROFILES / "reference" / f"{profile}.json"
 
 
-def fused(capability, digest):
-    return FUSED_SOURCE.with_name(f"fused-{capability}-{digest}.so")
+def compiled(source, capability, digest):
+    return source.with_name(f"{source.stem}-{capability}-{digest}.so")
 
 
 def digests(profile):
