@@ -739,10 +739,10 @@ def test_unfinished_work_of_another_split_is_never_picked_up(project, monkeypatc
     folder, _ = project
     monkeypatch.chdir(folder)
     loaded, device = params.load(), torch.device("cpu")
-    key = dataset.resume_key(loaded, "IllustrisTNG", "original", device)
+    key = dataset.resume_key(loaded, "IllustrisTNG", "original", device, "train")
     other = dataclasses.replace(loaded, split=dataclasses.replace(loaded.split, seed=2))
-    assert dataset.resume_key(loaded, "IllustrisTNG", "original", device) == key
-    assert dataset.resume_key(other, "IllustrisTNG", "original", device) != key
+    assert dataset.resume_key(loaded, "IllustrisTNG", "original", device, "train") == key
+    assert dataset.resume_key(other, "IllustrisTNG", "original", device, "train") != key
 
 
 def stage(project, name, *arguments, code=0):

@@ -214,6 +214,9 @@ def _reference_rows(params, measured, tier, wanted=None):
     if not path.exists():
         return [row(name, "reference", NOT_RUN, f"there is no {path}: make reference", tier=tier)]
     record = store.read_json(path)
+    if record.get("simulator") != _simulator(params):
+        why = f"{path} is of maps that another version of the simulator made: make reference"
+        return [row(name, "reference", NOT_RUN, why, tier=tier)]
     other = sorted(key for key, value in _settings(params).items() if record["settings"].get(key) != value)
     if other:
         why = f"made with other {', '.join(other)} in params.yaml"
@@ -278,6 +281,11 @@ def _reference_rows(params, measured, tier, wanted=None):
     return rows
 
 
+def _simulator(params):
+    """The identity of the code that made the maps, where they are simulated."""
+    return source.digest("maps")[:16] if params.maps.source == "mock" else None
+
+
 def _settings(params):
     """Digests of what a reference holds for, which is everything that R² depends on but the seed of the training."""
     blocks = {name: getattr(params, name) for name in DECIDES} | {"evaluate": params.evaluate.views}
@@ -288,7 +296,7 @@ def _settings(params):
 def _error_rates(params):
     path = paths.reference(params.profile)
     record = store.read_json(path) if path.exists() else None
-    if record is None or record["settings"] != _settings(params):
+    if record is None or (record["settings"], record.get("simulator")) != (_settings(params), _simulator(params)):
         return None
     return reference.error_rates({name: one["values"] for name, one in record["r2"].items()})
 
@@ -605,6 +613,7 @@ def make_reference(seeds, jobs=None):
         "environment": here,
         "engine": engine,
         "maps": data,
+        "simulator": _simulator(params),
         "settings": _settings(params),
         "pixels": {
             f"pixels.{suite}.original.{name}": statistics[suite][name] for suite in params.suites for name in PIXELS
