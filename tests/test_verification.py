@@ -304,3 +304,13 @@ def test_a_reference_goes_on_after_a_change_that_no_network_depends_on():
     files = {str(path) for stage in verify.AGAIN[2] for path in source.files(stage)}
     assert {"inference/fused.cpp", "stages/tune.py"} <= files
     assert not any("plotting" in one or "reference" in one for one in files)
+
+
+@pytest.mark.parametrize("cut", [300, 20001, "text", "[1, 2]", "- id: a", ""])
+def test_a_damaged_file_of_published_numbers_is_one_line(tmp_path, monkeypatch, cut):
+    whole = (ROOT / paths.EXPECTED).read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    store.write_text(paths.EXPECTED, whole[:cut] if isinstance(cut, int) else cut)
+    with pytest.raises(ValueError, match=r"expected\.yaml") as error:
+        verify._expected()
+    assert "\n" not in store.one_line(error.value) and len(store.one_line(error.value)) < 400
