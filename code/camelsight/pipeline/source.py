@@ -60,6 +60,7 @@ def files(stage):
     return [path for path in found if path.parts[0] not in PLUMBING and (paths.PACKAGE / path).stat().st_size]
 
 
+@functools.cache
 def _imported(path):
     """The files of this package that the source in ``path`` imports."""
     if path.suffix != ".py":
