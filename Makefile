@@ -17,7 +17,7 @@ CAMELSIGHT := $(BIN)/python -P -m camelsight
 SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(if $(PARTITION),--partition $(PARTITION)) $(if $(ACCOUNT),--account $(ACCOUNT)) \
   $(if $(GPUS),--gpus $(GPUS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY))
 
-.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test bench pack image lint lock clean
+.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test bench pack image lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
