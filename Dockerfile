@@ -17,16 +17,19 @@ RUN bash code/setup.sh run tini && apt-get clean && rm -rf /var/lib/apt/lists/* 
 FROM run AS build
 ARG TORCH=
 COPY requirements.lock pyproject.toml ./
-COPY code/camelsight/__init__.py code/camelsight/compiled.py code/camelsight/
+COPY code/camelsight/__init__.py code/camelsight/
+COPY code/camelsight/pipeline/compiled.py code/camelsight/pipeline/
 COPY code/camelsight/inference/fused.cpp code/camelsight/inference/
+COPY code/camelsight/universe/particles.cpp code/camelsight/universe/
 RUN bash code/setup.sh build
 COPY code code
-RUN .venv/bin/python -m camelsight.compiled
+RUN .venv/bin/python -m camelsight.pipeline.compiled
 
 FROM run
 COPY --from=build /opt/camelsight/.venv .venv
 COPY . .
 COPY --from=build /opt/camelsight/code/camelsight/inference code/camelsight/inference
+COPY --from=build /opt/camelsight/code/camelsight/universe code/camelsight/universe
 # Any user may run it: who that is may have no name and no home, and DVC's cache goes where it may write. There is no USER,
 # because code/container.sh hands over to the owner of the folder that is mounted, whoever that is, before it does anything.
 ENV HOME=/tmp LOGNAME=camelsight DVC_SITE_CACHE_DIR=/out/.dvc/site \

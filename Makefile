@@ -17,7 +17,7 @@ CAMELSIGHT := $(BIN)/python -P -m camelsight
 SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(if $(PARTITION),--partition $(PARTITION)) $(if $(ACCOUNT),--account $(ACCOUNT)) \
   $(if $(GPUS),--gpus $(GPUS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY))
 
-.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test bench pack image lint lock clean
+.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test bench pack image lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,11 +28,11 @@ setup: ## virtual environment, system packages and LaTeX; under 2 s when already
 	@bash code/setup.sh
 
 doctor: ## whether this machine has what a run needs, and what to do where not [PROFILE=name] [JSON=1]
-	@PYTHONPATH=code $(if $(wildcard $(BIN)/python),$(BIN)/python,$(or $(PYTHON),python3)) -m camelsight.doctor \
+	@PYTHONPATH=code $(if $(wildcard $(BIN)/python),$(BIN)/python,$(or $(PYTHON),python3)) -m camelsight.commands.doctor \
 	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json) $(if $(QUIET),--quiet)
 
 plan: setup ## what make paper would run, why, and for how long, without running it [PROFILE=name] [FULL=1] [JSON=1]
-	@$(CAMELSIGHT).plan $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(if $(JSON),--json)
+	@$(CAMELSIGHT).commands.plan $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(if $(JSON),--json)
 
 maps: setup ## the maps alone: simulated, or fetched and checked where the profile names the real ones
 	@$(CAMELSIGHT) maps $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
@@ -47,10 +47,10 @@ evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.
 	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
 
 verify: setup ## the referee's verdict; TIER=0 files and numbers, 1 given weights, 2 one case, 3 everything [PACK=file or folder] [JSON=1]
-	@$(CAMELSIGHT).stages.verify --tier $(TIER) $(if $(PACK),--pack "$(PACK)") $(if $(SUITE),--suite $(SUITE)) $(if $(CASE),--case $(CASE)) $(if $(JSON),--json)
+	@$(CAMELSIGHT).referee.verify --tier $(TIER) $(if $(PACK),--pack "$(PACK)") $(if $(SUITE),--suite $(SUITE)) $(if $(CASE),--case $(CASE)) $(if $(JSON),--json)
 
 reference: setup ## what verify compares with: every case trained from several seeds [SEEDS=8] [JOBS=processes]
-	@$(CAMELSIGHT).stages.verify --reference $(SEEDS) $(if $(JOBS),--jobs $(JOBS))
+	@$(CAMELSIGHT).referee.verify --reference $(SEEDS) $(if $(JOBS),--jobs $(JOBS))
 
 bench: setup ## how fast, against a plain way of doing the same; ONLY=row for one of them
 	@$(BIN)/python benchmarks/run.py $(ONLY)
@@ -64,7 +64,7 @@ test: setup ## lint, unit tests and the smoke profile from end to end
 	@$(BIN)/python -m pytest
 
 pack: setup ## one archive of a finished run: weights, results, locks and their digests [PACK=file.tar] [JSON=1]
-	@$(CAMELSIGHT).pack $(if $(PACK),--output "$(PACK)") $(if $(JSON),--json)
+	@$(CAMELSIGHT).referee.pack $(if $(PACK),--output "$(PACK)") $(if $(JSON),--json)
 
 image: ## the container image, with docker, podman or buildah [BASE=image] [TAG=name] [TORCH=requirement]
 	@bash code/image.sh

@@ -11,9 +11,9 @@ import torch
 from captum import attr
 from torch import nn
 
-from camelsight import cli
 from camelsight.inference import network
 from camelsight.interpretation import attribution
+from camelsight.pipeline import cli
 
 OUTPUTS = (0, 1)  # omega_m and sigma_8
 PIXELS, HIDDEN = 256, 6

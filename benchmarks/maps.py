@@ -12,9 +12,11 @@ import numpy as np
 import smoothing_library
 import torch
 
-from camelsight import dataset, params, store
+from camelsight.analysis import dataset
+from camelsight.ground import cmd
 from camelsight.maps import cuts, scaling
-from camelsight.universe import cmd, mock
+from camelsight.pipeline import params, store
+from camelsight.universe import mock
 
 SUITE = "IllustrisTNG"
 PIXELS = 256

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from camelsight.report import provenance
+from camelsight.pipeline import environment
 
 HERE = Path(__file__).parent
 LATEST = HERE / "latest.json"
@@ -39,7 +39,7 @@ def measure(row):
         "peer": peer,
         "ratio": ours / peer if row.get("better") == "more" else peer / ours,
         "unit": row["unit"],
-        "device": torch.cuda.get_device_name() if row.get("gpu") else provenance.hardware(),
+        "device": torch.cuda.get_device_name() if row.get("gpu") else environment.hardware(),
         "note": row.get("note", ""),
     }
 
@@ -61,7 +61,7 @@ def main(names):
     shown = ("name", "ours", "peer", "unit", "ratio", "note")
     body = [[f"{r[key]:.3g}" if isinstance(r[key], float) else r[key] for key in shown] for r in results]
     print(tabulate(body, shown, disable_numparse=True))
-    print(f"ratio > 1: ours is better. {provenance.hardware()}")
+    print(f"ratio > 1: ours is better. {environment.hardware()}")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from camelsight import cli, compiled
-from camelsight.inference import network, training
+from camelsight.inference import fused, network, training
+from camelsight.pipeline import cli, compiled
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -87,7 +87,7 @@ def peer(size, hidden, batch, steps, device):
 
 def ours(size, hidden, batch, steps, device):
     cli.keep_memory()
-    compiled.load()
+    compiled.load(fused)
     maps, targets = (tensor.to(device) for tensor in data(size, batch * steps))
     net = network.build(hidden, 0.1, size=size, generator=torch.Generator().manual_seed(1)).to(device)
     settings = {"batch": batch, "max_lr": 1e-3, "weight_decay": 1e-4, "seed": 1}

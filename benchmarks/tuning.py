@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 
-from camelsight import cli, dataset, networks, params, seeding, store, studies
+from camelsight.analysis import dataset, networks
+from camelsight.ground import seeding
 from camelsight.inference import tuning
-from camelsight.report import provenance
+from camelsight.pipeline import cli, environment, packages, params, store, studies
 
 SUITE, CASE = "IllustrisTNG", "original"
 SEEDS, TRIALS, EPOCHS = (1, 2, 3), 36, 20  # what two hours of CPU allow
@@ -139,8 +140,8 @@ def record():
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     about = {
         "suite": SUITE, "case": CASE, "profile": "mini", "trials": TRIALS, "epochs": EPOCHS, "rungs": RUNGS["halving"],
-        "factor": tuning.FACTOR, "hardware": provenance.hardware(), "date": str(datetime.date.today()),
-        "commit": commit, "versions": provenance.versions(("torch", "optuna")),
+        "factor": tuning.FACTOR, "hardware": environment.hardware(), "date": str(datetime.date.today()),
+        "commit": commit, "versions": packages.versions(("torch", "optuna")),
     }  # fmt: skip
     store.write_json(RECORD, {"about": about, "searches": searches})
 

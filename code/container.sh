@@ -78,7 +78,7 @@ case $1 in
       esac
     done
     make doctor QUIET=1 >&2
-    exec .venv/bin/python -P -m camelsight.stages.verify "${options[@]}"
+    exec .venv/bin/python -P -m camelsight.referee.verify "${options[@]}"
     ;;
   *)
     make doctor QUIET=1 "${@:2}" JSON= >&2

@@ -9,7 +9,7 @@ part=${1:-all}
 python=${PYTHON:-$(cat .venv/python.txt 2>/dev/null || echo python3)}
 torch=${TORCH:-$(cat .venv/torch.txt 2>/dev/null || echo torch==2.13.0)}
 stamp=.venv/.ready
-digest() { cat requirements.lock pyproject.toml code/setup.sh code/camelsight/{compiled.py,inference/fused.cpp} <(echo "$(realpath -m .venv) $("$python" -V 2>&1) $torch") | sha256sum; }
+digest() { cat requirements.lock pyproject.toml code/setup.sh code/camelsight/{pipeline/compiled.py,inference/fused.cpp,universe/particles.cpp} <(echo "$(realpath -m .venv) $("$python" -V 2>&1) $torch") | sha256sum; }
 
 fail() { echo "setup: $*" >&2; exit 1; }
 
@@ -100,8 +100,8 @@ if [ -n "${compiling:-}" ]; then
   wait "$compiling" || { tail -n 20 .venv/pylians.log >&2; fail "Pylians did not compile; see .venv/pylians.log"; }
 fi
 "${pip[@]}" --no-deps --no-build-isolation --editable .
-[ "$part" = build ] || .venv/bin/python -m camelsight.compiled ||
-  echo "setup: training on CPU will do without the compiled operator"
+[ "$part" = build ] || .venv/bin/python -m camelsight.pipeline.compiled ||
+  echo "setup: simulating and training on CPU will do without the compiled operators"
 echo "$python" >.venv/python.txt
 echo "$torch" >.venv/torch.txt
 digest >"$stamp"

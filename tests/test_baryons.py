@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from camelsight import theta as parameters
+from camelsight.ground import theta as parameters
 from camelsight.universe import baryons, linear, nbody, validation
 from camelsight.universe import mesh as grids
 

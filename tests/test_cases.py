@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camelsight import cases
+from camelsight.ground import cases
 
 
 def test_everything_follows_from_the_id():

@@ -9,7 +9,7 @@ import scipy.linalg
 import threadpoolctl
 import torch
 
-from camelsight import cli
+from camelsight.pipeline import cli
 
 
 def test_a_process_computes_with_as_many_threads_as_it_is_told():
@@ -25,7 +25,8 @@ def test_a_process_computes_with_as_many_threads_as_it_is_told():
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 READ_AND_SAY = """
-from camelsight import cli, params, plan, store
+from camelsight.commands import plan
+from camelsight.pipeline import cli, params, store
 def action():
     store.write_json("record.json", {"said": "R² – ×"})
     assert store.read_json("record.json") == {"said": "R² – ×"}

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from camelsight import theta
-from camelsight.universe import cmd
+from camelsight.ground import cmd, theta
 
 
 @pytest.mark.parametrize(

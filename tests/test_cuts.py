@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from camelsight import cases
+from camelsight.ground import cases
 from camelsight.maps import cuts
 
 PYLIANS_TOLERANCE = 1e-5  # of the map's range: both sides work in float32

@@ -3,7 +3,8 @@ import os
 import pytest
 import torch
 
-from camelsight import cli, dataset
+from camelsight.analysis import dataset
+from camelsight.pipeline import cli
 
 
 @pytest.mark.parametrize(("free", "fits"), [(2, True), (1.9, False)])

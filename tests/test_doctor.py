@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from camelsight import doctor
+from camelsight.commands import doctor
+from camelsight.pipeline import packages
 
 HEALTHY = doctor.Facts(
     python=(3, 11, 7),
@@ -138,7 +139,7 @@ def test_pins_are_compared_with_what_is_installed(tmp_path):
         "no-such-package==1.0 \\\n    --hash=sha256:00\n"
         "other-system==1.0 ; sys_platform == 'win32' \\\n    --hash=sha256:00\n"
     )
-    wrong = list(doctor.wrong_packages(lock))
+    wrong = list(packages.wrong(lock))
     assert len(wrong) == 2 and wrong[0].endswith("expected 0.0.1") and wrong[1] == "no-such-package is not installed"
 
 

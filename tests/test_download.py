@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from camelsight.universe import cmd, download
+from camelsight.ground import cmd
+from camelsight.pipeline import download
 
 SIMULATIONS, PIXELS = 4, 32
 NAME = cmd.maps_file_name("IllustrisTNG")
@@ -346,7 +347,7 @@ def test_two_processes_do_not_write_one_file(server, tmp_path):
 
 KILLED = """
 import sys
-from camelsight.universe import download
+from camelsight.pipeline import download
 print(*download.fetch([sys.argv[1]], sys.argv[2], size=int(sys.argv[3])))
 """
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from camelsight.inference import emulator
+from camelsight.rivals import emulator
 
 SETTINGS = {"epochs": 120, "batch": 50, "max_lr": 3e-3, "weight_decay": 0.0, "seed": 1}
 

@@ -3,17 +3,19 @@ import copy
 import pytest
 import torch
 
-from camelsight import compiled, networks
+from camelsight.analysis import networks
 from camelsight.inference import fused, network, training
+from camelsight.pipeline import compiled, paths
 
 ROUNDING = {torch.float32: 3e-5, torch.bfloat16: 2e-2}  # a few units in the last place of what is stored
 
 
 @pytest.fixture(autouse=True)
 def library():
-    if not compiled.library().exists():
+    path = compiled.library(paths.FUSED_SOURCE)
+    if not path.exists():
         compiled.build()
-    fused.load(compiled.library())
+    fused.load(path)
     yield
     fused.load(None)
 
@@ -100,7 +102,7 @@ def test_only_training_on_cpu_is_served():
 def test_where_it_was_not_built_one_line_says_so_and_torch_trains(monkeypatch, capsys, tmp_path):
     fused.load(None)
     compiled.load.cache_clear()
-    monkeypatch.setattr(compiled, "library", lambda: tmp_path / "fused-AVX.so")
+    monkeypatch.setattr(compiled, "library", lambda source: tmp_path / "fused-AVX.so")
     cpu = torch.device("cpu")
     assert networks.engine(cpu) == networks.engine(cpu) == "torch"
     assert capsys.readouterr().err == "fused-AVX.so is not built, so training takes longer; make setup builds it\n"

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camelsight import environment, params, paths, rerun, store
-from camelsight.report import verification
-from camelsight.stages import verify
+from camelsight.pipeline import environment, params, paths, rerun, store
+from camelsight.referee import verification, verify
 
 ROOT = Path(__file__).parent.parent
 MARK = "import pathlib; pathlib.Path({mark!r}).touch(); raise SystemExit(3)"

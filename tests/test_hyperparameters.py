@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from camelsight import hyperparameters, networks, paths
+from camelsight.analysis import networks
+from camelsight.ground import hyperparameters
+from camelsight.pipeline import paths
 
 GOOD = {"max_lr": 4.6934e-3, "weight_decay": 0, "dropout": 0.0, "hidden": 6}
 

@@ -79,7 +79,7 @@ def test_the_exit_code_of_verify_is_that_of_the_verdict(image, tmp_path, monkeyp
     (programs / "id").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     said = container(image, "verify", "TIER=1", "PACK=", "CASE=kmax_1", "JSON=1", code=1)
-    assert "ran python -P -m camelsight.stages.verify --tier 1 --case kmax_1 --json" in said
+    assert "ran python -P -m camelsight.referee.verify --tier 1 --case kmax_1 --json" in said
     assert "got TEIR=1" in container(image, "verify", "TEIR=1", code=1)
 
 

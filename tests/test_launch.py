@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from camelsight import __main__, cli, launch, params, paths, status, store
+from camelsight.commands import paper, status
+from camelsight.pipeline import cli, launch, params, paths, store
 
 ROOT = Path(__file__).parent.parent
 QUEUE = [(f"case-{number}", [f"train@case-{number}"]) for number in range(5)]
@@ -111,13 +112,13 @@ def test_a_second_run_in_the_same_folder_is_refused(smoke):
     ran = []
     with store.claim(paths.RUN_LOCK) as mine, pytest.raises(ValueError, match="another make paper or make maps"):
         assert mine
-        __main__.say(ran.append, False, 1)
-    __main__.say(ran.append, False, 2)
+        paper.say(ran.append, False, 1)
+    paper.say(ran.append, False, 2)
     assert ran == [2]
 
 
 def test_metrics_that_are_not_yet_seen_do_not_end_a_run(smoke):
-    assert __main__.summary("Nbody_IllustrisTNG-original", smoke) == "  Nbody_IllustrisTNG-original: done"
+    assert paper.summary("Nbody_IllustrisTNG-original", smoke) == "  Nbody_IllustrisTNG-original: done"
 
 
 def say(suite, case, **said):
@@ -190,3 +191,16 @@ def test_a_stage_says_how_far_it_is_and_how_it_ended(smoke, monkeypatch):
     assert (ended["state"], ended["reason"]) == ("failed", "no luck")
     cli._timed(work, "train", {"suite": "IllustrisTNG", "case": "kmax_1"})
     assert store.read_json(paths.heartbeat("IllustrisTNG-kmax_1"))["state"] == "done"
+
+
+def test_the_lock_forgets_stages_that_the_pipeline_has_no_more_and_keeps_the_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = params.load(ROOT / "profiles/smoke.yaml")
+    kept = "  cut@IllustrisTNG-kmax_1:\n    cmd: a\n    params:\n      params.yaml:\n        low: 1e-08\n"
+    gone = "  cut@IllustrisTNG-kmax_3:\n    cmd: b\n  cut@SIMBA-kmax_1:\n    cmd: c\n"
+    launch.forget(loaded)
+    assert not paths.DVC_LOCK.exists()
+    for text in ("schema: '2.0'\nstages:\n" + kept + gone, "schema: '2.0'\nstages:\n" + kept, "schema: '2.0'\n"):
+        paths.DVC_LOCK.write_text(text)
+        launch.forget(loaded)
+        assert paths.DVC_LOCK.read_text() == text.replace(gone, "")

@@ -12,19 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from camelsight import dvc_repro, launch, leftovers, paths
+from camelsight.pipeline import dvc_repro, launch, leftovers, paths
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of DVC's own
 ROOT = Path(__file__).parent.parent
 RUN = """
 import sys
-from camelsight import __main__, cli, launch
+from camelsight.commands import paper
+from camelsight.pipeline import cli, launch
 
 def make():
     print("out of date:", *launch.out_of_date(), flush=True)
     launch.repro()
 
-cli.guard(lambda: __main__.say(make, False), "paper")
+cli.guard(lambda: paper.say(make, False), "paper")
 """
 PIPELINE = """
 stages:

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from camelsight import theta as parameters
-from camelsight.cases import MEAN_SURFACE_DENSITY
-from camelsight.universe import cmd, mock, projection
+from camelsight.ground import cmd
+from camelsight.ground import theta as parameters
+from camelsight.ground.cases import MEAN_SURFACE_DENSITY
 from camelsight.universe import mesh as grids
+from camelsight.universe import mock, projection
 
 PAIR = ["Nbody_IllustrisTNG", "IllustrisTNG"]
 SIZE = {"particles": 16, "pixels": 16, "steps": 6}
@@ -94,6 +95,14 @@ def test_spreading_keeps_mass_and_centre_and_widens_by_level():
     expected = [0.0] + [2.0 ** (n - 2) + 1 / 12 * n for n in range(projection.LEVELS - 1)]
     assert widths[0] == 0 and np.all(np.diff(widths) > 0)
     np.testing.assert_allclose(widths[2:], expected[2:], rtol=0.4)  # pixels add a twelfth to each blur
+
+
+@pytest.mark.parametrize("particles", [128, 256])
+@pytest.mark.parametrize(("density", "sigma"), [(1e-3, 8**0.5), (0.1, 2.0), (1.0, 1.0), (8.0, 0.5), (1e3, 0.0)])
+def test_spread_is_next_to_that_of_the_sphere_of_32_particles_of_camels(particles, density, sigma):
+    """Its radius is 1.97 of CMD's pixels at the mean density, and the standard deviation along an axis 0.88."""
+    levels = projection.spread_level(torch.full((8, 8, 8), density), particles, cmd.PIXELS)
+    assert levels.unique().tolist() == [0 if sigma == 0 else 3 + 2 * np.log2(sigma)]
 
 
 def test_uniform_lattice_leaves_no_imprint():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from camelsight import networks
+from camelsight.analysis import networks
 from camelsight.inference import network
 
 PUBLISHED_COUNTS = {

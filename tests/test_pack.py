@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from camelsight import pack, params, paths, store
+from camelsight.pipeline import params, paths, store
+from camelsight.referee import pack
 
 ROOT = paths.PARAMS.resolve().parent
 

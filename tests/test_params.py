@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from camelsight import params
 from camelsight.interpretation import attribution
+from camelsight.pipeline import params
 from camelsight.stages import baseline
 
 PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))

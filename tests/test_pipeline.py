@@ -1,4 +1,4 @@
-"""The pipeline's shape: DVC knows every file that a stage runs, and the rooms keep to their rules."""
+"""The pipeline's shape: a stage depends on what can change its result, and the rooms keep to their rules."""
 
 import ast
 import re
@@ -7,36 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from camelsight.pipeline import source
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "code" / "camelsight"
-OUTSIDE = {"__init__", "verify"}  # verify judges the pipeline by dvc.lock, which DVC writes when a stage has ended
-STAGES = sorted(path.stem for path in (PACKAGE / "stages").glob("*.py") if path.stem not in OUTSIDE)
-CORE = ("universe", "maps", "inference", "interpretation", "report")
-ROOF = (
-    "attributions",
-    "compiled",
-    "doctor",
-    "dvc_repro",
-    "environment",
-    "evidence",
-    "rerun",
-    "networks",
-    "pack",
-    "params",
-    "paths",
-    "plan",
-    "store",
-    "studies",
-    "stages",
-    "cli",
-    "dataset",
-    "release",
-    "launch",
-    "leftovers",
-    "status",
-    "simulation",
-    "__main__",
-)
+ROOMS = ("ground", "universe", "maps", "inference", "rivals", "interpretation", "report")  # in the order of the data
+FLOORS = (*ROOMS, "pipeline", "analysis", "stages", "referee", "commands")  # each stands on those before it
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 
@@ -61,51 +37,125 @@ def imported(path):
     return {name for name in names if name.startswith("camelsight") and module_file(name)}
 
 
-def reached(path, seen=None):
-    """``path`` and every first-party file that it imports, directly or not; empty ``__init__.py`` files left out."""
-    seen = set() if seen is None else seen
-    if path not in seen:
-        seen.add(path)
-        for name in imported(path):
-            reached(module_file(name), seen)
-        if path.with_suffix(".cpp").exists():
-            seen.add(path.with_suffix(".cpp"))
-    return {file for file in seen if file.stat().st_size}
+def floor(path):
+    """The folder of the package in which a file or a module lies; the entry itself is a command."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else "commands"
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_dvc_lists_every_first_party_file_that_a_stage_runs(stage):
-    files = {str(file.relative_to(ROOT)) for file in reached(PACKAGE / "stages" / f"{stage}.py")}
-    listed = {dependency for dependency in DVC[stage]["deps"] if dependency.startswith("code/")}
-    assert files == listed, f"mend deps of {stage} in dvc.yaml: add {files - listed}, remove {listed - files}"
+def test_a_stage_depends_on_the_data_that_it_reads_and_on_its_own_code():
+    for name, stage in DVC.items():
+        code = [path for path in stage["deps"] if path.startswith(("code", "results/code"))]
+        assert code == ([f"results/code/{name}.txt"] if name != "code" else ["code/camelsight"])
+
+
+def test_what_can_change_a_result_is_the_ground_and_the_rooms_that_a_stage_uses():
+    train, evaluate, paper = ({str(path) for path in source.files(name)} for name in ("train", "evaluate", "paper"))
+    assert {"stages/train.py", "inference/network.py", "inference/loss.py", "inference/fused.cpp"} <= train
+    assert {"maps/cuts.py", "maps/scaling.py", "ground/cases.py", "ground/theta.py", "analysis/dataset.py"} <= train
+    assert not {"inference/metrics.py", "inference/tuning.py", "analysis/prediction.py"} & train
+    assert {"inference/metrics.py", "analysis/prediction.py"} <= evaluate and "stages/train.py" not in evaluate
+    assert not {path.split("/")[0] for path in train | evaluate} & {"report", "interpretation", *source.PLUMBING}
+    assert {path.split("/")[0] for path in paper} == {"ground", "stages"}
+
+
+SOURCE = (
+    '''"""A module."""  # said
+import math  # why
+
+
+def f(x):
+    """A function, é."""
+    "another"  # é
+    return f"{x!r:>{3}} # no comment"  # é
+
+
+class A:
+    '''
+    + "'''Two\n    lines.'''"
+    + """
+    value = "# no comment"
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("A module.", "Another one,\nof two lines."),
+        ("# why", "# how"),
+        ("  # why", ""),
+        ("A function, é.", "Ä"),
+        ("\n\n\ndef", "\n# new\n\ndef"),
+        ("lines.", "lines, no: three\n    of them."),
+        ("A module.", ""),
+    ],
+)
+def test_comments_docstrings_and_blank_lines_change_no_essence(change):
+    assert source.essence(SOURCE.replace(*change)) == source.essence(SOURCE) != source.essence("")
+
+
+@pytest.mark.parametrize(
+    "change", [("x!r", "x!s"), ("# no comment", "# one"), ("another", "others"), ("math", "cmath")]
+)
+def test_everything_else_does(change):
+    assert source.essence(SOURCE.replace(*change)) != source.essence(SOURCE)
 
 
 def test_every_stage_has_a_module_of_its_name_and_runs_it():
-    assert sorted(DVC) == STAGES
+    assert sorted(DVC) == sorted([*source.stages(), "code"])
     for stage, definition in DVC.items():
         assert definition["cmd"].startswith(f".venv/bin/python -m camelsight.stages.{stage}")
 
 
-@pytest.mark.parametrize("room", CORE)
-def test_core_rooms_touch_neither_the_roof_nor_files(room):
+FILES = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "load", "save", "savez", "loadtxt", "savetxt"}
+MODULES = {"pathlib", "shutil", "tempfile", "glob", "subprocess", "safetensors.torch"}
+LOADERS = {"np", "numpy", "torch", "json", "yaml", "pickle", "safetensors"}
+
+
+def touches_files(tree):
+    """What in a module handles files, in words."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from {alias.name for alias in node.names} & MODULES
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            yield node.module
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "open":
+            yield "open"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in FILES:
+            owner = node.func.value.id if isinstance(node.func.value, ast.Name) else None
+            if owner in LOADERS or "text" in node.func.attr or "bytes" in node.func.attr:
+                yield f"{owner}.{node.func.attr}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_touch_no_files(room):
     for path in (PACKAGE / room).glob("*.py"):
-        tree = ast.parse(path.read_text())
-        roof = {name for name in imported(path) if name.split(".")[-1] in ROOF or ".stages." in name}
-        assert not roof, f"{path} imports {roof}"
-        calls = {
-            node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        }
-        assert "open" not in calls or path.name == "download.py", f"{path} opens a file"
-        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        assert not names & {"pathlib", "shutil", "tempfile"}, f"{path} handles files"
+        found = set(touches_files(ast.parse(path.read_text())))
+        assert not found, f"{path}: {found}"
 
 
-def test_data_flows_one_way_through_the_rooms():
-    """A room imports from itself and from rooms before it."""
-    for position, room in enumerate(CORE):
-        later = {f"camelsight.{name}" for name in CORE[position + 1 :]}
-        for path in (PACKAGE / room).glob("*.py"):
-            assert not {name for name in imported(path) if ".".join(name.split(".")[:2]) in later}, path
+def test_the_rule_on_files_sees_what_it_must():
+    for line in (
+        "import shutil",
+        "from pathlib import Path",
+        "np.load('a')",
+        "open('a')",
+        "p.read_text()",
+        "torch.save(a)",
+    ):
+        assert set(touches_files(ast.parse(line))), line
+    assert not set(touches_files(ast.parse("fused.load(path); self.load()")))
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_a_floor_stands_on_those_below(name):
+    """Data flows one way through the rooms, and nothing below imports what is above."""
+    below = FLOORS[: FLOORS.index(name) + 1]
+    for path in PACKAGE.rglob("*.py"):
+        if floor(path) == name:
+            above = {one for one in map(module_file, imported(path)) if floor(one) not in below}
+            assert not {one for one in above if one != PACKAGE / "__init__.py"}, f"{path} imports {above}"
 
 
 def text_without_encoding(tree):
@@ -127,14 +177,9 @@ def test_text_is_utf_8_in_every_locale():
         assert not found, f"{path}: say encoding='utf-8' in {found}"
 
 
-def test_nothing_imports_a_stage():
-    for path in PACKAGE.rglob("*.py"):
+def test_no_stage_imports_another():
+    for path in (PACKAGE / "stages").glob("*.py"):
         assert not {name for name in imported(path) if name.startswith("camelsight.stages.")}, path
-
-
-def test_the_import_walk_sees_what_it_must():
-    train = {file.name for file in reached(PACKAGE / "stages" / "train.py")}
-    assert {"train.py", "network.py", "loss.py", "cuts.py", "cases.py", "theta.py"} <= train
 
 
 def test_every_test_that_the_table_of_released_behaviour_names_exists():

@@ -2,7 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from camelsight import paths, plan
+from camelsight.commands import plan
+from camelsight.pipeline import paths
 
 
 class Dependency(SimpleNamespace):
@@ -14,7 +15,9 @@ def stage(name, *entries, deps=(), outs=(), locked=True):
     """As much of a stage of DVC as the plan asks for."""
     known = Dependency(name="code/a.py", hash_info="md5")
     deps = [known, *deps] if locked else []
-    return SimpleNamespace(addressing=name, deps=deps, outs=outs, cmd="run", status=lambda: {name: list(entries)})
+    return SimpleNamespace(
+        name=name, addressing=name, deps=deps, outs=outs, cmd="run", status=lambda: {name: list(entries)}
+    )
 
 
 def test_a_changed_parameter_is_named_with_its_values():

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from camelsight import cases, theta
+from camelsight.ground import cases, theta
 from camelsight.report import plotting, plotting_robustness, robustness
 
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")

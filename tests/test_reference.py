@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from camelsight.report import reference
+from camelsight.referee import reference
 
 SUITES, CASES, NAMES, SEEDS = ("A", "Nbody_A"), [f"kmax_{k}" for k in range(1, 10)], ("omega_m", "sigma_8"), 4
 
@@ -54,7 +54,7 @@ def rates(noise, seeds, scale=0.2, repeats=150):
 @pytest.mark.parametrize("noise", NOISE)
 def test_an_honest_run_fails_as_often_as_stated(noise, seeds):
     failed, outside = rates(noise, seeds)
-    unseen = 0.03 if noise == "rare bad trainings" else 0  # a run may have the first; README says so
+    unseen = 0.03 if noise == "rare bad trainings" else 0  # a run may have the first; docs/verdict.md says so
     assert failed < 0.027 + unseen, "1% by design; at most 4 of 150, of which 1.5 are expected"
     assert outside < 2 * 0.05 + unseen, "rows of a run: 5% over all of them, by design"
 

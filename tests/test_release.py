@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camelsight import cases, params, paths, release, store, theta
+from camelsight.ground import cases, cmd, theta
+from camelsight.pipeline import params, paths, release, store
 from camelsight.stages import maps as stage
-from camelsight.universe import cmd, mock
+from camelsight.universe import mock
 
 ROOT = Path(__file__).parent.parent
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
@@ -317,7 +318,7 @@ def test_the_check_is_a_command_with_json_and_an_exit_code(copied, tmp_path):
 
 SCAN = """
 import json, pathlib, re, sys
-from camelsight import release
+from camelsight.pipeline import release
 statistics, _, _ = release._scan(pathlib.Path(sys.argv[1]), (3000, 256, 256))
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(json.dumps([statistics, int(peak[1]) / 1024]))

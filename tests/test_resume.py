@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from camelsight import cli, store, studies
 from camelsight.inference import network, training, tuning
+from camelsight.pipeline import cli, store, studies
 
 KILLS, SIZE, EPOCHS = 20, 16, 8
 RANGES = {"max_lr": (1e-3, 3e-2), "dropout": (0.0, 0.3), "hidden": (2, 3)}

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camelsight import params as parameters_file
-from camelsight import theta
+from camelsight.ground import theta
+from camelsight.pipeline import params as parameters_file
 from camelsight.report import plotting_rivals, rivals
 from camelsight.stages import baseline
 

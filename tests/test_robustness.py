@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from camelsight import dataset, params, theta
+from camelsight.analysis import dataset
+from camelsight.ground import theta
+from camelsight.pipeline import params
 from camelsight.report import plotting_robustness, robustness, tables
 from camelsight.stages import transfer
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from camelsight import seeding
+from camelsight.ground import seeding
 
 
 def test_the_same_words_give_the_same_draws_and_other_words_others():

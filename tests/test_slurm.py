@@ -13,14 +13,14 @@ import time
 import pytest
 import yaml
 
-from camelsight import params, paths, store
+from camelsight.pipeline import params, paths, store
 from camelsight.stages import cut, evaluate, train, tune
 from test_smoke import camelsight, check_out, finish
 
 SUITE = "IllustrisTNG"
 CASES = ("original", "kmax_1", "max_1e12_random")
-STAGES = ("maps", "cut", "tune", "train", "evaluate")  # the rest needs no cluster
-EPOCHS = 40  # some seconds, in which a job can be met at work
+STAGES = ("code", "maps", "cut", "tune", "train", "evaluate")  # the rest needs no cluster
+EPOCHS = 120  # some seconds, in which a job can be met at work
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 
 missing = [program for program in PROGRAMS if not shutil.which(program)]

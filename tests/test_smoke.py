@@ -19,12 +19,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from camelsight import dataset, environment, evidence, networks, pack, params, paths, rerun, store, theta
+from camelsight.analysis import dataset, networks, prediction
+from camelsight.ground import cmd, theta
 from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
-from camelsight.report import verification
-from camelsight.stages import attribute, evaluate, paper, train, tune, verify
-from camelsight.universe import cmd
+from camelsight.pipeline import environment, params, paths, rerun, store
+from camelsight.referee import evidence, pack, verification, verify
+from camelsight.stages import attribute, evaluate, paper, train, tune
 
 ROOT = Path(__file__).parent.parent
 COPIED = (
@@ -442,7 +443,7 @@ def forge_predictions(_):
     store.write_arrays(paths.predictions(*place), **arrays)
     columns = (arrays[key] for key in ("truth", "mean", "sigma"))
     store.write_predictions(paths.predictions_text(*place), *columns)
-    measured = networks.measure(arrays, networks.bootstrap(loaded, *place), loaded)
+    measured = prediction.measure(arrays, prediction.bootstrap(loaded, *place), loaded)
     forge(paths.metrics(*place), lambda record: record.update(metrics=measured))
 
 
@@ -738,10 +739,10 @@ def test_unfinished_work_of_another_split_is_never_picked_up(project, monkeypatc
     folder, _ = project
     monkeypatch.chdir(folder)
     loaded, device = params.load(), torch.device("cpu")
-    key = dataset.resume_key(loaded, "IllustrisTNG", "original", device)
+    key = dataset.resume_key(loaded, "IllustrisTNG", "original", device, "train")
     other = dataclasses.replace(loaded, split=dataclasses.replace(loaded.split, seed=2))
-    assert dataset.resume_key(loaded, "IllustrisTNG", "original", device) == key
-    assert dataset.resume_key(other, "IllustrisTNG", "original", device) != key
+    assert dataset.resume_key(loaded, "IllustrisTNG", "original", device, "train") == key
+    assert dataset.resume_key(other, "IllustrisTNG", "original", device, "train") != key
 
 
 def stage(project, name, *arguments, code=0):
@@ -862,7 +863,7 @@ def test_the_plan_says_what_a_change_would_run_and_why_and_touches_nothing(proje
     text, before = path.read_text(), [file.read_bytes() for file in kept]
 
     def plan(*arguments):
-        command = [".venv/bin/python", "-m", "camelsight.plan", "--json", *arguments]
+        command = [".venv/bin/python", "-m", "camelsight.commands.plan", "--json", *arguments]
         environment = os.environ | {"PYTHONPATH": str(folder / "code")}
         run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
         return json.loads(run.stdout)
@@ -879,6 +880,52 @@ def test_the_plan_says_what_a_change_would_run_and_why_and_touches_nothing(proje
     cause = {"kind": "parameter", "name": "evaluate.resamples", "change": "200 -> 300"}
     assert all(stage["why"] == [cause] for stage in changed["stages"] if stage["stage"].startswith("evaluate@"))
     assert [file.read_bytes() for file in kept] == before
+
+
+EDITS = [  # files of the code with a line more each, the kinds of stages that run, and some that do not
+    (("pipeline/store.py", "pipeline/cli.py", "referee/page.py", "commands/status.py"), set(), set()),
+    (
+        ("report/provenance.py",),
+        {"tabulate"},
+        {"maps", "universe", "cut", "tune", "train", "evaluate", "attribute", "sanity"},
+    ),
+    (("inference/metrics.py",), {"evaluate", "tabulate", "paper"}, {"maps", "universe", "cut", "tune", "train"}),
+    (("interpretation/cosmic_web.py",), {"attribute"}, {"maps", "cut", "tune", "train", "evaluate", "sanity"}),
+    (
+        ("inference/loss.py",),
+        {"tune", "train", "evaluate", "attribute", "sanity", "paper"},
+        {"maps", "universe", "cut"},
+    ),
+    (("maps/cuts.py", "maps/scaling.py"), {"cut", "tune", "train"}, {"maps", "universe"}),
+    (("universe/nbody.py",), {"maps", "universe", "cut", "train", "paper"}, set()),
+]
+
+
+@pytest.mark.parametrize(("names", "ran", "spared"), EDITS)
+def test_an_edit_runs_what_it_can_change_and_nothing_else(project, names, ran, spared):
+    """A docstring in the command line ran all 83 stages of mini, and a figure's label trained 18 networks anew."""
+    folder, _ = project
+    files = [folder / "code/camelsight" / name for name in names]
+    before = [file.read_text() for file in files]
+    try:
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text.replace('"""', '"""Said otherwise. ', 1).replace("\n\n\n", "\n\n\n# Said.\n", 1))
+        assert planned(folder) == set()
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text + "\nEDITED = True\n")
+        stages = planned(folder)
+    finally:
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text)
+    assert ran <= stages and not spared & stages and bool(ran) == bool(stages)
+
+
+def planned(folder):
+    """The kinds of stages that ``make plan`` says would run."""
+    command = [".venv/bin/python", "-m", "camelsight.commands.plan", "--json"]
+    surroundings = os.environ | {"PYTHONPATH": str(folder / "code")}
+    said = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=True)
+    return {one["stage"].partition("@")[0] for one in json.loads(said.stdout)["stages"]}
 
 
 def test_a_finished_run_travels_in_one_archive(project, tmp_path, monkeypatch):

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from camelsight.inference import spectrum_baseline, training
+from camelsight.inference import training
+from camelsight.rivals import spectrum_network
 
 SETTINGS = {"layers": 2, "hidden": 32, "dropout": 0.1, "max_lr": 5e-3, "weight_decay": 1e-4, "epochs": 30, "batch": 64}
 
@@ -19,7 +20,7 @@ def toy(count=1500, seed=0, shuffled=False):
 
 
 def fit(seed=1, train=None, valid=None, **changes):
-    return spectrum_baseline.fit_moments(train or toy(), valid or toy(300, seed=1), seed=seed, **SETTINGS | changes)
+    return spectrum_network.fit_moments(train or toy(), valid or toy(300, seed=1), seed=seed, **SETTINGS | changes)
 
 
 def r2(network, features, theta):
@@ -59,7 +60,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_torch_alone():
 
 
 def test_layers_and_widths_are_what_they_are_called():
-    network = spectrum_baseline.MomentNetwork(10, 6, layers=3, hidden=7, dropout=0.0)
+    network = spectrum_network.MomentNetwork(10, 6, layers=3, hidden=7, dropout=0.0)
     shapes = [tuple(module.weight.shape) for module in network.layers if isinstance(module, torch.nn.Linear)]
     assert shapes == [(7, 10), (7, 7), (7, 7), (12, 7)]
     assert (network(torch.randn(50, 10))[:, 6:] >= 0).all()

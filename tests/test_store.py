@@ -6,8 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from camelsight import store, theta
-from camelsight.universe import cmd
+from camelsight.ground import cmd, theta
+from camelsight.pipeline import store
 
 SUITE = "IllustrisTNG"
 

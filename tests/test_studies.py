@@ -10,8 +10,8 @@ import sys
 import optuna
 import pytest
 
-from camelsight import params, paths, studies
 from camelsight.inference import tuning
+from camelsight.pipeline import params, paths, studies
 from camelsight.stages import tune
 
 RELEASED = {"max_lr": 4.6934e-3, "wd": 1.4667e-5, "dr": 0.21625, "hidden": 6}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from camelsight import theta
+from camelsight.ground import theta
 from camelsight.report import tables
 from camelsight.stages import tabulate
 

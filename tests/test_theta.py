@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from camelsight import theta
+from camelsight.ground import theta
 
 
 def test_columns_are_in_the_order_of_cmd():

@@ -1,8 +1,8 @@
 import optuna
 import pytest
 
-from camelsight import studies
 from camelsight.inference import training, tuning
+from camelsight.pipeline import studies
 
 RANGES = {"max_lr": (1e-4, 1e-1), "dropout": (0.0, 0.9), "hidden": (2, 6)}
 FIRST = {"max_lr": 1e-3, "dropout": 0.3, "hidden": 3}

@@ -7,11 +7,13 @@ import safetensors.torch
 import torch
 import yaml
 
-from camelsight import cli, environment, evidence, networks, paths, store, theta
-from camelsight import params as parameters_file
-from camelsight.report import page, provenance, verification
-from camelsight.report.verification import FAIL, NOT_RUN, PASS, WARN
-from camelsight.stages import verify
+from camelsight.analysis import networks
+from camelsight.ground import theta
+from camelsight.pipeline import cli, environment, paths, source, store
+from camelsight.pipeline import params as parameters_file
+from camelsight.referee import evidence, page, verification, verify
+from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN
+from camelsight.report import provenance
 
 ROOT = Path(__file__).parent.parent
 MANUSCRIPT = (ROOT / "paper" / "ms.tex").read_text()
@@ -130,8 +132,8 @@ def test_the_same_machine_and_commit_must_give_the_same_bits(tmp_path, monkeypat
     place = ("IllustrisTNG", "original")
     for folder, value in ((Path(), 0.0), (Path("again"), 1.0)):
         store.write_bytes(folder / paths.weights(*place), safetensors.torch.save({"a": torch.tensor([value])}))
-    made = {"engine": then.get("engine", "compiled"), "environment": here | then}
-    store.write_json(paths.history(*place), made)
+    store.write_json(paths.history(*place), {"engine": then.get("engine", "compiled")})
+    store.write_json(paths.record(*place), here | then)
     (row,) = verify._bits(None, Path("again"), [place], 2)
     assert row["verdict"] == verdict
 
@@ -299,6 +301,16 @@ def test_the_page_is_one_file_without_a_network_and_escapes_what_it_shows():
 
 
 def test_a_reference_goes_on_after_a_change_that_no_network_depends_on():
-    files = verify._code_of(verify.AGAIN[2])
-    assert {"code/camelsight/inference/fused.cpp", "code/camelsight/stages/tune.py"} <= files.keys()
+    files = {str(path) for stage in verify.AGAIN[2] for path in source.files(stage)}
+    assert {"inference/fused.cpp", "stages/tune.py"} <= files
     assert not any("plotting" in one or "reference" in one for one in files)
+
+
+@pytest.mark.parametrize("cut", [300, 20001, "text", "[1, 2]", "- id: a", ""])
+def test_a_damaged_file_of_published_numbers_is_one_line(tmp_path, monkeypatch, cut):
+    whole = (ROOT / paths.EXPECTED).read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    store.write_text(paths.EXPECTED, whole[:cut] if isinstance(cut, int) else cut)
+    with pytest.raises(ValueError, match=r"expected\.yaml") as error:
+        verify._expected()
+    assert "\n" not in store.one_line(error.value) and len(store.one_line(error.value)) < 400

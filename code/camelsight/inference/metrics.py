@@ -8,8 +8,8 @@ import warnings
 import numpy as np
 from scipy import special
 
+from camelsight.ground.cmd import MAPS_PER_SIMULATION
 from camelsight.maps.scaling import SYMMETRIES
-from camelsight.universe.cmd import MAPS_PER_SIMULATION
 
 RESAMPLES = 2000
 ROUNDING = 1e-9  # a resample of one simulation has no scatter, hence no R²; sums of squares leave some rounding

@@ -12,7 +12,7 @@ import sys
 
 import torch
 
-from camelsight import seeding
+from camelsight.ground import seeding
 from camelsight.inference import loss
 from camelsight.maps import scaling
 

@@ -7,9 +7,9 @@ import time
 import optuna
 from optuna.trial import TrialState
 
-from camelsight import seeding
-from camelsight.hyperparameters import NAMES as HYPERPARAMETERS
-from camelsight.hyperparameters import checked
+from camelsight.ground import seeding
+from camelsight.ground.hyperparameters import NAMES as HYPERPARAMETERS
+from camelsight.ground.hyperparameters import checked
 from camelsight.inference import training
 
 STARTUP_TRIALS = 10  # random trials before TPE models the rest, as published

@@ -13,8 +13,8 @@ import torch
 from captum import attr
 from torch import nn
 
+from camelsight.ground.cmd import MAPS_PER_SIMULATION
 from camelsight.maps import scaling
-from camelsight.universe.cmd import MAPS_PER_SIMULATION
 
 METHODS = ("saliency", "integrated_gradients", "gradient_shap")
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")

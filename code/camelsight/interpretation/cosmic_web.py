@@ -8,7 +8,7 @@ the central 95% of a bootstrap over simulations. What is averaged is the magnitu
 import numpy as np
 from scipy import ndimage
 
-from camelsight.universe.cmd import BOX
+from camelsight.ground.cmd import BOX
 
 EDGES = np.logspace(-1.5, 2.5, 17)  # overdensity; the outermost bins are open
 RESAMPLES = 1000

@@ -9,8 +9,8 @@ import math
 import numpy as np
 import torch
 
+from camelsight.ground.cmd import BOX
 from camelsight.maps.scaling import as_tensor
-from camelsight.universe.cmd import BOX
 
 
 def kmax(maps, k_max, *, box=BOX):

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import torch
 
+from camelsight.ground.cmd import BOX
 from camelsight.maps.scaling import as_tensor
 from camelsight.universe import mesh
-from camelsight.universe.cmd import BOX
 
 EDGES = np.linspace(10, 14, 33)  # of log10 density in (Msun/h)/(Mpc/h)^2
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from camelsight.universe.cmd import MAPS_PER_SIMULATION
+from camelsight.ground.cmd import MAPS_PER_SIMULATION
 
 
 def by_simulation(n_simulations, *, seed=1, fractions=(0.9, 0.05, 0.05)):

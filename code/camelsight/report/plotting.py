@@ -14,7 +14,7 @@ from matplotlib.patches import Patch, Polygon
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
-from camelsight import cases, theta
+from camelsight.ground import cases, theta
 from camelsight.report.tables import suite_label
 
 PAGE = 7.0  # width in inches

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from camelsight import theta
+from camelsight.ground import theta
 from camelsight.report.plotting import (
     BLACK,
     BLUE,

@@ -1,10 +1,5 @@
-"""Where a result comes from: profile, commit, data, versions, hardware."""
+"""Where a result comes from: profile, data, versions, and the stage of each figure and table."""
 
-import os
-import platform
-from importlib import metadata
-
-PACKAGES = ("torch", "numpy", "camb", "captum", "optuna", "Pylians")
 SOURCES = {
     True: "maps simulated by this package, not CAMELS",
     False: "maps of the CAMELS Multifield Dataset",
@@ -48,46 +43,12 @@ MADE_BY = {  # label of a figure or table of the paper → the stage whose resul
 SEVERAL = ", "
 
 
-def common(environments):
-    """One record of commit, dirty, versions and hardware from those of many networks; all of what differs."""
-
-    def joined(values):
-        return SEVERAL.join(dict.fromkeys(values))
-
-    packages = environments[0]["versions"]
-    return {
-        "commit": joined(one["commit"] for one in environments),
-        "dirty": any(one["dirty"] for one in environments),
-        "versions": {name: joined(one["versions"].get(name, "none") for one in environments) for name in packages},
-        "hardware": joined(one["hardware"] for one in environments),
-    }
+def common(versions):
+    """One record of versions by package from those of many networks; all of what differs."""
+    return {name: SEVERAL.join(dict.fromkeys(one.get(name, "none") for one in versions)) for name in versions[0]}
 
 
-def versions(packages=PACKAGES):
-    """Installed versions by package name, Python's own first."""
-    return {"Python": platform.python_version()} | {package: metadata.version(package) for package in packages}
-
-
-def hardware(accelerator=""):
-    """One line on the machine; ``accelerator`` is the name of the GPU, empty without one."""
-    cores = os.cpu_count()
-    machine = f"{cores} CPU core{'s' if cores != 1 else ''} ({platform.machine()}, {platform.system()})"
-    return f"{accelerator}, {machine}" if accelerator else machine
-
-
-def describe(*, profile, commit, dirty, mock, seed, versions, hardware):
-    """Macro name → text for the first page and the appendix of the paper.
-
-    ``commit`` is a hash, several, or "unknown"; ``dirty`` says that the tree differed from it; ``mock`` that the maps
-    were simulated by this package.
-    """
-    return {
-        "Profile": profile,
-        "IsMock": str(int(mock)),
-        "DataSource": SOURCES[bool(mock)],
-        "Commit": SEVERAL.join(one[:12] for one in commit.split(SEVERAL))
-        + (" with uncommitted changes" if dirty else ""),
-        "CommitShort": SEVERAL.join(one[:7] for one in commit.split(SEVERAL)) + ("+" if dirty else ""),
-        "Seed": str(seed),
-        "Hardware": hardware,
-    } | {f"Version{name.capitalize()}": version for name, version in versions.items()}
+def describe(*, profile, mock, seed, versions):
+    """Macro name → text for the first page and the appendix; ``mock`` says that this package simulated the maps."""
+    facts = {"Profile": profile, "IsMock": str(int(mock)), "DataSource": SOURCES[bool(mock)], "Seed": str(seed)}
+    return facts | {f"Version{name.capitalize()}": version for name, version in versions.items()}

@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from camelsight import theta
+from camelsight.ground import theta
 from camelsight.report.tables import _booktabs, _plus_minus
 
 MISSING = "n/a"

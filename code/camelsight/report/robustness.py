@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from camelsight import cases, theta
+from camelsight.ground import cases, theta
 from camelsight.report.tables import _booktabs, _plus_minus, escape, suite_label
 
 MISSING = "n/a"

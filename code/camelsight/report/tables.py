@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 from tabulate import tabulate
 
-from camelsight import cases, theta
+from camelsight.ground import cases, theta
 
 MISSING = "–"
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
@@ -148,10 +148,10 @@ def parameters_latex(*suites):
     return _booktabs(body, ("parameter", "range", "prior", "meaning"))
 
 
-def provenance_latex(made_by, made, data):
+def provenance_latex(made_by, weights, data):
     r"""What made each figure and table, as LaTeX: ``\stageof{label}`` for captions, ``\provenancetable`` for the end.
 
-    ``made_by`` maps label → stage, ``made`` is what ``provenance.common`` returns, ``data`` maps suite → digest.
+    ``made_by`` maps label → stage, ``weights`` is the digest of all networks, ``data`` maps suite → digest.
     """
     lines = [rf"\expandafter\def\csname stage:{label}\endcsname{{{stage}}}" for label, stage in made_by.items()]
     by_stage = {}
@@ -159,8 +159,10 @@ def provenance_latex(made_by, made, data):
         by_stage.setdefault(stage, []).append(rf"\maderef{{{label}}}")
     wrapped = r"\parbox[t]{{0.58\columnwidth}}{{\raggedright {}\strut}}".format
     body = [(rf"\texttt{{{escape(f'stages/{s}.py')}}}", wrapped(", ".join(labels))) for s, labels in by_stage.items()]
-    body.append((r"\addlinespace trained at commit", escape(made["commit"]) + (", changed" if made["dirty"] else "")))
-    body += [(f"maps, {escape(suite_label(suite))}", rf"\texttt{{{digest[:16]}}}") for suite, digest in data.items()]
+    body.append((r"\addlinespace weights of all networks", rf"\texttt{{{escape(weights[:16])}}}"))
+    body += [
+        (f"maps, {escape(suite_label(suite))}", rf"\texttt{{{escape(digest[:16])}}}") for suite, digest in data.items()
+    ]
     table = _booktabs(body, ("made by", "figures and tables"))
     return "\n".join([*lines, rf"\newcommand{{\provenancetable}}{{{table.strip()}}}", ""])
 

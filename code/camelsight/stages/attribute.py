@@ -3,8 +3,10 @@
 import numpy as np
 import torch
 
-from camelsight import attributions, cases, cli, dataset, paths, seeding, store
+from camelsight.analysis import attributions, dataset
+from camelsight.ground import cases, seeding
 from camelsight.interpretation import attribution, cosmic_web, sanity
+from camelsight.pipeline import cli, paths, store
 
 KEPT = 4  # maps whose attributions are stored for the figures
 CHUNK = 5  # maps between two checkpoints

@@ -9,9 +9,12 @@ import numpy as np
 import optuna
 import torch
 
-from camelsight import cases, cli, dataset, networks, paths, seeding, store, theta
-from camelsight.inference import emulator, spectrum_baseline, training, tuning
+from camelsight.analysis import dataset, prediction
+from camelsight.ground import cases, seeding, theta
+from camelsight.inference import training, tuning
 from camelsight.maps import spectrum, split
+from camelsight.pipeline import cli, paths, store
+from camelsight.rivals import emulator, spectrum_network
 
 UNIT = cases.MEAN_SURFACE_DENSITY * theta.FIDUCIAL[0]  # (Msun/h)/(Mpc/h)^2
 PRIOR = 8192  # points from which the walkers start
@@ -164,7 +167,7 @@ def _moments(params, suite, name, features):
     with cli.progress(spec.trials, f"{name} {suite}", "trial") as bar:
 
         def objective(hyperparameters, number, _report):
-            fitted[number] = spectrum_baseline.fit_moments(
+            fitted[number] = spectrum_network.fit_moments(
                 train,
                 valid,
                 **hyperparameters,
@@ -209,12 +212,12 @@ def _predictions(index, physical, mean, sigma):
 
 
 def _record(params, suite, predictions):
-    generator = networks.bootstrap(params, suite, "original")
+    generator = prediction.bootstrap(params, suite, "original")
     return {
         "suite": suite,
         "n_maps": len(predictions["index"]),
         "n_simulations": len(np.unique(predictions["simulation"])),
-        "metrics": networks.measure(predictions, generator, params),
+        "metrics": prediction.measure(predictions, generator, params),
     }
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from camelsight import cli, dataset, paths, store
+from camelsight.analysis import dataset
+from camelsight.pipeline import cli, paths, store
 
 SAMPLES = 4  # maps kept for the figures, the first of as many test simulations
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from camelsight import cases, cli, dataset, networks, paths, store, theta
-from camelsight import params as parameters_file
+from camelsight.analysis import dataset, networks, prediction
+from camelsight.ground import cases, cmd, theta
 from camelsight.inference import metrics, network
-from camelsight.universe import cmd
+from camelsight.pipeline import cli, paths, store
+from camelsight.pipeline import params as parameters_file
 
 RELEASED_SPLIT = parameters_file.Split(seed=1, fractions=(0.9, 0.05, 0.05))
 
@@ -18,7 +19,7 @@ RELEASED_SPLIT = parameters_file.Split(seed=1, fractions=(0.9, 0.05, 0.05))
 def main(params, suite, case):
     net, hyperparameters = networks.trained(params, suite, case)
     part = dataset.load(params, suite, case, ("test",))["test"]
-    predictions = networks.predict(net, part, suite, params.evaluate.views)
+    predictions = prediction.predict(net, part, suite, params.evaluate.views)
     store.write_arrays(paths.predictions(suite, case), **predictions)
     store.write_predictions(
         paths.predictions_text(suite, case), *(predictions[key] for key in ("truth", "mean", "sigma"))
@@ -30,11 +31,11 @@ def main(params, suite, case):
         "n_simulations": len(np.unique(part.simulation)),
         "maps": store.read_json(paths.cut(suite, case))["digest"],
         "weights": store.tensor_digest(net.state_dict()),
-        "environment": store.read_json(paths.history(suite, case))["environment"],
+        "versions": store.read_json(paths.history(suite, case))["versions"],
         "hyperparameters": hyperparameters,
         "n_parameters": network.count_parameters(net),
         "layers": net.describe(),
-        "metrics": networks.measure(predictions, networks.bootstrap(params, suite, case), params),
+        "metrics": prediction.measure(predictions, prediction.bootstrap(params, suite, case), params),
     }
     store.write_json(paths.metrics(suite, case), record)
     store.write_json(paths.robustness_input(suite, case), {"weights": record["weights"]})
@@ -44,7 +45,7 @@ def evaluate_file(predictions, *, json=False):
     """Evaluate a file of predictions in the text format of CMD's benchmark, six parameters or two, from anywhere."""
     truth, mean, sigma = store.read_predictions(predictions)
     simulation, mapping = metrics.group_by_truth(truth)
-    measured = networks.measure({"truth": truth, "mean": mean, "sigma": sigma, "simulation": simulation})
+    measured = prediction.measure({"truth": truth, "mean": mean, "sigma": sigma, "simulation": simulation})
     _report({"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}, json)
 
 
@@ -70,7 +71,7 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
     with cli.progress(params.maps.simulations, f"read {suite} {case}", "sim") as bar:
         record, _ = dataset.survey(params, suite, case, folder=folder, on_simulation=bar.update)
     part = dataset.load(params, suite, case, ("test",), record=record, folder=folder)["test"]
-    predictions = networks.predict(net, part, suite, "8")
+    predictions = prediction.predict(net, part, suite, "8")
     report = {
         "file": weights,
         "rows": len(predictions["truth"]),
@@ -80,7 +81,7 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
         "maps": params.maps.source,
         "hidden": net.hidden,
         "weights": store.tensor_digest(net.state_dict()),
-        "metrics": networks.measure(predictions),
+        "metrics": prediction.measure(predictions),
         "published": store.read_published(suite, case) if real else {},
     }
     _report(report, json)

@@ -4,10 +4,10 @@ import csv
 
 import numpy as np
 
-from camelsight import cases, cli, paths, store, theta
+from camelsight.ground import cases, cmd, theta
 from camelsight.interpretation import attribution
+from camelsight.pipeline import cli, paths, store
 from camelsight.report import plotting, plotting_rivals, plotting_robustness, rivals, robustness
-from camelsight.universe import cmd
 
 DPI = 200
 CUTS_SHOW = "integrated_gradients"

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from camelsight import cli, dataset, paths, release, simulation, store
+from camelsight.analysis import dataset, simulation
+from camelsight.pipeline import cli, paths, release, store
 
 
 def main(params, suite):

@@ -2,7 +2,8 @@
 
 import sys
 
-from camelsight import cli, params, paths, release, simulation
+from camelsight.analysis import simulation
+from camelsight.pipeline import cli, params, paths, release
 
 
 def main(params):

@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 
-from camelsight import cli, paths, store
+from camelsight.pipeline import cli, paths, store
 
 LOG_TAIL = 3
 

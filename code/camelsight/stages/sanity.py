@@ -3,9 +3,11 @@
 import numpy as np
 import torch
 
-from camelsight import attributions, cli, dataset, networks, paths, seeding, store, theta
+from camelsight.analysis import attributions, dataset, networks
+from camelsight.ground import seeding, theta
 from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
+from camelsight.pipeline import cli, paths, store
 
 CASE = "original"
 CONSTANT = 1.0  # added to scaled maps

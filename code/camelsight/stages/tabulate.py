@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from camelsight import cases, cli, dataset, paths, store, theta
-from camelsight import params as parameters_file
+from camelsight.analysis import dataset
+from camelsight.ground import cases, cmd, theta
 from camelsight.interpretation import attribution, cosmic_web, sanity
+from camelsight.pipeline import cli, paths, store
+from camelsight.pipeline import params as parameters_file
 from camelsight.report import provenance, rivals, robustness, tables
-from camelsight.universe import cmd
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
 METHOD = "integrated_gradients"
@@ -49,11 +50,11 @@ def main(params):
         check: f"{'<' if sense == 'below' else '>'} {limit:g}" for check, (_, sense, limit) in sanity.CHECKS.items()
     }
     store.write_text(paths.TABLES / "sanity.tex", tables.sanity_latex(judged, METHOD_LABELS, limits))
-    made = provenance.common([record["environment"] for record in metrics.values()])
+    weights = store.digest([record["weights"] for record in metrics.values()])
     data = {suite: metrics[suite, "original"]["maps"] for suite in params.suites}  # digests of the uncut maps
-    store.write_text(paths.TABLES / "provenance.tex", tables.provenance_latex(provenance.MADE_BY, made, data))
+    store.write_text(paths.TABLES / "provenance.tex", tables.provenance_latex(provenance.MADE_BY, weights, data))
     numbers = (
-        _provenance(params, made, data) | _settings(params, metrics) | _results(params, metrics)
+        _provenance(params, metrics, weights, data) | _settings(params, metrics) | _results(params, metrics)
         | _attribution(params) | _failures(judged) | _universe(universe) | _transfer(params, metrics)
         | _baseline(params, metrics) | _tuning(store.read_json(paths.TUNING_RECORD))
     )  # fmt: skip
@@ -108,10 +109,11 @@ def _combinations(params):
     return [(suite, case) for suite in params.suites for case in params.cases]
 
 
-def _provenance(params, made, data):
+def _provenance(params, metrics, weights, data):
     mock = params.maps.source == "mock"
-    facts = provenance.describe(profile=params.profile, mock=mock, seed=params.seed, **made)
-    return facts | {"DataDigest": store.digest(data)[:12]}
+    versions = provenance.common([record["versions"] for record in metrics.values()])
+    facts = provenance.describe(profile=params.profile, mock=mock, seed=params.seed, versions=versions)
+    return facts | {"DataDigest": store.digest(data)[:12], "WeightsDigest": weights[:12]}
 
 
 def _settings(params, metrics):

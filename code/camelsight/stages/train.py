@@ -1,7 +1,8 @@
 """Train the network of a case with its tuned hyperparameters; goes on from the last epoch if it was cut off."""
 
-from camelsight import cli, dataset, environment, networks, paths, store
+from camelsight.analysis import dataset, networks
 from camelsight.inference import network
+from camelsight.pipeline import cli, environment, paths, store
 
 
 def main(params, suite, case):
@@ -23,9 +24,10 @@ def main(params, suite, case):
             "precision": networks.precision(params, device),
             "engine": networks.engine(device),
             "weights": store.tensor_digest(net.state_dict()),
-            "environment": made["environment"],
+            "versions": made["environment"]["versions"],
         },
     )
+    store.write_json(paths.record(suite, case), made["environment"])
     store.write_weights(paths.weights(suite, case), net)
 
 

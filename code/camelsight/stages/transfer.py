@@ -9,10 +9,12 @@ import dataclasses
 import numpy as np
 import torch
 
-from camelsight import cases, cli, dataset, networks, paths, seeding, store, theta
+from camelsight.analysis import dataset, networks, prediction
+from camelsight.ground import cases, seeding, theta
 from camelsight.inference import metrics
 from camelsight.interpretation import probes
 from camelsight.maps import cuts, scaling, split
+from camelsight.pipeline import cli, paths, store
 
 CASE = "original"
 CURVE_MAPS = (1, 4, 12)  # of a simulation, in the learning curves
@@ -45,8 +47,8 @@ def suites(params):
         for test in names:
             record = records[test] | _statistics(params, records[train])
             part = dataset.load(params, test, CASE, ("test",), record=record, folder=folders[test])["test"]
-            predictions = networks.predict(net, part, train, params.evaluate.views)
-            measured = networks.measure(predictions, networks.bootstrap(params, test, CASE), params)
+            predictions = prediction.predict(net, part, train, params.evaluate.views)
+            measured = prediction.measure(predictions, prediction.bootstrap(params, test, CASE), params)
             rows.append({"train": train, "test": test, "metrics": measured})
             _, first = np.unique(predictions["simulation"], return_index=True)
             for name in ("truth", "mean", "sigma"):
@@ -267,17 +269,17 @@ def _measured(params, net, part, *, test=None, reference=None):
 
 
 def _predictions(params, net, part):
-    return networks.predict(net, part, params.suites[0], params.evaluate.views)
+    return prediction.predict(net, part, params.suites[0], params.evaluate.views)
 
 
 def _metrics(params, predictions, *, test=None, reference=None):
     """What a row holds: metrics and, if ``reference`` predicts the same maps, R² minus its R² as the difference."""
     suite = test or params.suites[0]
-    out = {"metrics": networks.measure(predictions, networks.bootstrap(params, suite, CASE), params)}
+    out = {"metrics": prediction.measure(predictions, prediction.bootstrap(params, suite, CASE), params)}
     if reference is not None:
         difference = metrics.r2_difference(
             *(predictions["truth"], predictions["mean"], reference["mean"], predictions["simulation"]),
-            generator=networks.bootstrap(params, suite, CASE),
+            generator=prediction.bootstrap(params, suite, CASE),
             resamples=params.evaluate.resamples,
         )
         out["difference"] = {name: values for name, *values in zip(theta.NAMES, *difference, strict=True)}
@@ -301,8 +303,8 @@ def _regression(params, maps, densities, part):
         "sigma": np.broadcast_to(scatter, mean.shape),
         "simulation": part.simulation,
     }
-    generator = networks.bootstrap(params, params.suites[0], CASE)
-    return {"metrics": networks.measure(predictions, generator, params)}
+    generator = prediction.bootstrap(params, params.suites[0], CASE)
+    return {"metrics": prediction.measure(predictions, generator, params)}
 
 
 def _means(maps):
@@ -318,7 +320,7 @@ def _fit(params, experiment, what, train, valid, *, suite=None, words=SAME, epoc
     patience = 0 if epochs else params.train.patience  # learning curves take equal steps
     epochs = epochs or params.train.epochs
     hyperparameters = networks.tuned(first, CASE)
-    more = (experiment, what, epochs, hyperparameters, store.digest(params.robustness))
+    more = ("transfer", experiment, what, epochs, hyperparameters, store.digest(params.robustness))
     key = networks.resume_key(params, first, CASE, device, *more)
     weights, seed = words
     net, _ = networks.resumed(

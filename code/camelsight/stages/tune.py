@@ -9,9 +9,11 @@ from pathlib import Path
 
 import optuna
 
-from camelsight import cases, cli, dataset, networks, paths, seeding, store, studies, theta
+from camelsight.analysis import dataset, networks
+from camelsight.ground import cases, seeding, theta
 from camelsight.inference import training, tuning
-from camelsight.params import load
+from camelsight.pipeline import cli, paths, store, studies
+from camelsight.pipeline.params import load
 
 
 def main(params, suite, case):

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from camelsight import cli, paths, seeding, store, theta
-from camelsight.universe import cmd, linear, nbody, validation
+from camelsight.ground import cmd, seeding, theta
+from camelsight.pipeline import cli, compiled, paths, store
+from camelsight.universe import linear, nbody, particles, validation
 
 SEEDS = 8
 SUITES = ("IllustrisTNG", "SIMBA")
@@ -12,6 +13,7 @@ FINER_MESH, MORE_STEPS = 2, 4  # of the run for convergence
 
 def main(params):
     cli.keep_memory()
+    compiled.load(particles)
     maps = {suite: store.open_maps(suite, params.maps.simulations, params.maps.pixels) for suite in params.suites}
     record = {"statistics": {suite: validation.pixel_statistics(maps[suite]) for suite in params.suites}}
     if params.maps.source == "mock":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from camelsight import theta as parameters
+from camelsight.ground import theta as parameters
 from camelsight.universe import linear
 from camelsight.universe import mesh as grids
 

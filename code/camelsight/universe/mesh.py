@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from camelsight.universe import particles as compiled
+
 
 def cells_of(positions, mesh, box):
     """``positions`` ``(3, n)``, of any image of the box, in cells: from 0 to below ``mesh``."""
@@ -54,6 +56,8 @@ def interpolate(fields, cells):
 
 def paint(positions, mesh, box, weights=None):
     """Mass per cell ``(mesh, mesh, mesh)`` of particles with ``weights`` ``(n,)``, by default one each."""
+    if compiled.serves(positions):
+        return compiled.deposit(positions, mesh, box, weights=weights)
     index, share = cloud(positions, mesh, box)
     return deposit((index, share if weights is None else share * weights), mesh)
 
@@ -154,7 +158,13 @@ def nearest(field, positions, box):
 
 def smooth(field, radius, box):
     """Periodic Gaussian smoothing, standard deviation ``radius`` in Mpc/h."""
+    return next(smoothed(field, [radius], box))
+
+
+def smoothed(field, radii, box):
+    """``smooth`` by each of ``radii`` in turn."""
     mesh = field.shape[0]
     k_squared = sum(component**2 for component in wavenumbers(mesh, box, field.device))
-    field_k = torch.fft.rfftn(field) * torch.exp(-0.5 * k_squared * radius**2)
-    return torch.fft.irfftn(field_k, s=(mesh,) * 3)
+    field_k = torch.fft.rfftn(field)
+    for radius in radii:
+        yield torch.fft.irfftn(field_k * torch.exp(-0.5 * k_squared * radius**2), s=(mesh,) * 3)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from scipy.stats import qmc
 
-from camelsight import theta as parameters
+from camelsight.ground import theta as parameters
 from camelsight.universe import baryons, nbody
 from camelsight.universe import mesh as grids
 from camelsight.universe.projection import surface_density

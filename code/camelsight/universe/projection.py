@@ -1,20 +1,23 @@
 """From particles to CMD's maps: five slabs of 5 Mpc/h along three axes, map = axis * 5 + slab.
 
 The Lagrangian lattice is a sheet in phase space: linear interpolation on it gives eight tracers per particle,
-which fill voids evenly. Each tracer's mass is spread over a distance that follows the local density, as CMD does
-with the distance to a particle's neighbours; so no pixel is empty.
+which fill voids evenly. Each tracer's mass is spread over the distance to its 32nd neighbour in CAMELS, as CMD does;
+so no pixel is empty.
 """
 
+import math
 from itertools import product
 
 import torch
 import torch.nn.functional as functional
 
-from camelsight.cases import MEAN_SURFACE_DENSITY
+from camelsight.ground.cases import MEAN_SURFACE_DENSITY
+from camelsight.ground.cmd import BOX, MAPS_PER_SIMULATION, SLABS
 from camelsight.universe import mesh as grids
-from camelsight.universe.cmd import BOX, MAPS_PER_SIMULATION, SLABS
+from camelsight.universe import particles as compiled
 
-REACH = 0.9  # standard deviation of a tracer's mass in units of the local distance between tracers
+NEIGHBOURS, CAMELS_PARTICLES = 32, 256**3  # CMD spreads a particle evenly over the sphere that holds so many others
+LEAST = 2  # particles of our own that the sphere holds, sixteen tracers: at 64^3 voids are speckled with less
 LEVELS = 7  # of the spread: 0, 1/2, 1/sqrt 2, 1, sqrt 2, 2, 2 sqrt 2 pixels
 
 
@@ -25,11 +28,14 @@ def surface_density(components, density, omega_m, pixels):
     ``(m, m, m)`` in units of the mean decides how far each tracer is spread.
     """
     level_of_cell = spread_level(density, round(len(components[0][0]) ** (1 / 3)), pixels)
-    count = torch.zeros(LEVELS * MAPS_PER_SIMULATION * pixels**2, device=density.device)
+    count = torch.zeros(LEVELS, 3, SLABS, pixels, pixels, device=density.device)
     for positions, weights in components:
+        if compiled.serves(positions):
+            compiled.project(positions, weights, level_of_cell, BOX, count)
+            continue
         for tracers, share in sheet(positions, weights):
             level = grids.nearest(level_of_cell, tracers, BOX)
-            _deposit(count, tracers, share, level, pixels)
+            _deposit(count.view(-1), tracers, share, level, pixels)
     maps = spread(count.view(LEVELS, MAPS_PER_SIMULATION, pixels, pixels)).view(3, SLABS, pixels, pixels)
     mean = maps.double().mean(dim=(1, 2, 3), keepdim=True)
     return (maps * (MEAN_SURFACE_DENSITY * omega_m / mean)).float().view(MAPS_PER_SIMULATION, pixels, pixels)
@@ -61,9 +67,20 @@ def _step(grid, axis):
 
 
 def spread_level(density, particles, pixels):
-    """Index of the spread for every cell: the smallest that covers the distance between tracers there."""
-    spacing = pixels / (2 * particles) * density.clamp_min(1e-4) ** (-1 / 3)  # pixels
-    return (2 + 2 * torch.log2((REACH * spacing).clamp_min(1e-4))).ceil().clamp(0, LEVELS - 1).int()
+    """Index of the spread for every cell of ``density`` ``(m, m, m)``, in units of the mean: int32.
+
+    The spread next to the standard deviation, along an axis, of CMD's sphere; the smallest whose surroundings are
+    dense enough for it.
+    """
+    held = max(NEIGHBOURS / CAMELS_PARTICLES, LEAST / particles**3)  # of the mass in the box
+    at_mean = BOX * (3 * held / (4 * math.pi)) ** (1 / 3) / math.sqrt(5)
+    narrower = list(reversed(range(LEVELS - 1)))
+    sigmas = [2 ** ((n - 3) / 2) * BOX / pixels for n in narrower]  # of level 0 half a step below level 1
+    level = torch.full(density.shape, LEVELS - 1, dtype=torch.int32, device=density.device)
+    for n, sigma, smoothed in zip(narrower, sigmas, grids.smoothed(density, sigmas, BOX), strict=True):
+        dense = smoothed > (at_mean / (2**0.25 * sigma)) ** 3
+        level = torch.where(dense, n, level)
+    return level
 
 
 def _deposit(count, tracers, weights, level, pixels):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from camelsight.universe import baryons, cmd
+from camelsight.ground import cmd
+from camelsight.universe import baryons
 from camelsight.universe import mesh as grids
 
 

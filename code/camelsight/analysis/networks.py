@@ -1,0 +1,88 @@
+"""The network of a case: trained with hyperparameters, or as the stage train left it; its predictions, measured."""
+
+from camelsight.analysis import dataset
+from camelsight.ground import seeding
+from camelsight.ground.hyperparameters import checked
+from camelsight.inference import fused, network, training
+from camelsight.pipeline import cli, compiled, paths, store
+
+
+def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, epochs, **progress):
+    """A new network and its history; ``train`` and ``valid`` are (maps, targets), targets on the device that trains.
+
+    ``weights`` and ``seed`` are the words that name the draws of the initial weights and of the training; ``progress``
+    is the patience, symmetries, state and on_epoch of ``training.fit``.
+    """
+    device = train[1].device
+    engine(device)
+    cli.keep_memory()
+    net = network.build(
+        hyperparameters["hidden"],
+        hyperparameters["dropout"],
+        size=params.maps.pixels,
+        generator=seeding.torch_generator(params.seed, suite, case, *weights, params.train.seed),
+    ).to(device)
+    history = training.fit(
+        net,
+        train,
+        valid,
+        epochs=epochs,
+        batch=params.train.batch,
+        max_lr=hyperparameters["max_lr"],
+        weight_decay=hyperparameters["weight_decay"],
+        seed=seeding.entropy(params.seed, suite, case, *seed, params.train.seed),
+        schedule=params.train.schedule,
+        precision=precision(params, device),
+        deterministic=params.train.deterministic,
+        **progress,
+    )
+    return net, history
+
+
+def resumed(params, suite, case, hyperparameters, train, valid, *, checkpoint, what, epochs, **more):
+    """``fit`` with a progress bar ``what``, which goes on from the file ``checkpoint`` if it was cut off."""
+    kept = store.Checkpoint(checkpoint, train[1].device, params.checkpoint)
+    done = len(kept.state["history"]) if kept.state else 0
+    with kept, cli.progress(epochs, what, "epoch", done) as bar:
+
+        def on_epoch(state):
+            kept.keep(state)
+            losses = [record["valid"] for record in state["history"]]
+            bar.set_postfix_str(f"valid {losses[-1]:.2f}", refresh=False)
+            bar.update(best=min(losses))
+
+        more |= {"epochs": epochs, "state": kept.state, "on_epoch": on_epoch}
+        return fit(params, suite, case, hyperparameters, train, valid, **more)
+
+
+def resume_key(params, suite, case, device, stage, *more):
+    """``dataset.resume_key`` of networks: the engine and the precision that train them change results, too."""
+    return dataset.resume_key(params, suite, case, device, stage, engine(device), precision(params, device), *more)
+
+
+def precision(params, device):
+    return training.resolve_precision(params.train.precision, device)
+
+
+def engine(device):
+    """What trains on ``device``, for the keys of unfinished work: its results differ in the last bits."""
+    return "compiled" if device.type == "cpu" and compiled.load(fused) else "torch"
+
+
+def tuned(suite, case):
+    """The hyperparameters of a case, as the stage tune or an import left them; ValueError if they can be none."""
+    path = paths.tuning(suite, case)
+    record = store.read_json(path)
+    return checked(record.get("hyperparameters") if isinstance(record, dict) else record, path)
+
+
+def trained(params, suite, case):
+    """The network of a case with its weights, and its hyperparameters."""
+    hyperparameters = tuned(suite, case)
+    net = network.build(hyperparameters["hidden"], hyperparameters["dropout"], size=params.maps.pixels)
+    return store.read_weights(paths.weights(suite, case), net), hyperparameters
+
+
+def load_published(path):
+    """The network of a released checkpoint, in evaluation mode; ValueError if the file is none, see ``from_state``."""
+    return network.from_state(store.read_released(path), path)

@@ -1,0 +1,356 @@
+"""Whether this machine has what a run of a profile needs; each failure prints its fix.
+
+Imports no more than Python's standard library before it knows that the rest is there: it is to say so where it is not.
+"""
+
+import argparse
+import ctypes
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from camelsight.pipeline import packages
+
+OK, WARN, FAIL = "ok", "warn", "FAIL"
+MIN_PYTHON = (3, 11)
+GPU_PIXELS = 256  # maps of this size want a GPU: on two CPU cores a network trains on about 60 of them a second
+MIN_SHARED_MEMORY = 1e6  # of the locks of a process pool
+ADAM_COPIES = 4  # weights in a checkpoint: current, best, and two moments
+OTHER_RESULTS = 2e8  # figures, tables, the PDF, logs
+WRITTEN = (".", ".dvc", "data", "figures", "paper", "profiles", "results", "runs")
+RWLOCK, RECORD = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
+CONTAINER = Path(".dvc/container.lock")  # code/container.sh leaves it
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found; sizes in bytes, versions as tuples, None for what is not there."""
+
+    python: tuple
+    missing: dict  # purpose: system packages that are missing, as code/setup.sh names them
+    packages: tuple  # Python packages that are not as pinned, in words
+    torch: str = None
+    build_cuda: tuple = None  # None: torch is a CPU build
+    build_capability: tuple = None  # the oldest GPU it was built for
+    driver_cuda: tuple = None  # the newest CUDA that the driver knows
+    gpus: tuple = ()  # (name, bytes, capability), as torch sees them
+    memory: float = None
+    shared_memory: float = None
+    disk: float = None
+    unwritable: tuple = ()
+    locks: tuple = ()  # (process id, command) of who is at work in this folder
+    record: bool = True  # dvc.lock, which DVC does not write in one go, is whole
+    container: bool = False
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a profile needs, in bytes; disk without what is there already."""
+
+    profile: str
+    gpu: bool
+    gpu_memory: float
+    memory: float
+    disk: float
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    status: str
+    found: str
+    fix: str = ""
+
+
+def judge(facts, needs):
+    """The list of ``Check`` that follows from ``Facts`` and ``Needs``; needs are None where they cannot be known."""
+    checks = [_python(facts), *_system(facts), _packages(facts), _gpu(facts, needs), _driver(facts)]
+    if needs:
+        name = f"of profile {needs.profile}"
+        stop = "stop other programs, or take a machine or a container limit with more"
+        checks.append(_enough("memory", facts.memory, needs.memory, f"a process {name}", stop))
+        other = "make room, or work in a folder (a container: mount one) on a larger disk; make clean removes results"
+        checks.append(_enough("disk", facts.disk, needs.disk, f"what is still to make {name}", other))
+    more = "run the container with --shm-size=64m" if facts.container else "mount -t tmpfs tmpfs /dev/shm"
+    shared = facts.shared_memory or 0
+    checks.append(
+        _enough("shared memory", shared, MIN_SHARED_MEMORY, "a pool of processes", more, where=" in /dev/shm")
+    )
+    return [*checks, _writing(facts), _locks(facts)]
+
+
+def _python(facts):
+    found, wanted = ".".join(map(str, facts.python)), ".".join(map(str, MIN_PYTHON))
+    if facts.python[:2] >= MIN_PYTHON:
+        return Check("python", OK, found)
+    return Check("python", FAIL, f"{found}, expected {wanted} or newer", "make setup PYTHON=python3.12")
+
+
+def _system(facts):
+    for name, purposes in (("compiler", ("compiler", "headers")), ("latex", ("latex",)), ("libraries", ("openmp",))):
+        packages = " ".join(facts.missing[purpose] for purpose in purposes if purpose in facts.missing)
+        install = f"apt-get update && apt-get install --no-install-recommends {packages}"
+        if not packages:
+            yield Check(name, OK, "there")
+        elif name == "compiler" and not facts.packages and facts.gpus:
+            without = f"missing: {packages}; torch.compile needs a C compiler on a GPU, training takes longer without"
+            fix = "an image made from this one, with gcc, libc6-dev and python3-dev" if facts.container else None
+            yield Check(name, WARN, without, fix or f"as root: {install}")
+        elif name == "compiler" and not facts.packages:
+            yield Check(name, OK, "none, and none needed: everything is compiled")
+        else:
+            yield Check(name, FAIL, f"missing: {packages}", f"as root: {install}")
+
+
+def _packages(facts):
+    if not facts.packages:
+        return Check("packages", OK, f"as pinned in requirements.lock; torch {facts.torch}")
+    first, more = facts.packages[0], len(facts.packages) - 1
+    return Check("packages", FAIL, first + (f", and {more} more" if more else ""), "make setup")
+
+
+def _gpu(facts, needs):
+    paper_scale = needs is not None and needs.gpu
+    if not facts.gpus:
+        if paper_scale:
+            cause = "a container: run it with --gpus all; otherwise take a machine with one, or a smaller profile"
+            return Check("gpu", WARN, f"none; on CPU cores profile {needs.profile} takes hours for every case", cause)
+        return Check("gpu", OK, "none, and none needed" if needs else "none")
+    found = [
+        f"{name}, {_size(memory)}" + (f", number {number} of {len(facts.gpus)}" if len(facts.gpus) > 1 else "")
+        for number, (name, memory, _) in enumerate(facts.gpus)
+    ]
+    oldest = min(range(len(found)), key=lambda number: facts.gpus[number][2])
+    smallest = min(range(len(found)), key=lambda number: facts.gpus[number][1])
+    if facts.build_capability and (capability := facts.gpus[oldest][2]) < facts.build_capability:
+        ours, theirs = (".".join(map(str, value)) for value in (capability, facts.build_capability))
+        fix = "make setup TORCH=... with an older torch, or CUDA_VISIBLE_DEVICES= with other GPUs, or none, for the CPU"
+        return Check("gpu", FAIL, f"{found[oldest]}: compute capability {ours}, torch needs {theirs} or newer", fix)
+    if needs and facts.gpus[smallest][1] < needs.gpu_memory:
+        maps = f"{found[smallest]}; the maps of profile {needs.profile} take {_size(needs.gpu_memory)}"
+        return Check("gpu", WARN, f"{maps}: they stay on the host and are streamed", "nothing, or take a larger GPU")
+    return Check("gpu", OK, found[0])
+
+
+def _driver(facts):
+    """A driver serves programs built for its own major version of CUDA or an older one (NVIDIA, CUDA Compatibility)."""
+    driver, build = (".".join(map(str, value)) if value else None for value in (facts.driver_cuda, facts.build_cuda))
+    if driver is None:
+        return Check("driver", OK, "no NVIDIA driver; the CPU is used")
+    if build is None:
+        fix = "make setup TORCH=torch==2.13.0 with pip set to the CUDA build, or leave it: the CPU is used"
+        return Check("driver", WARN, f"knows CUDA {driver}, but torch is a CPU build", fix)
+    if facts.driver_cuda[0] < facts.build_cuda[0]:
+        fix = (
+            f"a driver for CUDA {facts.build_cuda[0]}, or make setup TORCH=... with a build for CUDA {driver} or older"
+        )
+        return Check("driver", FAIL, f"knows CUDA {driver}, torch is built for {build}", fix)
+    if not facts.gpus:
+        fix = "nvidia-smi says what the driver sees; a container: --gpus all; is CUDA_VISIBLE_DEVICES set?"
+        return Check("driver", FAIL, f"knows CUDA {driver}, but torch sees no GPU", fix)
+    return Check("driver", OK, f"knows CUDA {driver}, torch is built for {build}")
+
+
+def _enough(name, found, needed, what, fix, where=""):
+    text = f"{_size(found)} free{where}, {_size(needed)} needed for {what}"
+    return Check(name, OK, text) if found >= needed else Check(name, FAIL, text, fix)
+
+
+def _writing(facts):
+    if not facts.unwritable:
+        return Check("writing", OK, "everywhere where a run writes")
+    fix = f"chown -R {os.getuid()}:{os.getgid()} {' '.join(facts.unwritable)}"
+    if facts.container:
+        fix = 'mount a folder of your own at /out, and run as yourself: -u "$(id -u):$(id -g)"'
+    return Check("writing", FAIL, f"refused in {', '.join(facts.unwritable)}", fix)
+
+
+def _locks(facts):
+    if not facts.record:
+        fix = (
+            f"make paper, which sets it aside and takes what was made before from .dvc/cache, or git checkout {RECORD}"
+        )
+        return Check("locks", WARN, f"{RECORD} is cut off: DVC was killed while it wrote it", fix)
+    for pid, command in facts.locks:
+        return Check("locks", WARN, f"a run is at work here: process {pid}, {command}", "wait for it, or end it")
+    return Check("locks", OK, "nobody holds one")
+
+
+def _size(value):
+    return f"{value / 1e9:.1f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB"
+
+
+def needs(profile=None):
+    """The ``Needs`` of the profile of that name, or of the active params.yaml; ValueError if it cannot be."""
+    from camelsight.pipeline import launch, params, paths
+
+    loaded = params.load(paths.profile(profile) if profile else paths.PARAMS)
+    suite = launch.suite_bytes(loaded)
+    return Needs(
+        profile=loaded.profile,
+        gpu=loaded.maps.pixels >= GPU_PIXELS,
+        gpu_memory=suite,
+        memory=launch.process_bytes(loaded),
+        disk=_disk_needed(loaded, suite),
+    )
+
+
+def _disk_needed(loaded, suite):
+    """Bytes that a run will still write: maps, weights, checkpoints of running cases, attributions."""
+    import torch
+
+    from camelsight.inference import network
+    from camelsight.interpretation import attribution
+    from camelsight.pipeline import launch, paths, store
+
+    spec, tune, asked = loaded.maps, loaded.tune, loaded.attribute
+    weights = {}
+    for case in loaded.cases:
+        hidden = tune.hidden[1] if tune.trials else tune.start_of(case).hidden
+        with torch.device("meta"):
+            weights[case] = 4 * network.count_parameters(network.build(hidden, 0.0, size=spec.pixels))
+    attributions = asked.maps * len(asked.parameters) * len(attribution.METHODS) * 4 * spec.pixels**2
+    wanted = {}
+    for name in loaded.suites:
+        if spec.source == "mock" or store.find(spec.folder, name)[store.MAPS] is None:
+            wanted[paths.maps(name)] = suite
+        wanted |= {paths.weights(name, case): size for case, size in weights.items()}
+        wanted |= {paths.attributions(name, case): attributions for case in asked.cases}
+    missing = sum(max(0, size - (path.stat().st_size if path.exists() else 0)) for path, size in wanted.items())
+    return missing + ADAM_COPIES * max(weights.values()) * launch.default_jobs(loaded) + OTHER_RESULTS
+
+
+def probe():
+    """The ``Facts`` of this machine, as seen from the project's root."""
+    torch = _import("torch")
+    facts = {
+        "python": sys.version_info[:3],
+        "missing": _missing_packages(),
+        "packages": tuple(packages.wrong()),
+        "driver_cuda": _driver_cuda(),
+        "disk": shutil.disk_usage(".").free,
+        "shared_memory": shutil.disk_usage("/dev/shm").free if os.access("/dev/shm", os.W_OK) else 0,
+        "unwritable": tuple(_unwritable([*WRITTEN, tempfile.gettempdir()])),
+        "locks": tuple(_locks_held(RWLOCK)),
+        "record": _is_whole(RECORD),
+        "container": CONTAINER.exists(),
+    }
+    if torch:
+        facts |= _torch_facts(torch)
+    return Facts(**facts)
+
+
+def _import(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def _torch_facts(torch):
+    from camelsight.pipeline import cli
+
+    cuda, visible = torch.version.cuda, torch.cuda.is_available()
+    built = [name.partition("_")[2] for name in torch.cuda.get_arch_list() if name.startswith("sm_")] if visible else []
+    gpus = []
+    for i in range(torch.cuda.device_count() if visible else 0):
+        properties = torch.cuda.get_device_properties(i)
+        gpus.append((properties.name, properties.total_memory, (properties.major, properties.minor)))
+    return {
+        "torch": torch.__version__,
+        "build_cuda": tuple(map(int, cuda.split("."))) if cuda else None,
+        "build_capability": min(((int(name[:-1]), int(name[-1])) for name in built if name.isdigit()), default=None),
+        "gpus": tuple(gpus),
+        "memory": cli.free_bytes(torch.device("cpu")),
+    }
+
+
+def _missing_packages():
+    result = subprocess.run(["bash", "code/setup.sh", "missing"], capture_output=True, encoding="utf-8", check=False)
+    return dict(line.split(": ") for line in result.stdout.splitlines())
+
+
+def _driver_cuda():
+    """The newest CUDA that the NVIDIA driver knows, (major, minor); None without a driver."""
+    version = ctypes.c_int(0)
+    try:
+        if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) != 0 or version.value == 0:
+            return None
+    except OSError:
+        return None
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def _unwritable(folders):
+    for folder in folders:
+        if not os.path.isdir(folder):
+            continue  # its parent is in the list
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError:
+            yield folder
+
+
+def _locks_held(path, processes=Path("/proc")):
+    """Yield (process id, command) of who holds DVC's lock file; it may outlive them, and make paper mends it then."""
+    try:
+        held = json.loads(path.read_text(encoding="utf-8") or "{}")
+        holders = [info for infos in held.get("read", {}).values() for info in infos]
+        holders += list(held.get("write", {}).values())
+        holders = {int(info["pid"]): info["cmd"] for info in holders}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return
+    for pid, command in holders.items():
+        line = processes / str(pid) / "cmdline"
+        if line.exists() and b"dvc" in line.read_bytes():
+            yield pid, command
+
+
+def _is_whole(path):
+    """Whether a YAML file is not there, or ends where it should, as far as can be told without YAML."""
+    if (yaml := _import("yaml")) is None or not path.exists():
+        return True
+    try:
+        return isinstance(
+            yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)), dict
+        )
+    except yaml.YAMLError:
+        return False
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m camelsight.commands.doctor", description=__doc__)
+    parser.add_argument("--profile", help="the profile that is to run; default: params.yaml")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--quiet", action="store_true", help="print only what is not as it should be")
+    sys.stdout.reconfigure(errors="backslashreplace")  # as cli.print_anything, which needs packages
+    arguments = parser.parse_args()
+    facts = probe()
+    try:
+        wanted = needs(arguments.profile) if facts.torch and not facts.packages else None
+    except ValueError as error:
+        sys.exit(f"doctor: {error}")
+    checks = judge(facts, wanted)
+    good = not any(check.status == FAIL for check in checks)
+    if arguments.json:
+        record = {"good": good, "profile": wanted and wanted.profile, "checks": [asdict(check) for check in checks]}
+        print(json.dumps(record, indent=1))
+    else:
+        for check in checks:
+            if check.status != OK or not arguments.quiet:
+                print(
+                    f"{check.status:<5} {check.name:<14} {check.found}"
+                    + (f"\n      fix: {check.fix}" if check.fix else "")
+                )
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

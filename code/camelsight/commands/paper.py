@@ -1,0 +1,223 @@
+"""``python -m camelsight paper`` (``maps``, ``status``): what will run and for how long, the run itself, its results.
+
+The work is done by ``dvc repro``. Before that, the chains of all cases, which do not depend on one another, and then
+the experiments on robustness are run by several DVC processes at a time, here or on a cluster: see ``launch``.
+"""
+
+import argparse
+import contextlib
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from camelsight.commands import status
+from camelsight.pipeline import cli, launch, leftovers, params, paths, release, store
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m camelsight", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    paper = commands.add_parser("paper", help="run what is out of date, up to the PDF")
+    maps = commands.add_parser("maps", help="simulate the maps, or fetch and check the real ones")
+    for command in (paper, maps):
+        command.add_argument("--profile", help=f"copy {paths.PROFILES}/PROFILE.yaml to {paths.PARAMS} first")
+        command.add_argument(
+            "--json", action="store_true", help="print what was done as JSON; the rest to standard error"
+        )
+    paper.add_argument("--full", action="store_true", help=f"write every experiment on robustness into {paths.PARAMS}")
+    paper.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
+    cluster = paper.add_argument_group("on a SLURM cluster, from its login node")
+    cluster.add_argument("--launch", choices=("local", "slurm"), default="local", help="where cases run")
+    cluster.add_argument("--partition")
+    cluster.add_argument("--account")
+    cluster.add_argument("--gpus", type=int, help="of a job that trains; default: none")
+    cluster.add_argument("--minutes", type=int, help="of a job, which then goes on in a new one; default: 720")
+    cluster.add_argument("--concurrency", type=int, help="jobs at a time; default: 256")
+    look = commands.add_parser("status", help="how far each case is, of a run on this machine or on others")
+    look.add_argument("--json", action="store_true", help="for a program")
+    arguments = parser.parse_args()
+    if arguments.command == "status":
+        cli.guard(lambda: show_status(arguments.json), prefix="status")
+    elif arguments.command == "maps":
+        cli.guard(lambda: say(make_maps, arguments.json, arguments.profile), prefix="maps")
+    else:
+        names = ("partition", "account", "gpus", "minutes", "concurrency")
+        options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+        chosen = (arguments.profile, arguments.full, arguments.jobs, arguments.launch, options)
+        cli.guard(lambda: say(make_paper, arguments.json, *chosen), prefix="paper")
+
+
+def say(make, json, *arguments):
+    """Call ``make``, which prints what it does and returns a record of it, for people or for a program.
+
+    One at a time in a folder: another's would run the same stages, and may change the parameters under it.
+    """
+    with store.claim(paths.RUN_LOCK) as mine:
+        if not mine:
+            raise ValueError(f"another make paper or make maps is at work in {Path.cwd()}; wait for it, or end it")
+        leftovers.clear()
+        if not json:
+            make(*arguments)
+            return
+        with contextlib.redirect_stdout(sys.stderr):
+            record = make(*arguments)
+        cli.print_json(record)
+
+
+def make_maps(profile=None):
+    loaded = begin(profile)
+    out_of_date = launch.out_of_date()
+    pending = [stage for stage in out_of_date if stage == "maps"]
+    if "code" in out_of_date:
+        launch.repro("code")
+    if pending:
+        announce(loaded, ["maps"], 1)
+        launch.repro("maps")
+    else:
+        print(f"Profile {loaded.profile}: the maps are up to date.")
+    print(f"  maps     {paths.MAPS}/ ({', '.join(loaded.suites)})")
+    return {"profile": loaded.profile, "ran": pending, "maps": [str(paths.maps(suite)) for suite in loaded.suites]}
+
+
+def make_paper(profile, full, jobs, where, options):
+    for name, value in {"jobs": jobs, **options}.items():
+        if isinstance(value, int) and value < (name != "gpus"):
+            raise ValueError(f"expected --{name} of at least {int(name != 'gpus')}, got {value}")
+    if options and where == "local":
+        raise ValueError(f"expected --{', --'.join(options)} with --launch slurm only")
+    if jobs and where == "slurm":
+        raise ValueError("expected --concurrency with --launch slurm, got --jobs")
+    loaded = begin(profile, full)
+    pending = launch.out_of_date()
+    if "code" in pending:
+        launch.repro("code")
+        del pending["code"]
+    if where == "slurm":
+        jobs = min(options.get("concurrency", 256), max(1, len(launch.chains(loaded, pending))))
+    elif pending and jobs is None:
+        jobs = launch.default_jobs(loaded)
+    announce(loaded, pending, jobs)
+    start = time.monotonic()
+    if pending and where == "slurm":
+        launch.slurm(loaded, pending, lambda key: summary(key, loaded), **options)
+    elif pending and jobs > 1:
+        if makers := launch.makers(pending):
+            launch.repro(*makers)
+        for queue in (launch.chains(loaded, pending), launch.experiments(pending)):
+            launch.local(queue, jobs, lambda key: summary(key, loaded))
+    if pending:
+        launch.repro()
+    for path in Path().glob(str(paths.finished_training("*"))):  # recorded by now
+        store.remove_checkpoint(path)
+    seconds = time.monotonic() - start
+    report(loaded, pending, seconds)
+    results = {"pdf": str(paths.PDF), "tables": str(paths.TABLES), "figures": str(paths.FIGURES)}
+    return {"profile": loaded.profile, "ran": list(pending), "seconds": round(seconds, 1)} | results
+
+
+def show_status(as_json):
+    loaded = params.load(paths.PARAMS)
+    rows = status.rows(loaded, launch.peek())
+    if as_json:
+        cli.print_json({"profile": loaded.profile, "rows": rows})
+    else:
+        print(status.table(rows))
+
+
+def begin(profile, full=False):
+    """The params of ``profile``, or of the active one, with what they have no use for out of the way."""
+    if profile:
+        activate(profile)
+    if full:
+        params.load(paths.PARAMS)
+        store.write_text(paths.PARAMS, params.with_everything(paths.PARAMS.read_text(encoding="utf-8")))
+    loaded = params.load(paths.PARAMS)
+    prune(loaded)
+    launch.forget(loaded)
+    release.unlink_replaced(loaded)
+    return loaded
+
+
+def activate(profile):
+    """Make ``profiles/<profile>.yaml`` the active ``params.yaml``; own changes to the latter are kept beside it."""
+    wanted = paths.profile(profile).read_bytes()
+    known = [path.read_bytes() for path in paths.PROFILES.glob("*.yaml")]
+    known += [params.with_everything(text.decode()).encode() for text in known]
+    if paths.PARAMS.exists() and paths.PARAMS.read_bytes() not in known:
+        backup = paths.PARAMS.with_suffix(".yaml.bak")
+        while backup.exists():
+            backup = backup.with_suffix(backup.suffix + "~")
+        shutil.copy(paths.PARAMS, backup)
+        print(f"{paths.PARAMS} had changes of your own; they are now in {backup}")
+    if not paths.PARAMS.exists() or paths.PARAMS.read_bytes() != wanted:
+        store.write_bytes(paths.PARAMS, wanted)
+
+
+def prune(loaded):
+    """Remove the results of suites and cases that ``params.yaml`` no longer has: DVC sees folders as a whole."""
+    wanted = {paths.CUTS: loaded.cases, paths.TRIALS: loaded.cases, paths.EVALUATIONS: loaded.cases}
+    wanted[paths.ATTRIBUTIONS] = loaded.attribute.cases
+    for folder, cases in wanted.items():
+        for path in folder.glob("*/*"):
+            if path.parent.name not in loaded.suites or path.stem not in cases:
+                path.unlink()
+    for path in paths.SANITY.glob("*"):
+        if path.stem not in loaded.suites:
+            path.unlink()
+    more = loaded.robustness.suites
+    for path in (paths.ROBUSTNESS / "inputs").glob("*/*"):
+        here = path.stem in loaded.suites and path.parent.name in loaded.cases
+        if not here and path not in [paths.robustness_input(suite, "original") for suite in more]:
+            path.unlink()
+    for stage in params.EXPERIMENTS:
+        for path in (paths.ROBUSTNESS / stage).glob("*"):
+            if path.stem not in getattr(loaded.robustness, stage):
+                path.unlink()
+
+
+def announce(loaded, pending, jobs):
+    if not pending:
+        print(f"Profile {loaded.profile}: everything is up to date.")
+        return
+    counts = {}
+    for stage in pending:
+        name = stage.partition("@")[0]
+        counts[name] = counts.get(name, 0) + 1
+    todo = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())
+    print(
+        f"Profile {loaded.profile} ({len(loaded.suites)} suites × {len(loaded.cases)} cases, {loaded.maps.source} maps)"
+    )
+    print(f"To run: {todo}")
+    minutes = max(1, round(launch.forecast(loaded, pending, jobs) / 60))
+    print(
+        f"Roughly {minutes} min with {jobs} process{'es' if jobs > 1 else ''} of {loaded.threads} thread(s)", flush=True
+    )
+
+
+def summary(key, loaded):
+    if key == "universe":
+        return f"  {key}: power spectra and pixel statistics are in {paths.UNIVERSE}"
+    if "@" in key or key == "maps":
+        return f"  {key}: done"
+    suite = launch.suite_of(key, loaded)
+    try:
+        r2 = store.read_json(paths.metrics(suite, key.removeprefix(f"{suite}-")))["metrics"]["r2"]
+    except FileNotFoundError:  # what another machine wrote comes late over NFS
+        return f"  {key}: done"
+    return f"  {key}: R² {r2['omega_m'][0]:.3f} (omega_m), {r2['sigma_8'][0]:.3f} (sigma_8)"
+
+
+def report(loaded, pending, seconds):
+    if pending:
+        print(f"Done in {seconds / 60:.1f} min.")
+    figures = len(list(paths.FIGURES.rglob("*.pdf")))
+    print(f"  PDF      {paths.PDF}")
+    print(f"  tables   {paths.TABLES}/ (r2.csv, r2.md, r2.tex)")
+    print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")
+    if loaded.maps.source == "mock":
+        print("  The maps are simulated: these are not results on CAMELS.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The CAMELS Multifield Dataset (CMD): names, sizes, published statistics, and checks of what claims to be it.
+
+https://camels-multifield-dataset.readthedocs.io
+"""
+
+import io
+import math
+
+import numpy as np
+
+from camelsight.ground import theta as parameters
+
+BOX = 25.0  # Mpc/h
+SLABS = 5  # per axis, of 5 Mpc/h; map = axis * SLABS + slab
+MAPS_PER_SIMULATION = 15
+SIMULATIONS = 1000  # of the LH set
+PIXELS = 256
+DTYPE = np.dtype(np.float32)
+HEADER_BYTES = 128  # of an NPY file of maps
+GLOBUS = "1910cb10-4ba8-11ec-a516-b537d6c07c1d"  # the endpoint that CMD's documentation recommends for large files
+
+# (Msun/h)/(Mpc/h)^2 over all pixels of Maps_Mtot_*_LH_z=0.00.npy as regenerated in May 2024, from CMD's documentation.
+PUBLISHED_STATISTICS = {
+    "IllustrisTNG": {"min": 4.6650e9, "max": 2.8518e15, "mean": 4.1632e11, "std": 3.6415e12},
+    "SIMBA": {"min": 5.2276e9, "max": 4.2038e15, "mean": 4.1632e11, "std": 3.6380e12},
+    "Astrid": {"min": 5.4158e9, "max": 2.8644e15, "mean": 4.1631e11, "std": 3.6788e12},
+}
+# Smallest and largest pixel of IllustrisTNG before the bug at the boundary pixels was mended, from the same place.
+STATISTICS_BEFORE_MAY_2024 = {"IllustrisTNG": {"min": 4.5981e9, "max": 3.1863e15}}
+# Of log10 of these older maps: what the released code standardises all of them with.
+LOG10_BEFORE_MAY_2024 = {"IllustrisTNG": {"log10_mean": 11.104, "log10_std": 0.4918}}
+# Five digits are published; the two releases of IllustrisTNG differ by 1e-2 in the minimum and 1e-1 in the maximum. How
+# CMD summed up a thousand million pixels is not known, hence more room for the moments.
+EXTREMES_TOLERANCE = 1e-4
+MOMENTS_TOLERANCE = 1e-3
+
+
+def maps_file_name(suite):
+    """The name of the file with the total-matter maps of ``suite``, such as IllustrisTNG or Nbody_IllustrisTNG."""
+    parameters.hydro_suite(suite)
+    return f"Maps_Mtot_{suite}_LH_z=0.00.npy"
+
+
+def params_file_name(suite):
+    parameters.hydro_suite(suite)
+    return f"params_LH_{suite}.txt"
+
+
+def file_names(suite):
+    """Names under which CMD has had the parameters and the maps of ``suite``, two tuples, today's names first."""
+    return (params_file_name(suite), f"params_{suite}.txt"), (maps_file_name(suite),)
+
+
+def folder_name(suite):
+    """The folder below ``2D_maps/data`` in which CMD keeps the files of ``suite``."""
+    return "Nbody" if parameters.is_nbody(suite) else parameters.hydro_suite(suite)
+
+
+def maps_bytes(simulations, pixels):
+    """The size of a maps file; 3,932,160,128 for the LH set."""
+    return HEADER_BYTES + simulations * MAPS_PER_SIMULATION * pixels**2 * DTYPE.itemsize
+
+
+class Statistics:
+    """min, max, mean and std of pixels that are added map by map, in float64, of the finite ones."""
+
+    def __init__(self):
+        self.low, self.high, self.count, self.mean, self.squares = np.inf, -np.inf, 0, 0.0, 0.0
+        self.n_nan = self.n_nonpositive = 0
+
+    def add(self, values):
+        """Add an array of one map or so: it is gone through several times, which is cheap while a cache holds it."""
+        low, high = values.min(), values.max()  # a NaN shows in both, an infinity in one
+        if not (np.isfinite(low) and np.isfinite(high)):
+            finite = values[np.isfinite(values)]
+            self.n_nan += values.size - finite.size
+            if finite.size:
+                self.add(finite)
+            return
+        if low <= 0:
+            self.n_nonpositive += int((values <= 0).sum())
+        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        # Chan, Golub & LeVeque (1983): sums of squares about the mean, joined piece by piece.
+        deviation = values.astype(np.float64).ravel()
+        mean, total = deviation.mean(), self.count + deviation.size
+        deviation -= mean
+        shift = mean - self.mean
+        self.squares += np.square(deviation, out=deviation).sum() + shift**2 * self.count * deviation.size / total
+        self.mean, self.count = self.mean + shift * deviation.size / total, total
+
+    def result(self):
+        """min, max, mean, std, n_nan (NaN and infinite) and n_nonpositive."""
+        known = self.count > 0
+        return {
+            "min": self.low if known else math.nan,
+            "max": self.high if known else math.nan,
+            "mean": float(self.mean) if known else math.nan,
+            "std": math.sqrt(self.squares / self.count) if known else math.nan,
+            "n_nan": self.n_nan,
+            "n_nonpositive": self.n_nonpositive,
+        }
+
+
+def statistics(maps, chunk=1):
+    """``Statistics`` of ``(n, pixels, pixels)``; reads ``chunk`` maps at a time: a memory map never comes in whole."""
+    total = Statistics()
+    for start in range(0, len(maps), chunk):
+        total.add(np.asarray(maps[start : start + chunk]))
+    return total.result()
+
+
+def release(statistics, suite):
+    """Which release of ``suite`` has these ``statistics``: a name, or None where it is none whose numbers are known."""
+    for name, table in (("since May 2024", PUBLISHED_STATISTICS), ("before May 2024", STATISTICS_BEFORE_MAY_2024)):
+        published = table.get(suite)
+        if published and all(
+            math.isclose(statistics[key], published[key], rel_tol=EXTREMES_TOLERANCE) for key in ("min", "max")
+        ):
+            return name
+    return None
+
+
+def check_statistics(statistics, suite, name):
+    """ValueError in one line unless ``statistics`` are those of a release of ``suite`` whose numbers are known."""
+    published, known = PUBLISHED_STATISTICS[suite], release(statistics, suite)
+    if known is None:
+        raise ValueError(
+            f"expected pixels from {published['min']:g} to {published['max']:g}, got {statistics['min']:g} to "
+            f"{statistics['max']:g} in {name}: it is damaged, or of a release whose statistics are not known here; "
+            "fetch it again"
+        )
+    for key in ("mean", "std"):
+        if known == "since May 2024" and not math.isclose(statistics[key], published[key], rel_tol=MOMENTS_TOLERANCE):
+            raise ValueError(
+                f"expected {key} {published[key]:g} of the release since May 2024, got {statistics[key]:g} in {name}: "
+                "it is damaged; fetch it again"
+            )
+
+
+def read_header(head, name):
+    """Shape and dtype from the first bytes of an NPY file of maps; ValueError in one line if they are not that."""
+    file = io.BytesIO(head)
+    try:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"version {version} of the format")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    except ValueError:
+        raise ValueError(f"expected an NPY file, got one that begins with {bytes(head[:16])!r} in {name}") from None
+    if fortran_order or file.tell() != HEADER_BYTES:
+        raise ValueError(f"expected rows first and {HEADER_BYTES} bytes of header in {name}, as CMD's files have")
+    return shape, dtype
+
+
+def check_first_row(head, name):
+    """ValueError in one line unless the first bytes of a params file begin with a row of six numbers."""
+    line = head.lstrip().split(b"\n")[0]
+    try:
+        good = len([float(word) for word in line.split()]) == len(parameters.NAMES)
+    except ValueError:
+        good = line.startswith(b"#")
+    if not good:
+        raise ValueError(f"expected a table of numbers, got a file that begins with {bytes(line[:16])!r} in {name}")
+
+
+def check_maps(shape, dtype, expected_simulations, expected_pixels, name):
+    """ValueError in one line unless an array of ``shape`` and ``dtype`` is the set of maps that is expected."""
+    expected = (expected_simulations * MAPS_PER_SIMULATION, expected_pixels, expected_pixels)
+    shape = tuple(shape)
+    if shape == expected and np.dtype(dtype) == DTYPE:
+        return
+    if np.dtype(dtype) != DTYPE:
+        advice = "these are not CMD's maps; fetch the file again"
+    elif shape[1:] == expected[1:] and shape[0] < expected[0]:
+        advice = "the download is incomplete; fetch the file again"
+    else:
+        advice = "make the profile's simulations and pixels agree with the file, or fetch the file again"
+    raise ValueError(f"expected {expected} {DTYPE}, got {shape} {np.dtype(dtype)} in {name}: {advice}")
+
+
+def check_params(array, simulations, suite, name):
+    """ValueError in one line unless ``array`` is the ``(simulations, 6)`` parameters of ``suite``, in its ranges.
+
+    A gravity-only suite's four astrophysical columns mean nothing and are not looked at.
+    """
+    array = np.asarray(array)
+    expected = (simulations, len(parameters.NAMES))
+    if array.shape != expected:
+        raise ValueError(
+            f"expected {expected}, got {array.shape} in {name}: the file belongs to another set; fetch it again"
+        )
+    low, high = parameters.ranges(suite)
+    for column in np.flatnonzero(parameters.meaningful(suite)):
+        values = array[:, column]
+        bad = ~((values >= low[column]) & (values <= high[column]))
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise ValueError(
+                f"expected {parameters.NAMES[column]} in [{low[column]:g}, {high[column]:g}], got {values[row]:g} "
+                f"in row {row} of {name}: the columns are {', '.join(parameters.NAMES)}; fetch the file again"
+            )
+
+
+def check_values(statistics, name):
+    """ValueError in one line unless every pixel, by ``statistics``, is finite and positive."""
+    n_nan, n_nonpositive = statistics["n_nan"], statistics["n_nonpositive"]
+    if n_nan or n_nonpositive:
+        raise ValueError(
+            f"expected finite surface densities above zero, got {n_nan} NaN or infinite and {n_nonpositive} zero or "
+            f"negative pixels in {name}: fetch or simulate the file again"
+        )

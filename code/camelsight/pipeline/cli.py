@@ -1,0 +1,285 @@
+"""How a stage runs: arguments, params, one line for a person's mistake, and how long it took."""
+
+import argparse
+import contextlib
+import ctypes
+import inspect
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import threadpoolctl
+from tqdm import tqdm
+
+from camelsight.pipeline import params, paths, store
+
+INTERRUPTED = 130
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+BEAT_SECONDS = 1  # between two writes of a heartbeat
+JOB_NAMES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
+WARNINGS = (signal.SIGTERM, signal.SIGUSR2)  # of the end; submitit sends the latter before a job's time is up
+
+
+def run_stage(main, *commands):
+    """Call ``main(params, **arguments)``; its parameters after the first become options, such as ``--suite``.
+
+    A function among ``commands`` is called in its place where the option named like its first parameter is given. All
+    of its parameters become options, those with a default optional ones and those with the default False flags; it
+    gets no params, so that it works without params.yaml.
+    """
+    print_anything()
+    chosen, parser = _choose(main, commands)
+    options = list(inspect.signature(chosen).parameters.values())[chosen is main :]
+    for option in options:
+        name = f"--{option.name.rstrip('_')}"
+        if option.default is False:
+            parser.add_argument(name, dest=option.name, action="store_true")
+        else:
+            required = option.default is inspect.Parameter.empty
+            default = None if required else option.default
+            parser.add_argument(name, dest=option.name, metavar=name[2:].upper(), required=required, default=default)
+    arguments = vars(parser.parse_args())
+    stage = main.__module__ if main.__module__ != "__main__" else inspect.getmodule(main).__spec__.name
+    name = stage.rpartition(".")[2]
+    if chosen is main:
+        guard(lambda: _timed(main, name, arguments), prefix=" ".join([name, *arguments.values()]))
+    else:
+        guard(lambda: chosen(**arguments), prefix=name)
+
+
+def _choose(main, commands):
+    switches = {f"--{next(iter(inspect.signature(command).parameters)).rstrip('_')}": command for command in commands}
+    given = {argument.partition("=")[0] for argument in sys.argv[1:]}
+    chosen = next((command for switch, command in switches.items() if switch in given), main)
+    also = "".join(f"\n  {switch}: {command.__doc__.splitlines()[0]}" for switch, command in switches.items())
+    parser = argparse.ArgumentParser(
+        description=chosen.__doc__ or inspect.getmodule(main).__doc__,
+        epilog=f"Instead, with --help for more:{also}" if also and chosen is main else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return chosen, parser
+
+
+def print_anything():
+    """Let standard output write what its encoding lacks, such as ² in ASCII, as standard error does: \\xb2."""
+    sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def print_json(value):
+    """``value`` on standard output, for a program; NaN and infinities become null."""
+    value = json.loads(json.dumps(value, default=store.plain), parse_constant=lambda name: None)  # NaN is not JSON
+    print(json.dumps(value, indent=1))
+
+
+def guard(action, prefix):
+    """Run ``action``; a mistake ends in one line and exit code 1, a bug in a traceback.
+
+    Ctrl-C, SIGTERM, a job's last minute and a closed terminal end in one line and 130, also where a background shell
+    ignores the first.
+    """
+    print_anything()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for warning in WARNINGS:
+        signal.signal(warning, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        action()
+    except KeyboardInterrupt:
+        sys.exit(_say(prefix, "interrupted; the same command goes on from here", INTERRUPTED))
+    except Exception as error:
+        if not _mistake(error) or os.environ.get("CAMELSIGHT_TRACEBACK"):
+            raise
+        sys.exit(_say(prefix, _reason(error), 1))
+
+
+def _mistake(error):
+    """Whether ``error`` is a person's or a machine's, and no bug."""
+    return isinstance(error, (ValueError, OSError, FloatingPointError)) or _out_of_memory(error)
+
+
+def _out_of_memory(error):
+    torch = sys.modules.get("torch")  # without it nothing of torch's can have been raised
+    return isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError))
+
+
+def _reason(error):
+    if _out_of_memory(error):
+        return "out of memory; close something, or use fewer processes: make paper JOBS=1"
+    return store.one_line(error)
+
+
+def device():
+    """The GPU where there is one, else the CPU; float32 is to mean the same on both, so TF32 is off."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads when it is first used
+    import torch  # here and below: it takes 1.5 s, and the command line must not wait for it
+
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def hardware(device):
+    """Whose bits ``device`` computes: the model of a GPU, or the instruction set of the CPU."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else str(device)
+
+
+def processes(threads, bytes_each):
+    """How many processes fit the cores and the memory that this process may use, cgroup limits included; at least 1."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    quota, _, period = _cgroup("cpu.max").partition(" ")
+    if quota.isdigit():
+        cores = min(cores, int(quota) / int(period))
+    if (limit := _cgroup("memory.max")).isdigit():
+        memory = min(memory, int(limit))
+    return max(1, int(min(cores / threads, memory / bytes_each)))
+
+
+def keep_memory():
+    """Let this process keep the memory that it frees, where its allocator is glibc's.
+
+    By default glibc gives a large array back to the system and faults the next one in page by page, which takes 15%
+    of a step of gravity with 112^3 cells and 45% with 224^3, 7% of a step of training at 64² pixels and 25% at 256².
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            mallopt(parameter, 1 << 30)
+
+
+def set_threads(count):
+    """Compute with ``count`` threads of torch, and of the linear algebra that NumPy and SciPy have loaded.
+
+    Left alone, OpenBLAS takes every core, and its threads wait for each other where other processes are at work.
+    """
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(count)
+    threadpoolctl.threadpool_limits(count, user_api="blas")
+
+
+def free_bytes(device):
+    """What this process may still allocate on ``device``, cgroup limits included."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    if (limit := _cgroup("memory.max")).isdigit():
+        fields = dict(line.split() for line in _cgroup("memory.stat").splitlines())
+        cached = int(fields.get("inactive_file", 0))  # pages of files that were read, which the kernel gives up
+        free = min(free, int(limit) - int(_cgroup("memory.current")) + cached)
+    return max(free, 0)
+
+
+def _cgroup(name):
+    path = Path("/sys/fs/cgroup", name)
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+
+
+def progress(total, what, unit, initial=0):
+    """A progress bar with the time left on standard error; a line every half minute where that is no terminal."""
+    return Progress(
+        total=total,
+        desc=what,
+        unit=unit,
+        unit_scale=unit == "B",
+        initial=initial,
+        dynamic_ncols=True,
+        mininterval=0.5 if sys.stderr.isatty() else 30,
+        smoothing=0.05,
+    )
+
+
+class Progress(tqdm):
+    """A progress bar that also leaves word in ``runs/status`` of how far its stage is."""
+
+    def update(self, n=1, best=None):
+        """``best`` is the best validation loss so far."""
+        shown = super().update(n)
+        done = self.n - self.initial
+        per_item = self.format_dict["elapsed"] / done if done > 0 else None
+        left = per_item and self.total and per_item * (self.total - self.n)
+        heartbeat.beat(done=self.n, total=self.total, unit=self.unit, per_item=per_item, seconds_left=left, best=best)
+        return shown
+
+
+class Heartbeat:
+    """What a running stage says of itself in a file, which outlives it. Without ``begin`` it says nothing."""
+
+    def __init__(self):
+        self.path, self.said, self.written = None, {}, 0.0
+
+    def begin(self, stage, arguments, profile):
+        self.path = paths.heartbeat("-".join(arguments.values()) or stage)
+        job = "_".join(map(os.environ.get, JOB_NAMES)) if JOB_NAMES[0] in os.environ else os.environ.get("SLURM_JOB_ID")
+        self.said = {"profile": profile, "stage": stage, **arguments, "node": node(), "pid": os.getpid(), "job": job}
+        self.beat(state="running")
+
+    def beat(self, **news):
+        """Add ``news`` to what is said; None changes nothing, and best only falls. A new state is written at once."""
+        if self.path is None:
+            return
+        if news.get("best") is not None:
+            news["best"] = min(news["best"], self.said.get("best", news["best"]))
+        self.said |= {key: value for key, value in news.items() if value is not None}
+        if "state" in news or time.monotonic() - self.written >= BEAT_SECONDS:
+            self.written = time.monotonic()
+            with contextlib.suppress(OSError):  # a stage does not end for want of somebody who listens
+                store.write_json(self.path, self.said | {"time": round(time.time(), 1)})
+
+    def end(self, **news):
+        self.beat(**news)
+        self.path = None
+
+
+heartbeat = Heartbeat()
+
+
+def node():
+    """What SLURM, or else the machine itself, calls this machine."""
+    return os.environ.get("SLURMD_NODENAME", socket.gethostname())
+
+
+def timing_key(name, arguments):
+    return "-".join([name, *arguments.values()])
+
+
+def _timed(main, name, arguments):
+    loaded = params.load(paths.PARAMS)
+    suites = loaded.robustness.suites if name == "further" else loaded.suites
+    experiments = params.EXPERIMENTS.get(name, ())
+    for key, known in (("suite", suites), ("case", loaded.cases), ("experiment", experiments)):
+        if key in arguments and arguments[key] not in known:
+            raise ValueError(f"expected a {key} among {', '.join(known)} ({paths.PARAMS}), got {arguments[key]!r}")
+    set_threads(loaded.threads)
+    heartbeat.begin(name, arguments, loaded.profile)
+    start = time.monotonic()
+    try:
+        main(loaded, **arguments)
+    except KeyboardInterrupt:
+        heartbeat.end(state="interrupted")
+        raise
+    except Exception as error:
+        heartbeat.end(state="failed", reason=_reason(error))
+        raise
+    heartbeat.end(state="done")
+    record = {"profile": loaded.profile, "stage": name, "seconds": round(time.monotonic() - start, 2)}
+    store.write_json(paths.TIMINGS / f"{timing_key(name, arguments)}.json", record)
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def _say(prefix, text, code):
+    print(f"{prefix}: {text}", file=sys.stderr)
+    return code

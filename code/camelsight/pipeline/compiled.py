@@ -1,0 +1,52 @@
+"""The library of ``inference/fused.cpp``: `python -m camelsight.pipeline.compiled` builds it, `load` puts it to use."""
+
+import functools
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from camelsight.pipeline import paths, store
+
+# By torch's name of what the processor can do: an image that is built here may run elsewhere.
+FLAGS = {"AVX512": ["-march=x86-64-v4", "-mprefer-vector-width=512"], "AVX2": ["-march=x86-64-v3"]}
+COMMAND = ["g++", "-O3", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-fopenmp"]
+SERVES = {paths.FUSED_SOURCE: "training", paths.PARTICLES_SOURCE: "simulating"}
+
+
+def build():
+    for source in SERVES:
+        for capability in FLAGS if platform.machine() == "x86_64" else [torch.backends.cpu.get_cpu_capability()]:
+            with store.replacing(library(source, capability)) as part:
+                subprocess.run([*COMMAND, *FLAGS.get(capability, []), source, "-o", part], check=True)
+
+
+def library(source, capability=None):
+    """The file for ``capability``, by default this processor's. Its name says how it was built: it is never stale."""
+    capability = capability or torch.backends.cpu.get_cpu_capability()
+    made_of = store.digest(store.file_digest(source), COMMAND, FLAGS.get(capability, []))
+    return paths.compiled(source, capability, made_of[:12])
+
+
+@functools.cache
+def load(module):
+    """Load the library of ``module``, whose source is beside it, into this process.
+
+    Returns whether it is there; says so in a line of the log if not.
+    """
+    source = Path(module.__file__).with_suffix(".cpp")
+    path = library(source)
+    if not path.exists():
+        print(f"{path.name} is not built, so {SERVES[source]} takes longer; make setup builds it", file=sys.stderr)
+        return False
+    module.load(path)
+    return True
+
+
+if __name__ == "__main__":
+    try:
+        build()
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"compiled: {store.one_line(error)}")

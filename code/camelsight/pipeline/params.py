@@ -1,0 +1,386 @@
+"""params.yaml as frozen dataclasses: unknown keys, wrong types and impossible values are refused in one line.
+
+PyYAML reads ``1e-3`` as a string, ruamel as a float; numbers are cast here, so both work.
+"""
+
+import difflib
+import re
+import reprlib
+import typing
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+
+import yaml
+
+from camelsight.ground import cases, cmd, theta
+from camelsight.ground.hyperparameters import HIDDEN_LIMIT, Hyperparameters
+from camelsight.pipeline import paths
+
+BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
+EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
+    "transfer": (
+        "suites", "smoothing", "probes", "leakage", "simulations", "normalisation", "augmentation", "seeds"
+    ),
+    "baseline": ("network", "mean", "histogram", "likelihood"),
+}  # fmt: skip
+FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
+NAME = re.compile("[A-Za-z0-9_-]{1,64}")  # of a profile: names of files are made of it
+SHOWN = reprlib.Repr()  # of a wrong value: aliases make a value of gigabytes of a few lines of YAML
+SHOWN.maxlevel, SHOWN.maxlist, SHOWN.maxstring, SHOWN.maxother, SHOWN.maxlong = 2, 60, 100, 100, 60
+PRIOR = 8192  # points of the prior from which the walkers of stage baseline start
+
+
+@dataclass(frozen=True)
+class Maps:
+    source: str  # "mock": simulated here; "camels": files of the CMD release in `folder`
+    folder: str
+    bases: tuple[str, ...]  # URLs of CMD's folder 2D_maps/data, from which missing files are fetched
+    simulations: int
+    pixels: int
+    particles: int  # per side, mock only, as are mesh and steps
+    mesh: int
+    steps: int
+
+    def __post_init__(self):
+        _check(self.source in ("mock", "camels"), "maps.source", "mock or camels", self.source)
+        _check(self.folder and "\0" not in self.folder, "maps.folder", "a folder", self.folder)
+        inside = Path(self.folder).resolve().is_relative_to(paths.MAPS.resolve())
+        _check(not inside, "maps.folder", f"a folder outside {paths.MAPS}, which a run empties", self.folder)
+        for base in self.bases:
+            _check(base.startswith(("https://", "http://")), "maps.bases", "URLs", base)
+        _check(self.simulations >= 3, "maps.simulations", "at least 3", self.simulations)
+        power_of_two = self.pixels >= 16 and self.pixels & (self.pixels - 1) == 0
+        _check(power_of_two and self.pixels <= 512, "maps.pixels", "a power of two from 16 to 512", self.pixels)
+        _check(self.particles >= 8, "maps.particles", "at least 8", self.particles)
+        _check(self.mesh >= self.particles, "maps.mesh", f"at least maps.particles = {self.particles}", self.mesh)
+        _check(self.steps >= 2, "maps.steps", "at least 2", self.steps)
+
+
+@dataclass(frozen=True)
+class Split:
+    seed: int
+    fractions: tuple[float, float, float]  # train, valid, test
+
+    def __post_init__(self):
+        _check(0 <= self.seed < 2**32, "split.seed", "from 0 to 2^32 - 1", self.seed)
+        good = min(self.fractions) > 0 and abs(sum(self.fractions) - 1) < 1e-9
+        _check(good, "split.fractions", "three positive numbers that add up to 1", self.fractions)
+
+
+@dataclass(frozen=True)
+class Tune:
+    trials: int  # 0: no search, `start` is what the networks are trained with
+    epochs: int
+    pruner: str  # "halving": stop early what is behind others after as many epochs; "none"
+    workers: int  # processes that share the search; with more than one, trials are not the same from run to run
+    start: dict[str, Hyperparameters]  # by case; the first trial, the others are drawn by TPE from the ranges
+    max_lr: tuple[float, float]
+    weight_decay: tuple[float, float]
+    dropout: tuple[float, float]
+    hidden: tuple[int, int]
+
+    def __post_init__(self):
+        _check(self.dropout[1] < 1, "tune.dropout", "numbers below 1", list(self.dropout))
+        _check(self.hidden[1] <= HIDDEN_LIMIT, "tune.hidden", f"numbers up to {HIDDEN_LIMIT}", list(self.hidden))
+        _check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
+        _check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
+        _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
+        _check(self.pruner in ("halving", "none"), "tune.pruner", "halving or none", self.pruner)
+        _check(self.workers >= 1, "tune.workers", "at least 1", self.workers)
+        for name in ("max_lr", "weight_decay", "dropout", "hidden"):
+            low, high = getattr(self, name)
+            _check_range(f"tune.{name}", low, high, may_be_zero=name == "dropout")
+            for case, values in self.start.items():
+                cases.parse(case)
+                value, within = getattr(values, name), f"a value within tune.{name} = {[low, high]}"
+                _check(low <= value <= high, f"tune.start.{case}.{name}", within, value)
+
+    def start_of(self, case):
+        """The starting ``Hyperparameters`` of ``case``: its own, or those of the uncut maps."""
+        return self.start.get(case, self.start["original"])
+
+
+@dataclass(frozen=True)
+class Train:
+    seed: int  # of weights, order, symmetries and dropout, beside the run's seed: other networks on the same maps
+    epochs: int
+    batch: int
+    schedule: str  # "cyclic" as published (500 steps up, 500 down), or "onecycle"
+    precision: str  # "bfloat16", "float32", or "auto": the former where the hardware has it
+    normalisation: str  # statistics of the "train" maps, or of "all" as in the released code
+    patience: int  # epochs without a better one after which training ends; 0: never, as published
+    deterministic: bool  # a GPU repeats itself bit for bit, and is slower; a CPU always does
+
+    def __post_init__(self):
+        _check(self.seed >= 0, "train.seed", "at least 0", self.seed)
+        _check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
+        _check(self.batch >= 2, "train.batch", "at least 2", self.batch)
+        _check(self.schedule in ("cyclic", "onecycle"), "train.schedule", "cyclic or onecycle", self.schedule)
+        good = self.precision in ("auto", "float32", "bfloat16")
+        _check(good, "train.precision", "auto, float32 or bfloat16", self.precision)
+        _check(self.normalisation in ("train", "all"), "train.normalisation", "train or all", self.normalisation)
+        _check(self.patience >= 0, "train.patience", "at least 0", self.patience)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    views: str  # "1": the map; "8": the eight symmetries as rows, as published; "mean8": their average
+    resamples: int
+
+    def __post_init__(self):
+        _check(self.views in ("1", "8", "mean8"), "evaluate.views", "1, 8 or mean8", self.views)
+        _check(self.resamples >= 100, "evaluate.resamples", "at least 100", self.resamples)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    cases: tuple[str, ...]  # whose networks are asked
+    parameters: tuple[str, ...]
+    output: str  # "mean" or "sigma": the posterior mean of a parameter, or its standard deviation
+    maps: int  # test maps, spread over the test simulations
+    baseline: str  # Integrated Gradients starts from it
+    shap_baseline: str  # GradientShap draws from it
+    ig_steps: int  # to begin with; more are taken where a map needs them to be complete
+    shap_samples: int
+    views: str  # "1": the map; "mean8": the average over its eight symmetries
+
+    def __post_init__(self):
+        for name in ("maps", "ig_steps", "shap_samples"):
+            _check(getattr(self, name) >= 1, f"attribute.{name}", "at least 1", getattr(self, name))
+        for name in ("baseline", "shap_baseline"):
+            known = getattr(self, name) in BASELINES
+            _check(known, f"attribute.{name}", f"one of {', '.join(BASELINES)}", getattr(self, name))
+        _check(self.output in ("mean", "sigma"), "attribute.output", "mean or sigma", self.output)
+        _check(self.views in ("1", "mean8"), "attribute.views", "1 or mean8", self.views)
+        known = len(set(self.parameters)) == len(self.parameters) and set(self.parameters) <= set(theta.NAMES)
+        good = known and set(theta.COSMOLOGICAL) <= set(self.parameters)
+        what = f"some of {', '.join(theta.NAMES)}, each once, with {' and '.join(theta.COSMOLOGICAL)} among them"
+        _check(good, "attribute.parameters", what, list(self.parameters))
+
+
+@dataclass(frozen=True)
+class Sanity:
+    maps: int  # test maps
+    ig_steps: int
+    shap_samples: int
+    seeds: int  # other networks trained for the first suite; 0: none
+    seed_epochs: int
+    shuffled_epochs: int  # of the network trained on shuffled labels, for the first suite; 0: none
+
+    def __post_init__(self):
+        for name in ("maps", "ig_steps", "shap_samples", "seed_epochs"):
+            _check(getattr(self, name) >= 1, f"sanity.{name}", "at least 1", getattr(self, name))
+        for name in ("seeds", "shuffled_epochs"):
+            _check(getattr(self, name) >= 0, f"sanity.{name}", "at least 0", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Robustness:
+    transfer: tuple[str, ...]  # experiments of the stage that are run
+    baseline: tuple[str, ...]
+    suites: tuple[str, ...]  # made for transfer@suites alone, uncut
+    smoothing: tuple[float, ...]  # widths in pixels
+    cuts: tuple[str, ...]  # cases that the probes show to the network of the uncut maps
+    seeds: int  # networks trained from other seeds
+    curve_epochs: int  # of the learning curves, each counted in as many maps as the training set has
+
+    def __post_init__(self):
+        for stage, known in EXPERIMENTS.items():
+            asked = getattr(self, stage)
+            good = len(set(asked)) == len(asked) and set(asked) <= set(known)
+            _check(good, f"robustness.{stage}", f"some of {', '.join(known)}, each once", list(asked))
+        for suite in self.suites:
+            theta.hydro_suite(suite)
+        cuts = [cases.parse(case).cuts for case in self.cuts]
+        good = all(cuts) and len(set(cuts)) == len(cuts)
+        _check(good, "robustness.cuts", "cases that differ, original not among them", list(self.cuts))
+        for width in self.smoothing:
+            _check(width > 0, "robustness.smoothing", "widths above 0 pixels", width)
+            _check(float(f"{width:g}") == width, "robustness.smoothing", "at most six digits", width)
+            try:
+                cases.parse(f"smooth_{width:g}")
+            except ValueError as error:
+                raise ValueError(f"robustness.smoothing: {error}") from None
+        names = [f"{width:g}" for width in self.smoothing]
+        _check(len(set(names)) == len(names), "robustness.smoothing", "widths that differ", list(self.smoothing))
+        for name in ("seeds", "curve_epochs"):
+            _check(getattr(self, name) >= 1, f"robustness.{name}", "at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Emulator:
+    epochs: int
+    max_lr: float
+    weight_decay: float
+
+    def __post_init__(self):
+        _check(self.epochs >= 1, "rivals.emulator.epochs", "at least 1", self.epochs)
+        _check(self.max_lr > 0, "rivals.emulator.max_lr", "above 0", self.max_lr)
+        _check(self.weight_decay >= 0, "rivals.emulator.weight_decay", "at least 0", self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Rivals:
+    trials: int  # of the networks on the spectrum; the first is in the middle of the ranges
+    epochs: int
+    layers: tuple[int, int]
+    hidden: tuple[int, int]
+    max_lr: tuple[float, float]
+    weight_decay: tuple[float, float]
+    dropout: tuple[float, float]
+    emulator: Emulator
+    maps: int  # of each test simulation whose posterior is sampled
+    walkers: int
+    steps: int  # at most
+    lengths: int  # autocorrelation times after which a chain ends
+
+    def __post_init__(self):
+        for name in ("trials", "epochs", "steps", "lengths"):
+            _check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
+        _check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
+        good = 4 * len(theta.NAMES) <= self.walkers <= PRIOR and self.walkers % 2 == 0
+        _check(good, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)} to {PRIOR}", self.walkers)
+        for name in ("layers", "hidden", "max_lr", "weight_decay", "dropout"):
+            _check_range(f"rivals.{name}", *getattr(self, name), may_be_zero=name == "dropout")
+        _check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """What one item of each stage took where the profile was measured; for the forecast alone."""
+
+    maps: float
+    universe: float
+    cut: float
+    tune: float
+    train: float
+    evaluate: float
+    attribute: float
+    sanity: float
+    further: float
+    transfer: float
+    baseline: float
+    tabulate: float
+    figures: float
+    paper: float
+
+
+@dataclass(frozen=True)
+class Params:
+    profile: str
+    seed: int
+    threads: int  # of one process on CPU; fixed, because results depend on it in the last bit
+    checkpoint: float  # seconds of training that a killed process may lose; results do not depend on it
+    suites: tuple[str, ...]
+    cases: tuple[str, ...]
+    maps: Maps
+    split: Split
+    tune: Tune
+    train: Train
+    evaluate: Evaluate
+    attribute: Attribute
+    sanity: Sanity
+    robustness: Robustness
+    rivals: Rivals
+    seconds: Seconds
+
+    def __post_init__(self):
+        good = NAME.fullmatch(self.profile)
+        _check(good, "profile", "a name of at most 64 letters, digits, _ and -", self.profile)
+        _check(self.threads >= 1, "threads", "at least 1", self.threads)
+        _check(self.checkpoint >= 0, "checkpoint", "at least 0", self.checkpoint)
+        for name in ("suites", "cases"):
+            values = getattr(self, name)
+            _check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
+        for suite in self.suites:
+            theta.hydro_suite(suite)
+        meanings = [cases.parse(case).cuts for case in self.cases]
+        _check(len(set(meanings)) == len(meanings), "cases", "cases that differ", list(self.cases))
+        _check("original" in self.cases, "cases", "original among them", list(self.cases))
+        asked = self.attribute.cases
+        good = "original" in asked and len(set(asked)) == len(asked) and set(asked) <= set(self.cases)
+        _check(good, "attribute.cases", f"some of {', '.join(self.cases)}, original among them", list(asked))
+        more = self.robustness.suites
+        good = len(set(more)) == len(more) and not set(more) & set(self.suites)
+        _check(good, "robustness.suites", f"suites other than {', '.join(self.suites)}", list(more))
+
+
+def load(path="params.yaml"):
+    """``Params`` of a YAML file; ValueError in one line that names the key, what was expected and what came."""
+    with open(path, encoding="utf-8") as file:
+        return _parse(file, path)
+
+
+def _parse(text, name):
+    try:
+        return _build(Params, yaml.safe_load(text), "")
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{name}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ValueError(f"{name}: expected a few levels of keys and lists, got hundreds") from None
+
+
+def with_everything(text):
+    """The text of a params.yaml in which every experiment on robustness is switched on, all else as it is."""
+    suites = _parse(text, paths.PARAMS).suites
+    wanted = EXPERIMENTS | {"suites": [suite for suite in FURTHER_SUITES if suite not in suites]}
+    start = text.index("\nrobustness:")
+    head, block = text[:start], text[start:]
+    for key, values in wanted.items():
+        block = re.sub(rf"(?m)^(  {key}:) *\[[^\]]*\]", rf"\1 [{', '.join(values)}]", block, count=1)
+    return head + block
+
+
+def _check(condition, key, expected, got):
+    if not condition:
+        raise ValueError(f"{key}: expected {expected}, got {SHOWN.repr(got)}")
+
+
+def _check_range(key, low, high, *, may_be_zero):
+    positive = low > 0 or (may_be_zero and low == 0)
+    _check(positive and low <= high, key, "two positive numbers, the lower first", [low, high])
+
+
+def _build(cls, raw, prefix):
+    _check(isinstance(raw, dict), prefix.rstrip(".") or "the file", "a mapping of keys to values", raw)
+    names = [field.name for field in fields(cls)]
+    for key in raw:
+        if key not in names:
+            near = difflib.get_close_matches(str(key), names, 1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known here: {', '.join(names)}"
+            raise ValueError(f"unknown key {prefix}{key!s:.60}{hint}")
+    missing = [name for name in names if name not in raw]
+    _check(not missing, ", ".join(prefix + name for name in missing), "a value", None)
+    hints = typing.get_type_hints(cls)
+    return cls(**{name: _cast(raw[name], hints[name], prefix + name) for name in names})
+
+
+def _cast(value, kind, key):
+    if is_dataclass(kind):
+        return _build(kind, value, f"{key}.")
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        _check(isinstance(value, list), key, "a list", value)
+        if inner[-1] is Ellipsis:
+            inner = inner[:1] * len(value)
+        _check(len(value) == len(inner), key, f"{len(inner)} values", value)
+        return tuple(_cast(item, item_kind, key) for item, item_kind in zip(value, inner, strict=True))
+    if origin is dict:
+        _check(isinstance(value, dict), key, "a mapping", value)
+        return {str(name): _cast(item, inner[1], f"{key}.{name!s:.60}") for name, item in value.items()}
+    if kind is bool:
+        _check(isinstance(value, bool), key, "true or false", value)
+        return value
+    if kind is str:
+        _check(isinstance(value, str | int) and not isinstance(value, bool), key, "a word", value)
+        return str(value)
+    name = {int: "an integer", float: "a number"}[kind]
+    _check(not isinstance(value, bool) and isinstance(value, int | float | str), key, name, value)
+    if kind is int and isinstance(value, int):
+        return value
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        number = float("nan")
+    _check(abs(number) < float("inf") and (kind is float or number == int(number)), key, name, value)
+    return kind(number)

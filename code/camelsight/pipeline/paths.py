@@ -1,0 +1,188 @@
+"""Every file name of the project, relative to its root."""
+
+from pathlib import Path
+
+from camelsight.ground import cmd
+
+PARAMS = Path("params.yaml")
+PROFILES = Path("profiles")
+DVC_LOCK = Path("dvc.lock")
+MAPS = Path("data/maps")
+PARTIAL = Path("data/partial")  # simulations of an unfinished set
+CHECKPOINTS = Path("runs/checkpoints")  # of unfinished trainings; outside DVC's outs, which DVC deletes before a run
+CODE = Path("results/code")
+TIMINGS = Path("runs/timings")
+LOGS = Path("runs/logs")
+RUN_LOCK = Path("runs/paper.lock")  # of a run, while it goes on
+STATUS = Path("runs/status")  # what running stages say of themselves
+CUTS = Path("results/cuts")
+TRIALS = Path("results/tune")
+EVALUATIONS = Path("results/evaluate")
+ATTRIBUTIONS = Path("results/attribute")
+UNIVERSE = Path("results/universe.json")
+SANITY = Path("results/sanity")
+ROBUSTNESS = Path("results/robustness")  # inputs/CASE/SUITE.json, STAGE/EXPERIMENT.json and .npz
+FURTHER = Path("data/further")  # maps of the suites that transfer@suites adds
+INTERPRETATION = Path("results/interpretation.json")
+TABLES = Path("results/tables")
+NUMBERS = Path("results/numbers.tex")
+FIGURES = Path("figures")
+ROBUSTNESS_FIGURES = FIGURES / "robustness"  # those of the experiments that were run
+PDF = Path("paper/ms.pdf")
+TUNING_RECORD = Path("benchmarks/tuning.json")  # measured once, by benchmarks/tuning.py
+EXPECTED = Path("paper/expected.yaml")  # published numbers
+PACKAGE = Path(__file__).parent.parent  # of this code
+FUSED_SOURCE = PACKAGE / "inference" / "fused.cpp"
+PARTICLES_SOURCE = PACKAGE / "universe" / "particles.cpp"
+TEXTS = tuple(Path("paper", name) for name in ("ms.tex", "robustness.tex", "rivals.tex"))
+REFERENCES = Path("paper/refs.bib")
+DVC = Path("dvc.yaml")
+VERDICT = Path("results/verdict.json")
+CRATE = Path("results/ro-crate-metadata.json")
+PAGE = Path("report/index.html")
+AGAIN = Path("runs/again")  # stages that the verdict and the reference run once more
+REQUIREMENTS = Path("requirements.lock")
+IMAGE = Path("environment.lock.json")  # digest of the image, where one was built
+
+
+def profile(name):
+    """The file of a profile; ValueError with the known ones if there is none."""
+    known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"expected a profile among {', '.join(known)}, got {name!r}")
+    return PROFILES / f"{name}.yaml"
+
+
+def reference(profile):
+    """R² of the profile over seeds of the training, made by ``make reference``."""
+    return PROFILES / "reference" / f"{profile}.json"
+
+
+def compiled(source, capability, digest):
+    return source.with_name(f"{source.stem}-{capability}-{digest}.so")
+
+
+def digests(profile):
+    """The lock file that pins the files of CMD: sha256, size, name and source, a line a file."""
+    return PROFILES / f"{profile}.sha256"
+
+
+def code(stage):
+    """What the code of a stage is, as the stage ``code`` writes it."""
+    return CODE / f"{stage}.txt"
+
+
+def maps(suite, folder=MAPS):
+    return folder / cmd.maps_file_name(suite)
+
+
+def parameters(suite, folder=MAPS):
+    return folder / cmd.params_file_name(suite)
+
+
+def cut(suite, case):
+    return CUTS / suite / f"{case}.json"
+
+
+def cut_samples(suite, case):
+    return CUTS / suite / f"{case}.npz"
+
+
+def log(name):
+    return LOGS / f"{name}.log"
+
+
+def heartbeat(name):
+    return STATUS / f"{name}.json"
+
+
+def tuning(suite, case):
+    return Path("runs", suite, case, "tuning.json")
+
+
+def study(suite, case):
+    return Path("runs", suite, case, "study.log")
+
+
+def trials(suite, case):
+    return TRIALS / suite / f"{case}.json"
+
+
+def unfinished_study(suite, case, key):
+    """The journal of a search, which processes share; ``key`` is that of ``dataset.resume_key``, or ``*``."""
+    return CHECKPOINTS / f"tune-{suite}-{case}-{key}" / "study.log"
+
+
+def unfinished_training(key):
+    return CHECKPOINTS / f"train-{key}.pt"
+
+
+def finished_training(key):
+    """What came out of it, until DVC has recorded that; ``key`` is that of ``dataset.resume_key``, or ``*``."""
+    return CHECKPOINTS / f"trained-{key}.pt"
+
+
+def weights(suite, case):
+    return Path("runs", suite, case, "weights.safetensors")
+
+
+def history(suite, case):
+    return Path("runs", suite, case, "history.json")
+
+
+def record(suite, case):
+    """Commit, machine and packages with which a network was trained; no stage depends on it."""
+    return Path("runs", suite, case, "record.json")
+
+
+def predictions(suite, case):
+    return EVALUATIONS / suite / f"{case}.npz"
+
+
+def predictions_text(suite, case):
+    return EVALUATIONS / suite / f"{case}.txt"
+
+
+def metrics(suite, case):
+    return EVALUATIONS / suite / f"{case}.json"
+
+
+def attributions(suite, case):
+    return ATTRIBUTIONS / suite / f"{case}.npz"
+
+
+def attribution_statistics(suite, case):
+    return ATTRIBUTIONS / suite / f"{case}.json"
+
+
+def sanity(suite):
+    return SANITY / f"{suite}.json"
+
+
+def robustness_input(suite, case):
+    """What the experiments start from: the digest of a trained network, or the survey of a further suite.
+
+    They depend on the folder of a case, which holds it for every suite.
+    """
+    return ROBUSTNESS / "inputs" / case / f"{suite}.json"
+
+
+def robustness_figure(name, ending):
+    return ROBUSTNESS_FIGURES / f"{name}.{ending}"
+
+
+def experiment(stage, name):
+    return ROBUSTNESS / stage / f"{name}.json"
+
+
+def experiment_arrays(stage, name):
+    return ROBUSTNESS / stage / f"{name}.npz"
+
+
+def further_maps(suite):
+    """The folder of the maps of a suite beyond those of the profile."""
+    return FURTHER / suite
+
+
+def figure(name, ending):
+    return FIGURES / f"{name}.{ending}"

@@ -1,0 +1,278 @@
+"""The files of the CMD release: found in a folder or fetched into it, examined, pinned, linked into place."""
+
+import hashlib
+import math
+import shutil
+import sys
+import time
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+
+from camelsight.ground import cases, cmd, theta
+from camelsight.pipeline import cli, download, paths, store
+
+MASS_TOLERANCE = 0.05  # of a simulation's mean density against its omega_m; rows of another simulation are off by more
+BY_HAND = "copied"  # the source of a file that was not fetched
+
+
+def adopt(params, target=paths.MAPS):
+    """Fetch what ``maps.folder`` lacks, examine everything, pin it, and link it into ``target``.
+
+    A folder on another disk is linked by name. ValueError in one line for the first file that is not as it should be.
+    """
+    folder, lock, linked = Path(params.maps.folder), paths.digests(params.profile), {}
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_disk(params, folder)
+    for kind in (store.PARAMETERS, store.MAPS):  # the small files first
+        for suite in params.suites:
+            pins, source = read_pins(lock), BY_HAND
+            path = store.find(folder, suite)[kind]
+            if path is None:
+                path, source = _fetch(params, suite, kind, pins)
+            record = examine(path, suite, params.maps, linked.get(paths.parameters(suite, target)), pins)
+            if record["wrong"]:
+                raise ValueError(record["wrong"][0])
+            if path.name not in pins:
+                write_pins(lock, pins | {path.name: (record["sha256"], record["bytes"], source)})
+            linked[(paths.parameters, paths.maps)[kind](suite, target)] = path
+    for place, path in linked.items():
+        store.link(path, place)
+
+
+def unlink_replaced(params):
+    """Remove links in ``data/maps`` whose file in ``maps.folder`` is another one by now, so that DVC runs the stage.
+
+    DVC alone would not see it: a hard link keeps the old file.
+    """
+    if params.maps.source != "camels":
+        return
+    for suite in params.suites:
+        links = paths.parameters(suite), paths.maps(suite)
+        for source, link in zip(store.find(params.maps.folder, suite), links, strict=True):
+            if link.exists() and (source is None or source.samefile(link)):
+                continue
+            if link.is_symlink() or link.exists():
+                print(f"{link} is not the one in {params.maps.folder}; the stage maps checks and links it anew")
+                link.unlink()
+
+
+def read_pins(path):
+    """``{name: (sha256, bytes, source)}`` of a lock file; empty where there is none."""
+    rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    if not all(len(row) == 4 and len(row[0]) == 64 and row[1].isdigit() for row in rows):
+        raise ValueError(f"expected lines of sha256, size, name and source in {path}, got others; restore it with git")
+    return {name: (digest, int(size), source) for digest, size, name, source in rows}
+
+
+def write_pins(path, pins):
+    lines = [f"{digest}  {size}  {name}  {source}\n" for name, (digest, size, source) in sorted(pins.items())]
+    store.write_text(path, "".join(lines))
+
+
+def examine(path, suite, spec, parameters_path=None, pins=None):
+    """What there is to say about a file of ``suite``, as a dict for JSON; ``wrong`` lists in one line each what is off.
+
+    ``spec`` is the block ``maps`` of the profile. Maps are compared with the omega_m in ``parameters_path``. A file
+    that ``pins`` know must have their sha256, and may then be of a release whose statistics are not known here.
+    """
+    record = {"file": str(path), "suite": suite, "bytes": path.stat().st_size}
+    pinned = (pins or {}).get(path.name, (None,))[0]
+    if path.suffix == ".npy":
+        record |= _examine_maps(path, suite, spec, parameters_path, pinned)
+    else:
+        record |= _examine_parameters(path, suite, spec)
+    if pinned and record["sha256"] and record["sha256"] != pinned:
+        message = (
+            f"expected the {path.name} used before, sha256 {pinned}, got {record['sha256']} in {path.parent}: remove "
+            "it and run make maps to fetch it again, or remove its line from the profile's .sha256 file to accept it"
+        )
+        record["wrong"].insert(0, message)
+    return record | {"pinned": pinned}
+
+
+def check(params, folder=None):
+    """``examine`` of every file of the profile, in ``folder`` or where it has them; what is missing is wrong, too."""
+    camels = params.maps.source == "camels"
+    folder = folder or (params.maps.folder if camels else paths.MAPS)
+    pins, records = read_pins(paths.digests(params.profile)) if camels else {}, []
+    for suite in params.suites:
+        found = store.find(folder, suite)
+        for names, path in zip(cmd.file_names(suite), found, strict=True):
+            if path is None:
+                wrong = [f"expected {names[0]} in {folder}, got no such file; run make maps, or put it there"]
+                records.append({"file": str(Path(folder, names[0])), "suite": suite, "wrong": wrong})
+            else:
+                records.append(examine(path, suite, params.maps, found[store.PARAMETERS], pins))
+    return records
+
+
+def describe(record):
+    """A record of ``examine`` as lines for people."""
+    lines = [record["file"]]
+    for key, value in record.items():
+        if key not in ("file", "wrong"):
+            lines.append(f"  {key:<14} {_text(value)}")
+    return "\n".join([*lines, *(f"  WRONG: {text}" for text in record["wrong"] or ()), ""])
+
+
+def _text(value):
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ("×" if isinstance(value[0], int) else " to ").join(map(_text, value))
+    return f"{value:.5g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _examine_parameters(path, suite, spec):
+    record = {"rows": None, "values": None, "ranges": None, "sha256": store.file_digest(path), "wrong": []}
+    shown = theta.meaningful(suite)
+
+    def by_name(low, high):
+        return {
+            name: [_number(a), _number(b)] if show else None
+            for name, a, b, show in zip(theta.NAMES, low, high, shown, strict=True)
+        }
+
+    try:
+        values = store.read_table(path)
+        if values.shape[1] == len(theta.NAMES):
+            record |= {"rows": len(values), "values": by_name(values.min(0), values.max(0))}
+            record["ranges"] = by_name(*theta.ranges(suite))
+        cmd.check_params(values, spec.simulations, suite, path.name)
+    except ValueError as error:
+        record["wrong"].append(store.one_line(error))
+    return record
+
+
+def _examine_maps(path, suite, spec, parameters_path, pinned):
+    wrong, size = [], path.stat().st_size
+    record = dict.fromkeys(("shape", "dtype", "min", "max", "mean", "std", "n_nan", "n_nonpositive", "published"))
+    record |= {"density_ratio": None, "release": None, "sha256": None, "wrong": wrong}
+    try:
+        with open(path, "rb") as file:
+            shape, dtype = cmd.read_header(file.read(cmd.HEADER_BYTES), path.name)
+        record |= {"shape": list(shape), "dtype": str(dtype)}
+        cmd.check_maps(shape, dtype, spec.simulations, spec.pixels, path.name)
+        expected = cmd.maps_bytes(spec.simulations, spec.pixels)
+        if size != expected:
+            advice = "the copy is not whole; remove it and run make maps to fetch it again"
+            raise ValueError(f"expected {expected:,} bytes, got {size:,} in {path.name}: {advice}")
+    except ValueError as error:
+        wrong.append(str(error))
+        return record
+
+    statistics, means, record["sha256"] = _scan(path, shape)
+    record |= {name: _number(value) for name, value in statistics.items()}
+    try:
+        cmd.check_values(statistics, path.name)
+        if parameters_path is not None:
+            omega_m = store.read_table(parameters_path)[:, theta.NAMES.index("omega_m")]
+            record["density_ratio"] = _compare_density(means, omega_m, path.name)
+    except ValueError as error:
+        wrong.append(str(error))
+    released = spec.source == "camels" and (spec.simulations, spec.pixels) == (cmd.SIMULATIONS, cmd.PIXELS)
+    if not released:
+        record["release"] = "not a CMD release"
+        return record
+    record["published"] = cmd.PUBLISHED_STATISTICS.get(suite)
+    unknown = "unknown" if record["published"] else "unknown: CMD publishes no statistics of this suite"
+    record["release"] = cmd.release(statistics, suite) or unknown
+    if record["published"] and record["sha256"] != pinned:
+        try:
+            cmd.check_statistics(statistics, suite, path.name)
+        except ValueError as error:
+            line = f"{record['sha256']} {size} {path.name} {BY_HAND}"
+            wrong.append(f"{error}, or put the line '{line}' into the profile's .sha256 file to use it all the same")
+    return record
+
+
+def _scan(path, shape):
+    """Statistics, the mean of every map, and the sha256 of a maps file, in one pass and one simulation at a time."""
+    statistics, means, digest = cmd.Statistics(), np.empty(shape[0]), hashlib.sha256()
+    block = np.empty((cmd.MAPS_PER_SIMULATION, *shape[1:]), dtype=cmd.DTYPE)
+    with open(path, "rb") as file, futures.ThreadPoolExecutor(1) as thread:
+        digest.update(file.read(cmd.HEADER_BYTES))
+        for start in range(0, shape[0], len(block)):
+            if file.readinto(block) != block.nbytes:
+                raise ValueError(f"expected {path} to stay as it is while it is read, got an end at map {start}")
+            hashed = thread.submit(digest.update, block)  # both let go of Python's lock
+            for values in block:
+                statistics.add(values)
+            block.mean(axis=(1, 2), dtype=np.float64, out=means[start : start + len(block)])
+            hashed.result()
+    return statistics.result(), means, digest.hexdigest()
+
+
+def _compare_density(means, omega_m, name):
+    """Smallest and largest ratio of a simulation's mean density to the one that its omega_m implies."""
+    if len(omega_m) * cmd.MAPS_PER_SIMULATION != len(means):
+        return None
+    ratio = means.reshape(len(omega_m), -1).mean(1) / (cases.MEAN_SURFACE_DENSITY * omega_m)
+    worst = int(np.argmax(np.abs(ratio - 1)))
+    if not abs(ratio[worst] - 1) <= MASS_TOLERANCE:
+        raise ValueError(
+            f"expected a mean density within {MASS_TOLERANCE:.0%} of {cases.MEAN_SURFACE_DENSITY:g} omega_m, got "
+            f"{ratio[worst]:.3g} times that in simulation {worst} of {name}: the parameters belong to other maps"
+        )
+    return [float(ratio.min()), float(ratio.max())]
+
+
+def _check_disk(params, folder):
+    """ValueError if the maps that are missing do not fit the disk."""
+    missing = [cmd.maps_file_name(suite) for suite in params.suites if store.find(folder, suite)[store.MAPS] is None]
+    begun = sum(_size(folder / f"{name}.part") for name in missing)
+    needed = len(missing) * cmd.maps_bytes(params.maps.simulations, params.maps.pixels) - begun
+    free = shutil.disk_usage(folder).free
+    if missing and free < needed:
+        raise ValueError(
+            f"expected {needed:,} bytes free in {folder} for {', '.join(missing)}, got {free:,}: free some, or set "
+            f"maps.folder to a larger disk"
+        )
+
+
+def _fetch(params, suite, kind, pins):
+    """Fetch a file from the first of ``maps.bases`` that has it; its path and where it came from."""
+    spec, name = params.maps, cmd.file_names(suite)[kind][0]
+    path = Path(spec.folder, name)
+    size = cmd.maps_bytes(spec.simulations, spec.pixels) if kind == store.MAPS else None
+
+    def check(head):
+        if kind == store.PARAMETERS:
+            return cmd.check_first_row(head, name)
+        return cmd.check_maps(*cmd.read_header(head, name), spec.simulations, spec.pixels, name)
+
+    with cli.progress(size, f"fetch {name}", "B", _size(f"{path}.part")) as bar:
+
+        def wait(seconds, reason):
+            bar.write(f"{name}: {reason}; the next try is in {seconds} s", file=sys.stderr)
+            time.sleep(seconds)
+
+        try:
+            _, source = download.fetch(
+                [f"{base.rstrip('/')}/{cmd.folder_name(suite)}/{name}" for base in spec.bases],
+                path,
+                size=size,
+                digest=pins.get(name, (None,))[0],
+                check=check,
+                on_size=lambda size: bar.update(size - bar.n),
+                wait=wait,
+            )
+        except ValueError as error:
+            bar.leave = False
+            raise ValueError(
+                f"{name} could not be fetched: {error}; run make maps to go on, or copy it into {spec.folder} by hand "
+                f"or by Globus from the endpoint {cmd.GLOBUS}"
+            ) from None
+    return path, source
+
+
+def _size(path):
+    return Path(path).stat().st_size if Path(path).exists() else 0
+
+
+def _number(value):
+    return value if isinstance(value, int) else float(value) if math.isfinite(value) else None

@@ -1,0 +1,87 @@
+"""Stages run once more in another folder: ``python -m camelsight.pipeline.rerun STAGE... [--suite S --case C]``.
+
+The verdict and the reference need results beside those of the pipeline, and must not touch these. Stages find their
+files relative to where they run, so that another folder with its own params.yaml is all it takes.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from camelsight.pipeline import cli, launch, paths, store
+from camelsight.pipeline import params as parameters_file
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m camelsight.pipeline.rerun")
+    parser.add_argument("stages", nargs="+")
+    parser.add_argument("--suite")
+    parser.add_argument("--case")
+    arguments = parser.parse_args()
+    place = [value for value in (arguments.suite, arguments.case) if value]
+    cli.guard(lambda: here(".", parameters_file.load(), *arguments.stages, place=place), prefix="rerun")
+
+
+def here(folder, params, *stages, place=()):
+    """Run the ``main`` of ``stages`` in ``folder``, in this process."""
+    # Before the threads are set: only libraries that are loaded can be told.
+    mains = [importlib.import_module(f"camelsight.stages.{name}").main for name in stages]
+    threads = torch.get_num_threads()
+    cli.set_threads(params.threads)
+    try:
+        with contextlib.chdir(folder):
+            for main in mains:
+                main(params, *place)
+    finally:
+        cli.set_threads(threads)
+
+
+@contextlib.contextmanager
+def empty():
+    """A new folder for stages, removed at the end: nothing that somebody left can be taken for their work."""
+    paths.AGAIN.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=paths.AGAIN, prefix="new-") as folder:
+        yield Path(folder)
+
+
+def prepare(folder, params, links=()):
+    """Make ``folder`` a place for stages with ``params``; ``links`` are paths of this one that are to be there, too."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    store.write_text(folder / paths.PARAMS, json.dumps(params, default=store.plain))
+    link(folder, (paths.TUNING_RECORD, *links))
+
+
+def link(folder, names):
+    """Symbolic links in ``folder`` to what is here under the same ``names``, where it has nothing of its own."""
+    for path in names:
+        target = Path(folder) / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not (target.exists() or target.is_symlink()):
+            target.symlink_to(Path(path).resolve())
+
+
+def everywhere(queue, jobs, what):
+    """Run chains of stages in ``jobs`` processes: ``queue`` is a list of (folder, stages, suite, case).
+
+    What they print goes to runs/logs in their folder; ValueError with the reason of the first that fails.
+    """
+    env = os.environ | {"PYTHONPATH": str(paths.PACKAGE.parent)}
+    again = [sys.executable, "-P", "-m", "camelsight.pipeline.rerun"]  # -P: no module is taken from the folder
+    commands = []
+    for folder, stages, suite, case in queue:
+        name = f"{suite}-{case}"
+        command = [*again, *stages, "--suite", suite, "--case", case]
+        commands.append((name, command, Path(folder) / paths.log(name), {"cwd": folder, "env": env}))
+    launch.processes(commands, jobs, what)
+
+
+if __name__ == "__main__":
+    main()

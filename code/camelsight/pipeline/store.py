@@ -1,0 +1,454 @@
+"""Reading and writing files. What is written appears whole or not at all."""
+
+import contextlib
+import copy
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import io
+import json
+import mmap
+import os
+import shutil
+import struct
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from camelsight.ground import cmd
+from camelsight.pipeline import paths
+
+RELEASED_BYTES = 1 << 32  # of a checkpoint from elsewhere: hidden 64 on maps of 256² pixels takes 3.8e9
+SAFETENSORS_HEADER_BYTES = 1 << 16  # names and shapes of a network take 10 kB
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes otherwise."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    try:
+        yield Path(name)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path, data):
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+def write_text(path, text):
+    write_bytes(path, text.encode())
+
+
+def write_json(path, value):
+    write_text(path, json.dumps(value, indent=1, default=plain) + "\n")
+
+
+def read_json(path):
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"expected JSON in {path}, got: {one_line(error):.200}") from None
+
+
+def write_arrays(path, **arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path):
+    """Name -> array of what ``write_arrays`` wrote; ValueError for an archive that unpacks to more than it holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if packed := [one.filename for one in archive.infolist() if one.compress_type != zipfile.ZIP_STORED]:
+                raise ValueError(f"arrays that are compressed, such as {packed[0]}")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError, NotImplementedError) as error:
+        reason = f"{type(error).__name__}: {one_line(error):.150}"
+        raise ValueError(f"expected whole arrays in {path}, got {reason}") from None
+
+
+def write_weights(path, network):
+    import safetensors.torch  # here and below: the command line, which uses the rest, must not wait for torch
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(path, safetensors.torch.save(tensors))
+
+
+def read_weights(path, network):
+    """``network`` with the weights in ``path``; ValueError if they are not all of its own, finite, or damaged."""
+    import safetensors.torch
+
+    own, size = network.state_dict(), Path(path).stat().st_size
+    largest = sum(tensor.nbytes for tensor in own.values()) + SAFETENSORS_HEADER_BYTES
+    if size > largest:
+        raise ValueError(f"expected at most {largest:,} bytes of weights in {path}, got {size:,}")
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"expected weights in {path}, got a damaged file: {one_line(error):.200}") from None
+    for name in own | tensors:
+        wanted, given = (_described(tensors_of.get(name)) for tensors_of in (own, tensors))
+        if wanted != given:
+            raise ValueError(f"expected {wanted} as {name!r:.60} in {path}, got {given}")
+        if not tensors[name].isfinite().all():
+            raise ValueError(f"expected finite weights in {path}, got NaN or infinity in {name}")
+    network.load_state_dict(tensors)
+    return network
+
+
+def _described(tensor):
+    return "nothing" if tensor is None else f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def read_released(path):
+    """What ``torch.save`` put into a file from elsewhere: tensors and plain values, of which nothing is run.
+
+    ValueError if the file is too large, cut short, damaged, or holds anything else. Files of torch before 1.6 have no
+    checksums, so that a changed byte in one of these goes unnoticed.
+    """
+    import torch
+
+    size = Path(path).stat().st_size
+    if size > RELEASED_BYTES:
+        raise ValueError(f"expected a checkpoint of at most {RELEASED_BYTES:,} bytes, got {size:,} in {path}")
+    with open(path, "rb") as file:
+        zipped = file.read(4) == b"PK\3\4"
+    if zipped:
+        _check_zip(path, size)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises whatever the bytes make it raise, and advises to run what is in the file
+        raise ValueError(
+            f"expected a checkpoint of torch.save in {path}, got a file that is damaged, another kind, or holds more "
+            "than tensors; nothing in it was run"
+        ) from None
+
+
+def _check_zip(path, size):
+    """ValueError unless every member is whole by its checksum, which torch does not read."""
+    whole = f"expected a whole checkpoint of torch.save in {path}, got"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if len(set(archive.namelist())) < len(members) or sum(member.file_size for member in members) > size:
+                raise ValueError(f"{whole} members that overlap or are compressed")
+            damaged = archive.testzip()
+    except zipfile.BadZipFile:
+        raise ValueError(f"{whole} {size:,} bytes without the end: it is cut short; copy it again") from None
+    except (OSError, RuntimeError, struct.error, EOFError, zlib.error) as error:
+        raise ValueError(f"{whole} a damaged one: {one_line(error):.100}; copy it again") from None
+    if damaged:
+        raise ValueError(f"{whole} one in which {damaged!r:.60} differs from its checksum; copy it again")
+
+
+def write_checkpoint(path, state):
+    """``state`` in ``path``, sealed with its digest; what was there before stays beside it."""
+    import torch
+
+    buffer = io.BytesIO()  # torch.save itself does not say when a disk is full
+    torch.save(state, buffer)
+    data, new = buffer.getvalue(), Path(path).with_suffix(".new")
+    write_bytes(new, hashlib.sha256(data).digest() + data)
+    if Path(path).exists():
+        os.replace(path, _previous(path))
+    os.replace(new, path)
+
+
+def read_checkpoint(path, device):
+    """The state last written to ``path``, or None where there is none.
+
+    A damaged file is set aside with a line on standard error, and the one before it is read.
+    """
+    import torch
+
+    for place in (Path(path), _previous(path)):
+        if not place.exists():
+            continue
+        data = place.read_bytes()
+        if hashlib.sha256(data[32:]).digest() == data[:32]:
+            return torch.load(io.BytesIO(data[32:]), map_location=device, weights_only=True)
+        aside = place.with_name(f"{place.name}.damaged")
+        os.replace(place, aside)
+        print(f"{place} is damaged and now called {aside.name}; the one before it is used, if any", file=sys.stderr)
+    return None
+
+
+def remove_checkpoint(path):
+    """Forget what is in ``path``, and what killed processes left half-written."""
+    new = Path(path).with_suffix(".new")
+    for place in (path, _previous(path), new, *new.parent.glob(f".{new.name}.*")):
+        Path(place).unlink(missing_ok=True)
+
+
+def _previous(path):
+    return Path(path).with_suffix(".previous")
+
+
+class Checkpoint:
+    """Unfinished work that survives: on disk at least every ``seconds``, and at once when the block is interrupted."""
+
+    def __init__(self, path, device, seconds):
+        """``state`` is what an earlier attempt left in ``path``, or None."""
+        self.path, self.seconds = path, seconds
+        self.state = read_checkpoint(path, device)
+        self._unsaved, self._written = None, time.monotonic()
+
+    def keep(self, state):
+        """Remember ``state``, of which the tensors may change later."""
+        if time.monotonic() - self._written < self.seconds:
+            self._unsaved = copy.deepcopy(state)
+        else:
+            self._unsaved = state
+            self._write()
+
+    def _write(self):
+        write_checkpoint(self.path, self._unsaved)
+        self._unsaved, self._written = None, time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        if kind is not None and self._unsaved is not None:
+            self._write()
+
+    def remove(self):
+        self._unsaved = None
+        remove_checkpoint(self.path)
+
+
+@contextlib.contextmanager
+def claim(path, wait=False):
+    """Whether ``path`` has been got for this process while the block lasts; ``wait`` until it has.
+
+    The kernel lets go of what a process held when it ends, however it ends.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            mine = True
+        except BlockingIOError:
+            mine = False
+        except OSError as error:
+            raise OSError(f"expected a file system with locks for {path}, got: {error}; put runs/ on another") from None
+        yield mine
+
+
+def link(source, target):
+    """Put ``target`` in place as a hard link of ``source``, or a symbolic one across disks."""
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        os.symlink(os.path.abspath(source), target)
+
+
+def tensor_digest(tensors):
+    """The identity of weights: sha256 over sorted names, dtypes, shapes and bytes; independent of the file format."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()
+
+
+def file_digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(*values):
+    """sha256 of values, as JSON."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=plain).encode()).hexdigest()
+
+
+def code_digest():
+    """sha256 of this package's source."""
+    files = sorted(path for kind in ("*.py", "*.cpp") for path in paths.PACKAGE.rglob(kind))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def find(folder, suite):
+    """The params and the maps file of ``suite`` in ``folder`` or in CMD's sub-folder; None for what is not there."""
+    folders = (Path(folder), Path(folder, cmd.folder_name(suite)))
+    return [
+        next((place / name for name in names for place in folders if (place / name).exists()), None)
+        for names in cmd.file_names(suite)
+    ]
+
+
+def _found(folder, suite, kind):
+    if (path := find(folder, suite)[kind]) is None:
+        name = cmd.file_names(suite)[kind][0]
+        raise ValueError(f"expected {Path(folder, name)}, got no such file; run make maps, or put it there")
+    return path
+
+
+def open_maps(suite, simulations, pixels, folder=paths.MAPS):
+    """The maps of ``suite`` as a read-only memory map, ``(15 * simulations, pixels, pixels)`` float32.
+
+    ValueError if the file is no NPY file, is cut short, or holds another shape or type.
+    """
+    path = _found(folder, suite, MAPS)
+    try:
+        maps = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(
+            f"expected a whole NPY file, got {path} of {path.stat().st_size:,} bytes, which cannot be read "
+            f"({' '.join(str(error).split())}); fetch or simulate it again"
+        ) from None
+    cmd.check_maps(maps.shape, maps.dtype, simulations, pixels, path.name)
+    return maps
+
+
+def release(maps):
+    """Let go of the pages that reading from a memory map brought in; they would count as this process's memory."""
+    if isinstance(maps.base, mmap.mmap):
+        maps.base.madvise(mmap.MADV_DONTNEED)
+
+
+def read_parameters(suite, simulations, folder=paths.MAPS):
+    """The ``(simulations, 6)`` physical parameters of ``suite``; ValueError if the file holds anything else."""
+    path = _found(folder, suite, PARAMETERS)
+    values = read_table(path)
+    cmd.check_params(values, simulations, suite, path.name)
+    return values
+
+
+def read_table(path):
+    """The numbers of a text file, ``(rows, columns)`` float64; ValueError if it holds anything else, or nothing."""
+    try:
+        with warnings.catch_warnings(category=UserWarning, action="error"):  # numpy warns where there is nothing
+            return np.loadtxt(path, ndmin=2, encoding="utf-8")
+    except (UserWarning, ValueError) as error:
+        raise ValueError(f"expected a table of numbers in {path}, got: {one_line(error)}") from None
+
+
+PREDICTIONS_FORMAT = "%.9e"
+
+
+def predictions_text(truth, mean, sigma):
+    """``(N, P)`` arrays in physical units, as the text of CMD's benchmark: true values, means, sigmas in a row."""
+    text = io.StringIO()
+    np.savetxt(text, np.hstack([truth, mean, sigma]), fmt=PREDICTIONS_FORMAT)
+    return text.getvalue()
+
+
+def write_predictions(path, truth, mean, sigma):
+    write_text(path, predictions_text(truth, mean, sigma))
+
+
+def read_predictions(path):
+    """``(truth, mean, sigma)``, ``(N, P)`` each with P = 6 or 2; ValueError if the file holds anything else."""
+    if not Path(path).is_file():
+        raise ValueError(f"expected a file of predictions, got {path}, which is none")
+    values = read_table(path)
+    if values.shape[1] not in (18, 6):
+        raise ValueError(
+            f"expected 18 columns (six true values, six means, six sigmas) or 6 (two of each) in {path}, "
+            f"got {len(values)} rows of {values.shape[1]}"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"expected finite numbers in {path}, got {np.sum(~np.isfinite(values))} that are not")
+    truth, mean, sigma = np.split(values, 3, axis=1)
+    if (sigma < 0).any():
+        raise ValueError(f"expected standard deviations of at least 0 in {path}, got {sigma.min():g}")
+    return truth, mean, sigma
+
+
+def read_published(suite, case):
+    """``{metric: {parameter: value}}`` of ``suite`` and ``case``: what was measured of them, perhaps nothing."""
+    published = {}
+    for row in yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")):
+        metric, *place, parameter = row["id"].split(".")
+        known = row["class"] == "seed-statistical" and isinstance(row["value"], int | float)
+        if known and place == [suite, case]:
+            published.setdefault(metric, {})[parameter] = row["value"]
+    return published
+
+
+class PartialSet:
+    """Arrays of shape ``(items, ...)`` that are filled item by item, and survive being killed in between."""
+
+    def __init__(self, folder, arrays, items):
+        """``arrays``: file name -> shape; ``items``: how many are to be done. Continues what ``folder`` holds."""
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not all((self.folder / name).exists() for name in arrays):
+            (self.folder / "done.npy").unlink(missing_ok=True)  # what it says is done has gone
+        self.arrays = {name: self._open(name, shape, np.float32) for name, shape in arrays.items()}
+        self._done = self._open("done.npy", (items,), np.uint8)
+
+    def _open(self, name, shape, dtype):
+        path = self.folder / name
+        if not path.exists():
+            with replacing(path) as part:
+                np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape).flush()
+                with open(part, "rb+") as file:  # a full disk is an error now, instead of a crash at the first write
+                    os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+        return np.lib.format.open_memmap(path, mode="r+")
+
+    @property
+    def missing(self):
+        return np.flatnonzero(np.asarray(self._done) == 0)
+
+    def done(self, item):
+        for array in self.arrays.values():
+            array.flush()
+        self._done[item] = 1
+        self._done.flush()
+
+    def move_to(self, folder):
+        """Hand the finished files over to ``folder`` and forget the set."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        names = list(self.arrays)
+        self.arrays, self._done = {}, None
+        (self.folder / "done.npy").unlink()
+        for name in names:
+            os.replace(self.folder / name, Path(folder) / name)
+        shutil.rmtree(self.folder)
+
+
+def one_line(error):
+    """What went wrong, for a person, in one line."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "the disk is full: nothing was left half-written; free some space and run the same command again"
+    return " ".join(str(error).split())
+
+
+def _umask():
+    value = os.umask(0)
+    os.umask(value)
+    return value
+
+
+def plain(value):
+    """``value`` as JSON knows it: arrays and tensors become lists, dataclasses and mappings dicts."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value.tolist() if hasattr(value, "tolist") else dict(value)

@@ -1,0 +1,208 @@
+"""The verdict as one HTML page that needs nothing else: no network, no other file."""
+
+import fnmatch
+import html as escaping
+import re
+
+from camelsight.referee.verification import FAIL, NOT_RUN, PASS, VERDICTS, WARN
+
+COLOURS = {PASS: "#1a7f37", WARN: "#9a6700", FAIL: "#cf222e", NOT_RUN: "#6e7781"}
+COLUMNS = ("id", "verdict", "expected", "got", "interval", "tolerance", "why", "reason", "source", "tier")
+GROUPS = {
+    "integrity": "Is the run what it says it is?",
+    "reference": "Does the pipeline reproduce its own reference?",
+    "paper": "What is published of the paper and its companions",
+    "definitions": "Definitions and settings: what the code alone decides",
+    "evaluated anew": "T1: the given weights, evaluated anew",
+    "trained anew": "T2: one case, trained anew",
+    "made anew": "T3: everything made anew",
+    "beyond this tier": "What only a higher tier can tell",
+}
+BOX = (96, 26, 34, 14)  # of the diagram: width, height, gaps, in pixels
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;max-width:1500px;margin:0 auto;padding:1.5em;color:#1f2328;background:#fff}
+h1{margin-bottom:.2em}h2{margin-top:2em;border-bottom:1px solid #d0d7de}table{border-collapse:collapse;font-size:13px}
+th,td{text-align:left;vertical-align:top;padding:.25em .6em;border-bottom:1px solid #eaeef2}th{background:#f6f8fa}
+thead th{position:sticky;top:0}.scroll{overflow-x:auto;max-height:80vh}.badge{color:#fff;border-radius:4px;
+padding:.1em .5em;font-weight:600;font-size:12px;white-space:nowrap}td.id{font-family:ui-monospace,monospace;
+overflow-wrap:anywhere;min-width:17em}td.long{min-width:16em;max-width:28em}td.number{white-space:nowrap}
+summary{cursor:pointer;margin:.6em 0;font-weight:600}.said{border-left:6px solid;padding:.6em 1em;background:#f6f8fa}
+figure{display:inline-block;margin:.6em;max-width:47%;vertical-align:top}figure img{max-width:100%;max-height:420px}
+figcaption{font-size:13px;color:#57606a}dl{display:grid;grid-template-columns:max-content auto;gap:.1em 1em}
+dt{color:#57606a}dd{margin:0;font-family:ui-monospace,monospace;font-size:13px}svg text{font:12px system-ui,sans-serif}
+@media(max-width:800px){figure{max-width:100%}}
+"""
+
+
+def html(verdict, figures, stages, timings, made_by):
+    """The page as text.
+
+    ``verdict`` is the content of verdict.json, ``figures`` name → PNG in base64, ``stages`` the block of dvc.yaml,
+    ``timings`` dicts with stage and seconds, ``made_by`` figure → stage.
+    """
+    said, rows = verdict["conclusion"], verdict["rows"]
+    title = f"{said['verdict']}: profile {verdict['profile']}"
+    groups = dict.fromkeys(row["group"] for row in rows)
+    sentence = said["text"][0].upper() + said["text"][1:]
+    parts = [
+        f"<h1>Verdict {_badge(said['verdict'])}</h1>",
+        f'<p class="said" style="border-color:{COLOURS[said["verdict"]]}">{_text(sentence)}.</p>',
+        f"<p>{_text(said['trust'])}{'.' if said['trust'] else ''}</p>",
+        f"<p>Profile {_text(verdict['profile'])}, maps: {_text(verdict['maps'])}, up to tier {verdict['tier']}.</p>",
+        "<h2>Summary</h2>",
+        _table(
+            ("rows", *VERDICTS),
+            [(_text(GROUPS.get(group, group)), *said["counts"][group].values()) for group in groups],
+        ),
+        *_rates(verdict["error_rates"]),
+    ]
+    bad = [row for row in rows if row["verdict"] in (FAIL, WARN)]
+    if bad:
+        parts += ["<h2>What failed, and what to look at</h2>", _rows(bad)]
+    parts.append("<h2>All rows</h2>")
+    for group in groups:
+        inside = [row for row in rows if row["group"] == group]
+        counts = ", ".join(f"{said['counts'][group][name]} {name}" for name in VERDICTS if said["counts"][group][name])
+        parts.append(
+            f"<details><summary>{_text(GROUPS.get(group, group))} ({counts})</summary>{_rows(inside)}</details>"
+        )
+    ordered = sorted(figures, key=lambda name: list(made_by).index(name) if name in made_by else len(made_by))
+    parts += ["<h2>Figures</h2>" if figures else "", *(_figure(name, figures[name], made_by) for name in ordered)]
+    parts += ["<h2>Pipeline</h2>" if stages else "", diagram(stages)]
+    parts += ["<h2>Environment</h2>", _facts(verdict["environment"]), "<h2>Timings</h2>", _timings(verdict, timings)]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
+        + "\n".join(parts)
+        + "</body></html>\n"
+    )
+
+
+def edges(stages):
+    """``{(from, to)}`` between the stages of dvc.yaml, without those that others imply."""
+    outs = {name: [_pattern(next(iter(o), "") if isinstance(o, dict) else o) for o in one.get("outs", [])]
+            for name, one in stages.items()}  # fmt: skip
+    deps = {name: [_pattern(path) for path in one.get("deps", [])] for name, one in stages.items()}
+    direct = {(a, b) for a in stages for b in stages if a != b and any(_meet(o, d) for o in outs[a] for d in deps[b])}
+    return {(a, b) for a, b in direct if not any((a, c) in direct and (c, b) in direct for c in stages)}
+
+
+def diagram(stages):
+    """The pipeline as an SVG: a column for each step from the maps."""
+    links, level = edges(stages), dict.fromkeys(stages, 0)
+    for _ in stages:
+        for a, b in links:
+            level[b] = max(level[b], level[a] + 1)
+    width, height, across, down = BOX
+    place, rows = {}, {}
+    for name, x in level.items():
+        rows.setdefault(x, []).append(name)
+    tallest = max(map(len, rows.values()), default=0)
+    for x, names in rows.items():
+        offset = (tallest - len(names)) * (height + down) / 2
+        for y, name in enumerate(names):
+            place[name] = (x * (width + across) + 1, offset + y * (height + down) + 1)
+    lines = []
+    for a, b in sorted(links):
+        (x1, y1), (x2, y2) = place[a], place[b]
+        x1, y1, y2, half = x1 + width, y1 + height / 2, y2 + height / 2, across / 2
+        curve = f"M{x1},{y1} C{x1 + half},{y1} {x2 - half},{y2} {x2},{y2}"
+        lines.append(f'<path d="{curve}" fill="none" stroke="#8c959f"/>')
+    boxes = [
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5" fill="#ddf4ff" stroke="#54aeff"/>'
+        f'<text x="{x + width / 2}" y="{y + height / 2 + 4}" text-anchor="middle">{_text(name)}</text>'
+        for name, (x, y) in place.items()
+    ]
+    size = (len(rows) * (width + across), tallest * (height + down) + 2)
+    return f'<svg width="{size[0]}" height="{size[1]}" role="img" aria-label="stages">{"".join(lines + boxes)}</svg>'
+
+
+def _pattern(path):
+    return [re.sub(r"\$\{[^}]*\}", "*", part) for part in path.split("/")]
+
+
+def _meet(a, b):
+    return all(fnmatch.fnmatch(x, y) or fnmatch.fnmatch(y, x) for x, y in zip(a, b, strict=False))
+
+
+def _rows(rows):
+    body, digest = [], re.compile(r"[0-9a-f]{24,}")
+    for row in rows:
+        interval = "" if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
+        cells = row | {"interval": interval}
+        texts = [_badge(row["verdict"]) if key == "verdict" else _cell(cells[key]) for key in COLUMNS]
+        body.append([digest.sub(lambda found: found[0][:12] + "…", text) for text in texts])
+    kinds = {"id": "id", "why": "long", "reason": "long", "source": "long", "interval": "number"}
+    used = [n for n in range(len(COLUMNS)) if any(line[n] for line in body)]
+    header = [COLUMNS[n] for n in used]
+    return _table(header, [[line[n] for n in used] for line in body], [kinds.get(key, "") for key in header])
+
+
+def _table(header, body, kinds=()):
+    kinds = kinds or [""] * len(header)
+    head = "".join(f"<th>{_text(name)}</th>" for name in header)
+    lines = (
+        "<tr>" + "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in zip(kinds, line, strict=True)) + "</tr>"
+        for line in body
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def _rates(rates):
+    if not rates:
+        return []
+    family, row = rates["false_alarm_family"], rates["false_alarm_row"]
+    left = rates["left_out"]
+    text = (
+        f"The reference has {rates['rows']} rows, of R² and of shifts, over {rates['seeds']} seeds of the training. "
+        f"If trainings go badly as often as those do, a run that repeats it fails with a probability of "
+        f"{100 * family['FAIL']:g}% ({row['FAIL']:.1e} a row), and is warned about with {100 * family['WARN']:g}%. "
+        f"Each row says what it detects with a probability of {100 * rates['power']:g}%."
+    )
+    if left:
+        text += (
+            f" Each seed judged by the others: of {left['rows']} rows {left['WARN']} are at WARN and {left['FAIL']} at "
+            f"FAIL; of {rates['seeds']} such runs {left['runs_with_a_FAIL']} would fail."
+        )
+    return [f"<p>{_text(text)}</p>"]
+
+
+def _figure(name, data, made_by):
+    stage = made_by.get(name, "figures")
+    caption = f"{name}: results of the stage {stage}"
+    return (
+        f'<figure><img alt="{_text(name)}" src="data:image/png;base64,{data}"><figcaption>{_text(caption)}</figcaption>'
+        "</figure>"
+    )
+
+
+def _facts(environment):
+    facts = {"commit": environment["commit"] + (" with uncommitted changes" if environment["dirty"] else "")}
+    facts |= {"processor": environment["cpu"], "hardware": environment["hardware"], **environment["versions"]}
+    return "<dl>" + "".join(f"<dt>{_text(key)}</dt><dd>{_text(value)}</dd>" for key, value in facts.items()) + "</dl>"
+
+
+def _timings(verdict, timings):
+    total = {}
+    for one in timings:
+        count, seconds = total.get(one["stage"], (0, 0.0))
+        total[one["stage"]] = count + 1, seconds + one["seconds"]
+    body = [(_text(stage), count, f"{seconds:.1f}") for stage, (count, seconds) in total.items()]
+    body += [(f"verify {tier}", 1, f"{seconds:.1f}") for tier, seconds in verdict["seconds"].items()]
+    return _table(("stage", "runs", "seconds in all"), body)
+
+
+def _badge(verdict):
+    return f'<span class="badge" style="background:{COLOURS[verdict]}">{verdict}</span>'
+
+
+def _cell(value):
+    return "" if value is None else _text(_number(value) if isinstance(value, float) else value)
+
+
+def _number(value):
+    return f"{value:.5g}"
+
+
+def _text(value):
+    return escaping.escape(str(value))
