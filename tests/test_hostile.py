@@ -132,7 +132,7 @@ def test_a_folder_is_judged_by_this_checkout_and_not_by_itself(given, home):
     store.write_text(given / "code/camelsight/cli.py", "planted")
     store.write_text(given / paths.parameters("IllustrisTNG"), "planted")
     store.write_text(given / paths.TEXTS[0], "planted")
-    with verify._judged(given) as rows:
+    with verify._judged(given, verify._home()) as rows:
         here = Path.cwd()
         assert here.parent == home / paths.AGAIN
         for name in (paths.EXPECTED, paths.DVC, paths.TEXTS[0], paths.PROFILES, "code"):
@@ -149,6 +149,17 @@ def test_a_folder_that_is_not_that_of_the_code_is_judged_as_somebody_elses(given
     assert ended.value.code == 2, "there is nothing to judge"
     assert (home / "report/of-given/verdict.json").exists() and not (given / paths.VERDICT).exists()
     assert "pack.dvc.yaml" in {row["id"] for row in store.read_json(home / "report/of-given/verdict.json")["rows"]}
+
+
+def test_a_folder_whose_code_is_what_runs_judges_itself_and_others(given, home, monkeypatch):
+    """In a container /out links to the code of the image, which nobody can write to: verify judged /out from there."""
+    assert verify._home() == home
+    (given / "code").symlink_to(ROOT / "code")
+    assert verify._home() == given
+    monkeypatch.setattr(verify, "judge", lambda *_, **options: pytest.fail(str(options["elsewhere"])))
+    with pytest.raises(pytest.fail.Exception, match="False"):
+        verify.verify(0)
+    assert verify._report(home, given)["page"] == given / "report/of-home/index.html"
 
 
 def test_arrays_that_unpack_to_more_than_they_hold_are_refused(tmp_path):

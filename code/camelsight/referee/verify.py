@@ -60,14 +60,15 @@ DECIDES = ("seed", "maps", "split", "tune", "train")  # blocks of params.yaml th
 def verify(tier, pack=None, suite=None, case="original", as_json=False):
     """Judge this run, or the archive or folder ``pack``, up to ``tier``, and write down what came out."""
     start = time.monotonic()
-    if pack is None and Path.cwd() != environment.ROOT:
+    home = _home()
+    if pack is None and Path.cwd() != home:
         pack = Path.cwd()
     if pack and tier == max(TIERS):
         raise ValueError(f"expected TIER of at most {tier - 1} with PACK, got {tier}, which needs no archive")
-    report = _report(pack)
+    report = _report(pack, home)
     for path in report.values():  # an old verdict must not outlive what it was on
         path.unlink(missing_ok=True)
-    with _judged(pack) as rows:
+    with _judged(pack, home) as rows:
         verdict = judge(tier, suite, case, elsewhere=bool(pack), rows=rows)
         crate, page = _crate(parameters_file.load(), verdict), _page(verdict)
     store.write_json(report["verdict"], verdict)
@@ -82,17 +83,23 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
     sys.exit(verdict["conclusion"]["exit_code"])
 
 
-def _report(pack):
+def _home():
+    """The checkout that judges: this folder where its code is what runs, as in a container, else that of the code."""
+    same = Path("code/camelsight").resolve() == paths.PACKAGE.resolve()
+    return Path.cwd() if same else environment.ROOT
+
+
+def _report(pack, home):
     """Where the verdict goes: beside the results of this run, or into a folder of its own."""
     if pack is None:
         return {"verdict": paths.VERDICT, "crate": paths.CRATE, "page": paths.PAGE}
     name = re.sub(r"[^\w.-]", "_", Path(pack).resolve().name) or "run"
-    folder = environment.ROOT / paths.PAGE.parent / f"of-{name}"
+    folder = home / paths.PAGE.parent / f"of-{name}"
     return {"verdict": folder / paths.VERDICT.name, "crate": folder / paths.CRATE.name, "page": folder / "index.html"}
 
 
 @contextlib.contextmanager
-def _judged(pack):
+def _judged(pack, home):
     """Work where the judged run is: here, or in a new folder with the data of ``pack`` and what judges from here.
 
     Yields rows on what the run brought with it of what judges.
@@ -100,8 +107,7 @@ def _judged(pack):
     if pack is None:
         yield []
         return
-    pack, home = Path(pack).resolve(), environment.ROOT
-    again = home / paths.AGAIN
+    pack, again = Path(pack).resolve(), home / paths.AGAIN
     again.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=again, prefix="pack-") as folder:
         archive.read(pack, folder)
