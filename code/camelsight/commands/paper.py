@@ -65,12 +65,18 @@ def say(make, json, *arguments):
         cli.print_json(record)
 
 
+def out_of_date():
+    """What has to run; what tells so of the code has run by then."""
+    pending = launch.out_of_date()
+    if "code" in pending:
+        launch.repro("code")
+        del pending["code"]
+    return pending
+
+
 def make_maps(profile=None):
     loaded = begin(profile)
-    out_of_date = launch.out_of_date()
-    pending = [stage for stage in out_of_date if stage == "maps"]
-    if "code" in out_of_date:
-        launch.repro("code")
+    pending = [stage for stage in out_of_date() if stage == "maps"]
     if pending:
         announce(loaded, ["maps"], 1)
         launch.repro("maps")
@@ -89,10 +95,7 @@ def make_paper(profile, full, jobs, where, options):
     if jobs and where == "slurm":
         raise ValueError("expected --concurrency with --launch slurm, got --jobs")
     loaded = begin(profile, full)
-    pending = launch.out_of_date()
-    if "code" in pending:
-        launch.repro("code")
-        del pending["code"]
+    pending = out_of_date()
     if where == "slurm":
         jobs = min(options.get("concurrency", 256), max(1, len(launch.chains(loaded, pending))))
     elif pending and jobs is None:

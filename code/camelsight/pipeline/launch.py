@@ -109,6 +109,12 @@ def _out_of_date(repo, changed, describe):
 
 def chains(loaded, pending):
     """(name, targets) of the universe, and every suite and case, with something to do."""
+    wanted = {key: [one for one in targets if one in pending] for key, targets in _chains(loaded).items()}
+    return [(key, targets) for key, targets in wanted.items() if targets]
+
+
+def _chains(loaded):
+    """Name -> targets of the universe, and every suite and case."""
     everything = {"universe": ["universe"]}
     for case in loaded.cases:
         for suite in loaded.suites:
@@ -118,17 +124,13 @@ def chains(loaded, pending):
                 everything[key].append(f"attribute@{key}")
             if case == "original":
                 everything[key].append(f"sanity@{suite}")
-    wanted = {key: [target for target in targets if target in pending] for key, targets in everything.items()}
-    return [(key, targets) for key, targets in wanted.items() if targets]
+    return everything
 
 
 def stages(loaded):
     """Every stage of the pipeline with these params, by the names that DVC gives them."""
-    networks = [f"{suite}-{case}" for suite in loaded.suites for case in loaded.cases]
-    asked = [f"{suite}-{case}" for suite in loaded.suites for case in loaded.attribute.cases]
-    names = ["code", "maps", "universe", *(f"{stage}@{key}" for stage in CHAIN for key in networks)]
-    names += [f"attribute@{key}" for key in asked] + [f"sanity@{suite}" for suite in loaded.suites]
-    names += [f"further@{suite}" for suite in loaded.robustness.suites]
+    names = ["code", "maps", *(f"further@{suite}" for suite in loaded.robustness.suites)]
+    names += [target for targets in _chains(loaded).values() for target in targets]
     for stage in EXPERIMENTS:
         names += [f"{stage}@{experiment}" for experiment in getattr(loaded.robustness, stage)]
     return [*names, *LAST]

@@ -308,10 +308,11 @@ class Params:
 def load(path="params.yaml"):
     """``Params`` of a YAML file; ValueError in one line that names the key, what was expected and what came."""
     with open(path, encoding="utf-8") as file:
-        return _parse(file, path)
+        return parse(file, path)
 
 
-def _parse(text, name):
+def parse(text, name):
+    """As ``load``, of the text of a file that is called ``name``."""
     try:
         return _build(Params, yaml.safe_load(text), "")
     except (ValueError, yaml.YAMLError) as error:
@@ -322,7 +323,7 @@ def _parse(text, name):
 
 def with_everything(text):
     """The text of a params.yaml in which every experiment on robustness is switched on, all else as it is."""
-    suites = _parse(text, paths.PARAMS).suites
+    suites = parse(text, paths.PARAMS).suites
     wanted = EXPERIMENTS | {"suites": [suite for suite in FURTHER_SUITES if suite not in suites]}
     start = text.index("\nrobustness:")
     head, block = text[:start], text[start:]

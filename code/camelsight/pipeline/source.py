@@ -13,7 +13,6 @@ import tokenize
 from camelsight.pipeline import paths
 
 PLUMBING = ("pipeline", "referee", "commands")
-SOURCES = {".py": lambda text: essence(text), ".cpp": lambda text: text}
 
 
 def essence(text):
@@ -83,7 +82,8 @@ def listing(stage):
 
 @functools.cache
 def _digest(path):
-    text = SOURCES[path.suffix](path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    text = essence(text) if path.suffix == ".py" else text
     return hashlib.sha256(text.encode()).hexdigest()
 
 

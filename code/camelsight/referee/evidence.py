@@ -410,12 +410,13 @@ def _numbers(params):
         try:
             record = _read(store.read_json, paths.metrics(suite, case))
             arrays = _read(store.read_arrays, paths.predictions(suite, case))
-            again = _summary(params, suite, case, arrays) if arrays else None
+            generator = prediction.bootstrap(params, suite, case)
+            again = prediction.measure(arrays, generator, params) if arrays else None
         except (KeyError, ValueError) as error:
             why = _unreadable(error, f"the result of {suite} {case}")
             yield row(f"r2.{suite}.{case}", "integrity", FAIL, why, tier=0)
             continue
-        for column, name in enumerate(theta.NAMES):
+        for name in theta.NAMES:
             where, line = f"r2.{suite}.{case}.{name}", by_id.get((suite, case, name))
             facts = {"tier": 0, "got": record["metrics"]["r2"][name][0] if record else None}
             if record is None:
@@ -424,8 +425,10 @@ def _numbers(params):
                 continue
             wrong, value = [], facts["got"]
             if again is not None:
-                given = {metric: by_parameter[name] for metric, by_parameter in record["metrics"].items()}
-                values = {metric: [one[column] for one in triple] for metric, triple in again.items()}
+                given, values = (
+                    {metric: by_parameter[name] for metric, by_parameter in measures.items()}
+                    for measures in (record["metrics"], again)
+                )
                 wrong += [
                     f"the predictions give {one} in {paths.metrics(suite, case)}"
                     for one in differences(given, values, rounding=ROUNDING)
@@ -440,13 +443,6 @@ def _numbers(params):
                 continue
             why = "; ".join(wrong) or "predictions, results and r2.csv agree"
             yield row(where, "integrity", FAIL if wrong else PASS, why, **facts)
-
-
-def _summary(params, suite, case, arrays):
-    """As the stage evaluate measures predictions, intervals included."""
-    columns = (arrays[key] for key in ("truth", "mean", "sigma", "simulation"))
-    generator = prediction.bootstrap(params, suite, case)
-    return metrics.summary(*columns, generator=generator, resamples=params.evaluate.resamples)
 
 
 def _same(a, b, tolerance=0.0):
@@ -479,14 +475,13 @@ def _made_again(params):
 
 def _compared(folder, place):
     """A row for each file below ``place`` that was made once more in ``folder``, and for each that was not."""
-    other_packages = any(True for _ in packages.wrong(paths.REQUIREMENTS))
     made = {path.relative_to(folder) for path in (folder / place).rglob("*") if path.is_file()}
     made = {path for path in made if not any((folder / part).is_symlink() for part in (path, *path.parents[:-1]))}
     for path in sorted(made):
         wrong = _other_content(folder / path, path)
         name = path.relative_to(paths.NUMBERS.parent) if place == paths.NUMBERS.parent else path
         verdict, why = (FAIL, wrong) if wrong else (PASS, "what its stage makes of the results")
-        if wrong and path.suffix in COMPARED and path.exists() and other_packages:
+        if wrong and path.suffix in COMPARED and path.exists() and any(packages.wrong(paths.REQUIREMENTS)):
             verdict, why = NOT_RUN, f"{wrong}; but other packages than those of {paths.REQUIREMENTS} drew it here"
         yield row(f"file.{name}", "integrity", verdict, why, tier=0)
     if place == paths.FIGURES and made:

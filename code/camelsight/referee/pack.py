@@ -20,8 +20,6 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
-import yaml
-
 from camelsight.pipeline import cli, params, paths, source, store
 
 LIST = "SHA256SUMS"
@@ -187,19 +185,9 @@ def _text_of(archive, members, path):
 
 def _check_names(names, text, path):
     """ValueError for a name that ``write`` would not write for a run with the params.yaml ``text``."""
-    known = _known(_params(text, path))
+    known = _known(params.parse(text, f"{path}: {paths.PARAMS}"))
     if strange := sorted(name for name in names if name not in known and not _MADE.fullmatch(name)):
         raise ValueError(f"expected in {path} what make pack writes, results and weights of the run, got {strange[0]}")
-
-
-def _params(text, path):
-    try:
-        with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
-            file.write(text)
-            file.flush()
-            return params.load(file.name)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"{path}: {store.one_line(error).replace(file.name, str(paths.PARAMS))}") from None
 
 
 def _check_room(needed, folder, path):
@@ -226,7 +214,7 @@ def _copy(run, part):
         if file is None:
             raise ValueError(f"expected the folder of a run, got no {paths.PARAMS} in {run}")
         _check_size(paths.PARAMS, os.fstat(file.fileno()).st_size, run)
-        loaded = _params(file.read(), run)
+        loaded = params.parse(file.read(), f"{run}: {paths.PARAMS}")
     folders = [run / folder for folder in (paths.TABLES, paths.FIGURES, paths.ROBUSTNESS_FIGURES)]
     listed = {path.relative_to(run).as_posix() for folder in folders if folder.is_dir() for path in folder.iterdir()}
     copied = []

@@ -335,9 +335,11 @@ def _evaluate_again(params, _, case, elsewhere):
         if missing := _again(folder, 1, params, chains, [paths.MAPS, *runs]):
             return [*rows, row("evaluate", GROUPS[1], NOT_RUN, missing, tier=1)]
         for key in queue:
-            rows += _evaluated_again(folder, *key)
+            again, given = (store.read_json(place / paths.metrics(*key)) for place in (folder, Path()))
+            same = again["maps"] == given["maps"]
+            rows += _evaluated_again(again, given, *key, same)
             files = (paths.cut(*key), paths.cut_samples(*key), paths.predictions(*key))
-            rounding = _rounding(folder, *key)
+            rounding = SAME_MAPS if same else ATTRIBUTED
             rows += [_recorded_again(folder, path, 1, rounding, ("digest", "digests")) for path in files]
         for key in asked:
             names = (paths.attribution_statistics(*key), paths.attributions(*key))
@@ -347,12 +349,6 @@ def _evaluate_again(params, _, case, elsewhere):
             why = f"not in the sample of this tier; CASE={key[1]} takes it"
             rows += [row(_name(path), GROUPS[1], NOT_RUN, why, tier=1) for path in names]
     return rows
-
-
-def _rounding(folder, suite, case):
-    """What files of a case that were made once more in ``folder`` may differ by: more where the maps do."""
-    made, given = (store.read_json(place / paths.metrics(suite, case))["maps"] for place in (folder, Path()))
-    return SAME_MAPS if made == given else ATTRIBUTED
 
 
 def _name(path):
@@ -376,10 +372,8 @@ def _recorded_again(folder, path, tier, rounding, apart=()):
     )  # fmt: skip
 
 
-def _evaluated_again(folder, suite, case):
-    """Rows on the measures of one network that was evaluated once more in ``folder``."""
-    again, given = (store.read_json(place / paths.metrics(suite, case)) for place in (folder, Path()))
-    same = again["maps"] == given["maps"]
+def _evaluated_again(again, given, suite, case, same):
+    """Rows on the measures of one network, ``given`` and made once more, on the ``same`` maps or not."""
     tolerance = SAME_MAPS if same else OTHER_MAPS
     maps = "on the same maps" if same else "on maps made anew, which differ in rounding"
     rows = []
