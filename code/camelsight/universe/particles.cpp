@@ -43,6 +43,17 @@ struct Places {
     }
 };
 
+// A block of positions (3, n), from start on: its places along each axis.
+struct Block {
+    Places at[3];
+    int64_t find(const float* positions, int64_t n, int64_t start, int64_t mesh, double box, double offset) {
+        const int64_t count = n - start < BLOCK ? n - start : BLOCK;
+        for (int64_t axis = 0; axis < 3; axis++)
+            at[axis].find(positions + axis * n + start, count, mesh, float(mesh / box), float(offset));
+        return count;
+    }
+};
+
 // A line of the Lagrangian lattice along its last axis: coordinates and weights (4, side).
 struct Sheet {
     int64_t side;
@@ -109,11 +120,10 @@ extern "C" {
 // positions (3, n) -> field (mesh, mesh, mesh), to which the mass is added.
 void deposit(int64_t n, int64_t mesh, double box, double offset, const float* positions, const float* weights,
              float* field) {
-    Places at[3];
+    Block block;
+    const Places* at = block.at;
     for (int64_t start = 0; start < n; start += BLOCK) {
-        const int64_t count = n - start < BLOCK ? n - start : BLOCK;
-        for (int64_t axis = 0; axis < 3; axis++)
-            at[axis].find(positions + axis * n + start, count, mesh, float(mesh / box), float(offset));
+        const int64_t count = block.find(positions, n, start, mesh, box, offset);
         for (int64_t i = 0; i < count; i++) {
             const int64_t x = at[0].cell[i], y = at[1].cell[i], z = at[2].cell[i];
             const int64_t xs[2] = {x, x + 1 < mesh ? x + 1 : 0}, ys[2] = {y, y + 1 < mesh ? y + 1 : 0};
@@ -146,11 +156,10 @@ void pull(int64_t n, int64_t mesh, double box, double offset, double scale, cons
             for (int64_t z : {int64_t(0), int64_t(1), mesh + 2, mesh + 3, mesh + 4}) to[z] = from[(z + mesh - 2) % mesh];
         }
     const float step = float(-scale * double(mesh) / (12 * box));
-    Places at[3];
+    Block block;
+    const Places* at = block.at;
     for (int64_t start = 0; start < n; start += BLOCK) {
-        const int64_t count = n - start < BLOCK ? n - start : BLOCK;
-        for (int64_t axis = 0; axis < 3; axis++)
-            at[axis].find(positions + axis * n + start, count, mesh, float(mesh / box), float(offset));
+        const int64_t count = block.find(positions, n, start, mesh, box, offset);
         for (int64_t i = 0; i < count; i++) {
             float share[3][2], slope[3][6];
             for (int64_t axis = 0; axis < 3; axis++) {
