@@ -20,7 +20,7 @@ from test_smoke import camelsight, check_out, finish
 SUITE = "IllustrisTNG"
 CASES = ("original", "kmax_1", "max_1e12_random")
 STAGES = ("code", "maps", "cut", "tune", "train", "evaluate")  # the rest needs no cluster
-EPOCHS = 120  # some seconds, in which a job can be met at work
+EPOCHS = 300  # some seconds, in which a job can be met at work
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
 
 missing = [program for program in PROGRAMS if not shutil.which(program)]
