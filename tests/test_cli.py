@@ -59,3 +59,48 @@ def test_files_are_utf_8_and_anything_can_be_printed_in_every_locale(locale, tim
     found = subprocess.run([sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert (found.returncode, found.stderr) == (0, b"")
     assert times in found.stdout.decode(locale.get("PYTHONIOENCODING", "ascii"))
+
+
+SWALLOWED = """
+import ctypes, os, signal
+from camelsight.pipeline import cli
+def action():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ctypes.ArgumentError("argument 3: KeyboardInterrupt")
+cli.guard(action, prefix="maps")
+"""
+STARTING = """
+import os, signal, threading, time
+from pathlib import Path
+from camelsight.analysis import simulation
+from camelsight.pipeline import cli, params
+if __name__ == "__main__":
+    smoke = params.load(Path("profiles/smoke.yaml"))
+    cli.device = lambda: __import__("torch").device("cpu")
+    cli.processes = lambda *_: 2
+    def twice():
+        for seconds in (0, 0.05):
+            time.sleep(seconds)
+            os.kill(os.getpid(), signal.SIGINT)
+    def action():
+        finished = simulation._run(smoke, smoke.suites, [(i, (), 0) for i in range(4)])
+        launch = simulation.futures.ProcessPoolExecutor._spawn_process
+        def spawn(pool):
+            launch(pool)
+            threading.Thread(target=twice).start()
+        simulation.futures.ProcessPoolExecutor._spawn_process = spawn
+        next(finished)
+    cli.guard(action, prefix="maps")
+"""
+
+
+@pytest.mark.parametrize("code", [SWALLOWED, STARTING])
+def test_ctrl_c_ends_in_one_line_while_a_library_or_a_starting_process_is_at_work(code, tmp_path):
+    root = Path(__file__).parent.parent
+    (tmp_path / "run.py").write_text(code, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(root / "code")}
+    command = [sys.executable, tmp_path / "run.py"]
+    found = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (130, "maps: interrupted; the same command goes on from here\n")

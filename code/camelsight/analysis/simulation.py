@@ -1,9 +1,11 @@
 """Simulating the maps and parameters of suites, in CMD's own format."""
 
+import contextlib
 import io
 import multiprocessing
 import signal
 from concurrent import futures
+from multiprocessing import resource_tracker
 
 import numpy as np
 
@@ -69,10 +71,9 @@ def _run(params, suites, jobs):
     pool = futures.ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=prepared
     )
-    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what the workers inherit: Ctrl-C is the parent's business
-    running = [pool.submit(_simulate, job) for job in jobs]
-    signal.signal(signal.SIGINT, heard)
     try:
+        with _deaf():
+            running = [pool.submit(_simulate, job) for job in jobs]
         for future in futures.as_completed(running):
             yield future.result()
     except futures.process.BrokenProcessPool:
@@ -80,7 +81,21 @@ def _run(params, suites, jobs):
             "a simulation was killed, most likely for lack of memory; run the same command again"
         ) from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        with _deaf():  # a worker that is still starting reads what this process holds
+            for worker in multiprocessing.active_children():
+                worker.kill()
+            pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf():
+    """Hear Ctrl-C only after the block; processes that begin in it never do, since this one ends them."""
+    resource_tracker.ensure_running()  # whose start would end the block
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 _prepared = None

@@ -83,16 +83,16 @@ def guard(action, prefix):
     ignores the first.
     """
     print_anything()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for warning in WARNINGS:
+    for warning in (signal.SIGINT, *WARNINGS):
         signal.signal(warning, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
         signal.signal(signal.SIGHUP, _interrupt)
     try:
         action()
-    except KeyboardInterrupt:
-        sys.exit(_say(prefix, "interrupted; the same command goes on from here", INTERRUPTED))
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if _interrupted:  # also by way of ctypes, which makes an error of its own of it
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one, while Python tidies up
+            sys.exit(_say(prefix, "interrupted; the same command goes on from here", INTERRUPTED))
         if not _mistake(error) or os.environ.get("CAMELSIGHT_TRACEBACK"):
             raise
         sys.exit(_say(prefix, _reason(error), 1))
@@ -276,7 +276,12 @@ def _timed(main, name, arguments):
     store.write_json(paths.TIMINGS / f"{timing_key(name, arguments)}.json", record)
 
 
+_interrupted = False
+
+
 def _interrupt(*_):
+    global _interrupted
+    _interrupted = True
     raise KeyboardInterrupt
 
 
