@@ -16,7 +16,7 @@ from camelsight.analysis import dataset
 from camelsight.ground import cmd
 from camelsight.maps import cuts, scaling
 from camelsight.pipeline import params, store
-from camelsight.universe import mock
+from camelsight.universe import camels
 
 SUITE = "IllustrisTNG"
 PIXELS = 256
@@ -73,12 +73,13 @@ def peak():
 def suite_on_disk(folder, simulations):
     """A set of maps in CMD's format, and the parameters file of a profile that fits it."""
     profile = params.load("profiles/smoke.yaml")
-    spec = dataclasses.replace(profile.maps, simulations=simulations, pixels=PIXELS)
+    spec = dataclasses.replace(profile.maps, source="camels", simulations=simulations, pixels=PIXELS)
     shape = (simulations * cmd.MAPS_PER_SIMULATION, PIXELS, PIXELS)
     file = np.lib.format.open_memmap(folder / cmd.maps_file_name(SUITE), mode="w+", dtype=np.float32, shape=shape)
     file[:] = random_maps(len(file))
     file.flush()
-    np.savetxt(folder / cmd.params_file_name(SUITE), mock.latin_hypercube(simulations, SUITE, 1), fmt="%.5f")
+    table = camels.text(camels.parameters(SUITE)[:simulations])
+    (folder / cmd.params_file_name(SUITE)).write_text(table, encoding="utf-8")
     return dataclasses.replace(profile, maps=spec)
 
 

@@ -1,13 +1,12 @@
-"""Seconds per simulation of the embedded mock, gravity and maps together; no peer, so that the target stands in."""
+"""Seconds per simulation of the twin, gravity and maps together; no peer, so that the target stands in."""
 
 import statistics
 import time
 
 import torch
 
-from camelsight.ground import theta
 from camelsight.pipeline import cli, compiled
-from camelsight.universe import linear, mock, particles
+from camelsight.universe import camels, linear, particles
 
 ROUNDS = 3
 
@@ -35,7 +34,7 @@ def seconds(suites, **settings):
     table, taken = linear.shape_table(), []
     for seed in range(ROUNDS + 1):
         start = time.perf_counter()
-        mock.simulate_suites(theta.FIDUCIAL, suites, seed=seed, linear_table=table, **settings)  # ends on the host
+        camels.maps(suites, seed, linear_table=table, **settings)  # ends on the host
         taken.append(time.perf_counter() - start)
     return statistics.median(taken[1:])
 

@@ -23,7 +23,7 @@ camelsight: a reproducibility package for arXiv:2504.17839
   shell    bash in /out
   ...      any other target of make help, and its options: paper PROFILE=smoke JOBS=2
 
-With a GPU:         docker run --gpus all ... IMAGE paper PROFILE=mock
+With a GPU:         docker run --gpus all ... IMAGE paper PROFILE=twin
 With CAMELS' maps:  docker run --gpus all -v /path/to/CMD:/out/data/CMD ... IMAGE paper PROFILE=camels
 The next run with the same folder goes on where the last one stopped.
 END

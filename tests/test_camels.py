@@ -146,7 +146,7 @@ def test_a_lump_is_found_in_the_slab_and_pixel_that_camels_has_it_in():
     place, pixels = (0.30, 0.52, 0.90), 16
     positions = torch.tensor(place).mul(cmd.BOX).expand(8**3, 3)
     dense = torch.full((8, 8, 8), 1e7)  # so dense that nothing is spread
-    maps = camels.in_axis_order(projection.surface_density([(positions, torch.ones(8**3))], dense, 0.3, pixels))
+    maps = projection.surface_density([(positions, torch.ones(8**3))], dense, 0.3, pixels)
     for axis in range(3):
         slab = int(place[axis] * cmd.SLABS)
         first, second = (int(place[(axis + step) % 3] * pixels) for step in (1, 2))

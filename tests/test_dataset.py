@@ -1,10 +1,15 @@
+import dataclasses
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from camelsight.analysis import dataset
-from camelsight.pipeline import cli
+from camelsight.pipeline import cli, params
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(("free", "fits"), [(2, True), (1.9, False)])
@@ -39,3 +44,21 @@ def test_float32_means_the_same_on_a_gpu(monkeypatch):
     cli.device()
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_maps_and_parameters_are_asked_for_by_the_numbers_of_camels():
+    maps = np.arange(45, dtype=np.float32).reshape(45, 1, 1)
+    given = dataset.Suite(np.array([5, 264, 829]), maps, np.arange(18.0).reshape(3, 6))
+    assert given.simulation(264).ravel().tolist() == list(range(15, 30))
+    assert given.densities([829 * 15 + 14, 5 * 15]).ravel().tolist() == [44, 0]
+    assert given.truth([829, 5])[:, 0].tolist() == [12, 0]
+
+
+def test_a_twin_has_the_numbers_of_camels_and_other_sets_their_own():
+    smoke = params.load(ROOT / "profiles" / "smoke.yaml")
+    assert dataset.splits(smoke)["test"].tolist() == [264, 829] and 0 in dataset.numbers(smoke)
+    rows = dataset.rows(smoke)
+    assert sorted(np.concatenate(list(rows.values()))) == list(range(8))
+    np.testing.assert_array_equal(dataset.numbers(smoke)[rows["test"]], [264, 829])
+    real = dataclasses.replace(smoke, maps=dataclasses.replace(smoke.maps, source="camels"))
+    assert dataset.numbers(real).tolist() == list(range(8))

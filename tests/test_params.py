@@ -105,6 +105,9 @@ def test_params_are_frozen():
         ({"split__seed": -1}, "split.seed: expected from 0 to 2^32 - 1, got -1"),
         ({"seconds__trian": 1}, "unknown key seconds.trian; did you mean seconds.train?"),
         ({"maps__simulations": float("nan")}, "maps.simulations: expected an integer, got nan"),
+        ({"maps__simulations": 1001}, "maps.simulations: expected at most the 1000 of CAMELS, got 1001"),
+        ({"maps__particles": 63}, "maps.particles: expected an even number from 8, got 63"),
+        ({"maps__source": "mock"}, "expected twin or camels; write twin where you had mock, which it replaces, got"),
     ],
 )
 def test_a_mistake_gets_one_line_with_the_key_and_what_came(tmp_path, change, message):
@@ -178,7 +181,7 @@ KMAX, MAX = (1, 5, 10, 20, 30, 40, 50), ("5e10", "1e11", "2e11", "5e11", "1e12")
 MIN = ("1e11", "2e11", "4e11", "6e11", "8e11", "1e12", "2e12")
 
 
-@pytest.mark.parametrize("name", ["camels", "mock"])
+@pytest.mark.parametrize("name", ["camels", "twin"])
 def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
     profile = params.load(PROFILES[0].parent / f"{name}.yaml")
     published = {"original", *(f"kmax_{k}" for k in KMAX), *(f"max_{t}_random" for t in MAX)}

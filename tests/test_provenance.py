@@ -8,7 +8,7 @@ from camelsight.report import provenance, tables
 
 FACTS = {
     "profile": "my_profile",
-    "mock": True,
+    "twin": True,
     "seed": 1,
     "versions": {"Python": "3.11.2", "torch": "2.13.0"},
 }
@@ -17,17 +17,17 @@ FACTS = {
 def test_facts_become_macros():
     assert provenance.describe(**FACTS) == {
         "Profile": "my_profile",
-        "IsMock": "1",
-        "DataSource": "maps simulated by this package, not CAMELS",
+        "IsTwin": "1",
+        "DataSource": "CAMELS' universes, simulated again by this package",
         "Seed": "1",
         "VersionPython": "3.11.2",
         "VersionTorch": "2.13.0",
     }
 
 
-def test_real_maps_are_not_called_mock():
-    facts = provenance.describe(**FACTS | {"mock": False})
-    assert facts["IsMock"] == "0" and "simulated" not in facts["DataSource"]
+def test_real_maps_are_not_called_a_twin():
+    facts = provenance.describe(**FACTS | {"twin": False})
+    assert facts["IsTwin"] == "0" and "simulated" not in facts["DataSource"]
 
 
 def test_macros_accept_every_fact():

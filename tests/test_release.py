@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camelsight.ground import cases, cmd, theta
+from camelsight.ground import cases, cmd
 from camelsight.pipeline import params, paths, release, store
 from camelsight.stages import maps as stage
-from camelsight.universe import mock
+from camelsight.universe import camels
 
 ROOT = Path(__file__).parent.parent
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
@@ -32,7 +32,7 @@ def write_suite(folder, suite, seed=0):
     """A small set in CMD's format with the mean densities of its omega_m."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    table = np.round(mock.latin_hypercube(SIMULATIONS, theta.hydro_suite(suite), seed), 5)
+    table = camels.parameters(suite)[seed : seed + SIMULATIONS]
     maps = rng.lognormal(0, 1, (SIMULATIONS, 15, PIXELS, PIXELS))
     maps *= cases.MEAN_SURFACE_DENSITY * table[:, 0, None, None, None] / maps.mean((1, 2, 3), keepdims=True)
     np.save(folder / cmd.maps_file_name(suite), maps.reshape(-1, PIXELS, PIXELS).astype(np.float32))
@@ -294,7 +294,7 @@ def run_check(folder, *arguments):
 
 def test_the_check_is_a_command_with_json_and_an_exit_code(copied, tmp_path):
     text = (ROOT / "profiles" / "smoke.yaml").read_text()
-    for old, new in (("source: mock", "source: camels"), ("simulations: 8", f"simulations: {SIMULATIONS}")):
+    for old, new in (("source: twin", "source: camels"), ("simulations: 8", f"simulations: {SIMULATIONS}")):
         text = text.replace(old, new)
     (tmp_path / "params.yaml").write_text(text)
     good = run_check(tmp_path, "--json")

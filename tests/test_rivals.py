@@ -98,6 +98,7 @@ def test_summaries_have_what_was_asked_for_beside_the_spectrum(tmp_path, monkeyp
     maps = rng.lognormal(27, 1, (15, pixels, pixels)).astype(np.float32)
     many = np.concatenate([maps, 2 * maps] + [maps] * (params.maps.simulations - 2))
     monkeypatch.setattr(baseline.store, "open_maps", lambda *_: many)
+    monkeypatch.setattr(baseline.store, "read_parameters", lambda *_: np.ones((len(many) // 15, 6)))
     k, log_power, mass = baseline.summaries(params, params.suites[0], baseline._log_mean)
     assert log_power.shape == (params.maps.simulations, 15, len(k)) and mass.shape == (params.maps.simulations, 15, 1)
     np.testing.assert_allclose(log_power[1] - log_power[0], np.log(4), rtol=1e-6)

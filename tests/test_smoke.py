@@ -109,7 +109,7 @@ def test_it_says_what_will_run_for_how_long_and_where_the_results_are(project):
     once = dict.fromkeys(("maps", "universe", "tabulate", "figures", "paper"), 1)
     robustness = {"further": 1} | {stage: len(experiments) for stage, experiments in params.EXPERIMENTS.items()}
     assert stages_run(output) == once | dict.fromkeys(CHAIN, 6) | {"attribute": 4, "sanity": 2} | robustness
-    assert re.search(r"Roughly \d+ min", output) and "paper/ms.pdf" in output and "not results on CAMELS" in output
+    assert re.search(r"Roughly \d+ min", output) and "paper/ms.pdf" in output and "simulated again" in output
 
 
 def test_maps_are_in_cmd_format_and_right(project):
@@ -150,10 +150,10 @@ def test_the_pdf_holds_every_figure_without_a_loose_end(project):
     assert (folder / "paper/ms.pdf").read_bytes().startswith(b"%PDF")
     source = (folder / "paper/ms.tex").read_text()
     figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
-    assert len(figures) == 16 and all(f"{{{name}}}" in source for name in figures)
+    assert len(figures) == 17 and all(f"{{{name}}}" in source for name in figures)
     log = (folder / "paper/build/ms.log").read_text(errors="replace")
     assert "undefined" not in log.lower() and "multiply" not in log and "Overfull" not in log
-    assert r"\newcommand{\IsMock}{1}" in (folder / "results/numbers.tex").read_text()
+    assert r"\newcommand{\IsTwin}{1}" in (folder / "results/numbers.tex").read_text()
 
 
 def test_the_experiments_on_robustness_are_in_tables_figures_and_paper(project):
@@ -960,7 +960,7 @@ def test_files_of_a_release_are_adopted_and_bad_ones_refused(project, tmp_path):
         (other / name).symlink_to(folder / name)
     text = (folder / "params.yaml").read_text()
     (other / "params.yaml").write_text(
-        text.replace("source: mock", "source: camels").replace("data/CMD", str(tmp_path))
+        text.replace("source: twin", "source: camels").replace("data/CMD", str(tmp_path))
     )
     for suite in SUITES:
         shutil.copy(folder / "data/maps" / cmd.params_file_name(suite), tmp_path)
@@ -998,7 +998,7 @@ def test_real_maps_are_adopted_once_and_one_that_was_replaced_is_noticed(project
     check_out(other)
     shutil.copytree(folder / "data/maps", real)
     text = (ROOT / "profiles/smoke.yaml").read_text()
-    text = text.replace("profile: smoke", "profile: real").replace("source: mock", "source: camels")
+    text = text.replace("profile: smoke", "profile: real").replace("source: twin", "source: camels")
     (other / "profiles/real.yaml").write_text(text.replace("data/CMD", str(real)))
     name = cmd.maps_file_name("IllustrisTNG")
 
@@ -1039,4 +1039,4 @@ def test_another_profile_keeps_own_changes_beside_it(project):
     assert not list((folder / "figures/robustness").glob("*"))
     assert not (folder / "results/tables/transfer.csv").exists()
     unknown = finish(camelsight(folder, "paper", "--profile", "paper"), code=1)
-    assert unknown == "paper: expected a profile among camels, mini, mock, smoke, got 'paper'\n"
+    assert unknown == "paper: expected a profile among camels, mini, smoke, twin, got 'paper'\n"

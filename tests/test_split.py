@@ -77,3 +77,25 @@ def test_a_split_at_random_leaks_the_fingerprints_of_simulations():
     clean = split.by_simulation(300, fractions=(0.7, 0.1, 0.2))
     clean = {name: split.map_indices(simulations) for name, simulations in clean.items()}
     assert abs(ridge_r2(maps, truth, clean["train"], clean["test"])) < 0.15
+
+
+PAPER = {int(index) // 15 for index in split.SHOWN.values()}
+
+
+@pytest.mark.parametrize(("n", "fractions"), [(160, (0.8, 0.075, 0.125)), (8, (0.5, 0.25, 0.25)), (3, (0.4, 0.3, 0.3))])
+def test_a_part_of_a_twin_is_the_first_of_the_released_one_with_what_the_paper_shows(n, fractions):
+    whole, parts = split.by_simulation(1000), split.of_hypercube(n, fractions=fractions)
+    assert sum(map(len, parts.values())) == n
+    for name, part in parts.items():
+        shown = [one for one in whole[name] if one in PAPER][: len(part)]
+        first = [one for one in whole[name] if one not in PAPER][: len(part) - len(shown)]
+        assert part.tolist() == [one for one in whole[name] if one in first or one in shown]
+    assert parts["test"][0] == 264 and 0 in parts["train"]
+
+
+def test_a_whole_twin_has_the_released_split_and_other_fractions_of_it_overlap_nowhere():
+    for name, part in split.of_hypercube(1000).items():
+        np.testing.assert_array_equal(part, split.by_simulation(1000)[name])
+    parts = split.of_hypercube(900, fractions=(0.5, 0.25, 0.25))
+    assert [len(part) for part in parts.values()] == [450, 225, 225]
+    assert len(set(np.concatenate(list(parts.values())).tolist())) == 900

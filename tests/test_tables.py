@@ -159,10 +159,10 @@ def test_escaped_text_has_no_active_character(text):
 
 def test_statistics_have_dashes_for_what_is_not_published():
     known = {"min": 4.665e9, "max": 2.8518e15, "mean": 4e11, "std": 3.6e12}
-    text = tables.statistics_latex([("mock", known | {"log10_mean": 11.1, "log10_std": 0.49}), ("published", known)])
-    mock, published = (cells(line) for line in text.splitlines() if line.strip().startswith(("mock", "published")))
+    text = tables.statistics_latex([("twin", known | {"log10_mean": 11.1, "log10_std": 0.49}), ("published", known)])
+    twin, published = (cells(line) for line in text.splitlines() if line.strip().startswith(("twin", "published")))
     assert published[1] == r"$4.665\times10^{9}$" and published[5] == "$9.00$" and published[6:] == ["--", "--"]
-    assert mock[:6] == ["mock", *published[1:6]] and mock[6:] == ["$11.100$", "$0.490$"]
+    assert twin[:6] == ["twin", *published[1:6]] and twin[6:] == ["$11.100$", "$0.490$"]
 
 
 def attributed(**changes):

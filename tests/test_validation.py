@@ -7,7 +7,7 @@ from camelsight.universe import nbody, validation
 
 PARTICLES = 32
 HALF_NYQUIST = np.pi * PARTICLES / cmd.BOX / 2
-CONVERGED = 0.10  # up to half the particles' Nyquist wave number; the issue of the mock asks for it
+CONVERGED = 0.10  # up to half the particles' Nyquist wave number; as the force resolution asks
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +59,13 @@ def test_pixel_statistics_in_chunks_are_those_of_all_pixels():
     np.testing.assert_allclose(
         [found[name] for name in ("mean", "std", "log10_mean", "log10_std")], expected, rtol=1e-9
     )
+
+
+def test_agreement_of_a_map_with_itself_with_half_of_it_and_with_another():
+    rng = np.random.default_rng(1)
+    ours, other = rng.normal(size=(2, 64, 64))
+    k, correlation, power = validation.agreement(ours, ours / 2 + 3)
+    assert k[0] == pytest.approx(2 * np.pi / 25 * 1.1, rel=0.1) and len(k) == 31
+    np.testing.assert_allclose(correlation, 1)
+    np.testing.assert_allclose(power, 4)
+    assert np.abs(validation.agreement(ours, other)[1][5:]).max() < 0.4

@@ -24,8 +24,10 @@ ROW = {
 }  # fmt: skip
 
 
-def judged(measured, real=True, **changes):
-    (row,) = verification.published([ROW | changes], {ROW["id"]: measured} if measured is not None else {}, real=real)
+def judged(measured, undecided=None, **changes):
+    (row,) = verification.published(
+        [ROW | changes], {ROW["id"]: measured} if measured is not None else {}, undecided or {}
+    )
     return row["verdict"]
 
 
@@ -46,21 +48,39 @@ def test_exact_numbers_are_exact_and_statements_have_limits():
     assert judged((0.5, 0.4, 0.6), **statement) == FAIL
 
 
-def test_what_was_not_run_or_not_found_or_simulated_is_never_passed():
+def test_what_was_not_run_or_not_found_or_simulated_is_never_passed(monkeypatch):
+    monkeypatch.chdir(ROOT)
     assert judged(None) == judged((0.01, 0.01, 0.01), value="not available") == NOT_RUN
-    (row,) = verification.published([ROW], {ROW["id"]: 0.01}, real=False)
-    assert row["verdict"] == NOT_RUN and row["holds"] is True and "decide nothing about CAMELS" in row["why"]
-    assert judged(11, real=False, value=11, profile="any", **{"class": "exact"}) == PASS
+    twin = verify._undecided(parameters_file.load(ROOT / "profiles/mini.yaml"))
+    (row,) = verification.published([ROW], {ROW["id"]: 0.01}, twin)
+    assert row["verdict"] == NOT_RUN and row["holds"] is True and "a twin decides nothing about the real" in row["why"]
+    assert judged(11, twin, value=11, profile="any", **{"class": "exact"}) == PASS
 
 
-def test_other_settings_than_the_papers_decide_nothing_of_it():
-    (row,) = verification.published([ROW], {ROW["id"]: 0.01}, real=True, differs="train")
-    assert row["verdict"] == NOT_RUN and row["holds"] is True and row["why"].startswith("settings differ: train")
+def test_each_kind_of_maps_decides_its_own_rows(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    load = lambda name: parameters_file.load(ROOT / f"profiles/{name}.yaml")  # noqa: E731
+    undecided = {name: set(verify._undecided(load(name))) for name in ("camels", "twin", "mini")}
+    assert undecided == {
+        "camels": {"twin", "twin-maps"},
+        "twin": {"camels", "camels-2023"},
+        "mini": {"camels", "camels-2023", "twin"},
+    }
+    assert (
+        judged(0.99, {"twin": "why"}, profile="twin-maps", tolerance={"above": 0.9}, **{"class": "qualitative"}) == PASS
+    )
+
+
+def test_other_settings_than_the_papers_decide_nothing_of_it(monkeypatch):
+    monkeypatch.chdir(ROOT)
     camels = parameters_file.load(ROOT / "profiles/camels.yaml")
     change = lambda block, **more: dataclasses.replace(getattr(camels, block), **more)  # noqa: E731
     same = dataclasses.replace(camels, maps=change("maps", folder="elsewhere"), train=change("train", seed=7))
     other = dataclasses.replace(camels, seed=2, train=change("train", epochs=1))
-    assert [verify._differs_from_paper(one) for one in (camels, same, other)] == ["", "", "seed, train"]
+    assert [verify._differs(one, "camels") for one in (camels, same, other)] == ["", "", "seed, train"]
+    why = verify._undecided(other)["camels"]
+    (row,) = verification.published([ROW], {ROW["id"]: 0.01}, {"camels": why})
+    assert row["verdict"] == NOT_RUN and row["holds"] is True and row["why"].startswith("settings differ: seed, train")
 
 
 def test_a_number_that_two_tiers_judge_counts_once_and_is_reproduced_if_both_say_so():
@@ -152,11 +172,12 @@ def conclude(*rows, real=False):
     return verification.conclusion(made, real=real, profile="mini")
 
 
-def test_a_mock_can_only_reproduce_its_own_reference():
+def test_a_twin_can_only_reproduce_its_own_reference():
     said = conclude(("integrity", PASS), ("reference", PASS), ("paper", NOT_RUN))
     assert said["verdict"] == PASS and said["exit_code"] == 0
     assert said["text"].startswith("the pipeline reproduces its own reference")
-    assert "says nothing about the paper" in said["text"]
+    assert said["text"].endswith("only the real maps can decide the paper's numbers")
+    assert "1 of 2 statements hold" in conclude(("twin", PASS), ("twin", WARN), ("twin", NOT_RUN))["text"]
     assert "reproduces" not in conclude(("integrity", PASS))["text"]
     assert "1 of the 2 published numbers" in conclude(("paper", PASS), ("paper", WARN), real=True)["text"]
 
@@ -217,7 +238,7 @@ def test_a_row_that_is_not_whole_is_refused(change, message):
 
 def test_the_code_alone_has_what_is_published_of_it(monkeypatch):
     monkeypatch.chdir(ROOT)
-    rows = verification.published(EXPECTED, evidence.code_facts(), real=False)
+    rows = verification.published(EXPECTED, evidence.code_facts(), {})
     decided = [row for row in rows if row["group"] == "definitions"]
     assert len(decided) > 80 and {row["id"]: row["why"] for row in decided if row["verdict"] != PASS} == {}
 
@@ -287,7 +308,7 @@ def test_every_figure_and_table_says_which_stage_made_it():
 def test_the_page_is_one_file_without_a_network_and_escapes_what_it_shows():
     row = verification.row("r2.A", "reference", FAIL, "expected <0.9>", got=0.5, low=0.8, high=1.0)
     verdict = {
-        "profile": "mini", "maps": "mock", "tier": 0, "rows": [row], "error_rates": None, "seconds": {"T0": 1.0},
+        "profile": "mini", "maps": "twin", "tier": 0, "rows": [row], "error_rates": None, "seconds": {"T0": 1.0},
         "conclusion": verification.conclusion([row], real=False, profile="mini"),
         "environment": {"commit": "abc", "dirty": True, "cpu": "x", "hardware": "y", "versions": {"torch": "2"}},
     }  # fmt: skip

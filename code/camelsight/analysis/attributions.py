@@ -2,17 +2,25 @@
 
 import dataclasses
 
+import numpy as np
+
 from camelsight.analysis import dataset, networks
 from camelsight.ground import seeding, theta
 from camelsight.interpretation import attribution
+from camelsight.maps import split
 from camelsight.pipeline import cli, paths, store
 
 
 def load(params, suite, case, count):
-    """The case's network, folded, on its device; ``count`` test maps as a ``dataset.Part``; the record of the cut."""
+    """The case's network, folded, on its device; ``count`` test maps as a ``dataset.Part``; the record of the cut.
+
+    The map that the paper's figure shows comes first, if it is a test map.
+    """
     net = attribution.fold(networks.trained(params, suite, case)[0]).to(cli.device())
     part = dataset.load(params, suite, case, ("test",))["test"]
     rows = attribution.spread(part.simulation, count)
+    first = np.flatnonzero(part.index == split.SHOWN["attribution"])
+    rows = np.concatenate([first, rows[~np.isin(rows, first)]])[: len(rows)]
     part = dataset.Part(**{field.name: getattr(part, field.name)[rows] for field in dataclasses.fields(part)})
     return net, part, store.read_json(paths.cut(suite, case))
 

@@ -19,23 +19,62 @@ DEVICE_SHARE = 0.5  # of a device's free memory that maps may take; training nee
 class Part:
     """The maps of one part of the split: "train", "valid" or "test"."""
 
-    index: np.ndarray  # (N,) of the map in its suite's file
-    simulation: np.ndarray  # (N,)
+    index: np.ndarray  # (N,) of the map in CAMELS
+    simulation: np.ndarray  # (N,) its number in CAMELS
     parameters: np.ndarray  # (N, 6), physical
     maps: torch.Tensor  # (N, n, n) float32, scaled
     targets: torch.Tensor  # (N, 6) float32, normalised
 
 
+@dataclass(frozen=True)
+class Suite:
+    """The maps and parameters of a suite, asked for by CAMELS' numbers of simulations and maps, whatever the row."""
+
+    numbers: np.ndarray  # (S,) of the simulations, ascending: the rows of the files
+    maps: np.ndarray  # (15 S, n, n), a memory map
+    parameters: np.ndarray  # (S, 6), physical
+
+    def rows(self, simulations):
+        return np.searchsorted(self.numbers, simulations)
+
+    def truth(self, simulations):
+        """The physical parameters ``(..., 6)`` of ``simulations``."""
+        return self.parameters[self.rows(simulations)]
+
+    def densities(self, index):
+        """The maps ``(N, n, n)`` with these indices in CAMELS."""
+        index = np.asarray(index)
+        return np.array(self.maps[self.rows(index // PER_SIMULATION) * PER_SIMULATION + index % PER_SIMULATION])
+
+    def simulation(self, number):
+        """A copy of the 15 maps of one simulation, of which the memory map keeps nothing in memory."""
+        first = int(self.rows(number)) * PER_SIMULATION
+        original = np.array(self.maps[first : first + PER_SIMULATION])
+        store.release(self.maps)
+        return original
+
+
+def open_suite(params, suite, folder=paths.MAPS):
+    """The ``Suite`` of the maps that a run has in ``folder``; ValueError in one line if a file is wrong."""
+    n = params.maps.simulations
+    maps = store.open_maps(suite, n, params.maps.pixels, folder)
+    return Suite(numbers(params), maps, store.read_parameters(suite, n, folder))
+
+
 def splits(params):
-    return split.by_simulation(params.maps.simulations, seed=params.split.seed, fractions=params.split.fractions)
+    """Part → the numbers of its simulations: a twin has as many of CAMELS' 1000 as the profile asks for."""
+    chosen = split.of_hypercube if params.maps.source == "twin" else split.by_simulation
+    return chosen(params.maps.simulations, seed=params.split.seed, fractions=params.split.fractions)
 
 
-def read_simulation(maps, simulation):
-    """A copy of the 15 maps of one simulation, of which the memory map keeps nothing in memory."""
-    index = split.map_indices([simulation])
-    original = np.array(maps[index[0] : index[-1] + 1])
-    store.release(maps)
-    return original
+def numbers(params):
+    """The numbers ``(S,)`` of all simulations, ascending."""
+    return np.sort(np.concatenate(list(splits(params).values())))
+
+
+def rows(params):
+    """Part → where its simulations are in an array over ``numbers``."""
+    return {name: np.searchsorted(numbers(params), part) for name, part in splits(params).items()}
 
 
 def cut_simulation(params, suite, case, original, simulation, log10_range):
@@ -79,26 +118,26 @@ def survey(params, suite, case, *, folder=paths.MAPS, keep=(), on_simulation=lam
     deviation of the signed log), digest and digests (of each simulation). ``keep`` are simulations; the second value
     maps each to its first cut map.
     """
-    n = params.maps.simulations
-    maps = store.open_maps(suite, n, params.maps.pixels, folder)
+    given = open_suite(params, suite, folder)
+    n = len(given.numbers)
     case_cuts, uncut = cases.parse(case).cuts, cmd.Statistics()
     log10_range = None
     if any(cut.fill == "random" for cut in case_cuts):  # drawn from the range of the whole set
-        log10_range = _log10_range(cmd.statistics(maps), suite)
+        log10_range = _log10_range(cmd.statistics(given.maps), suite)
     sums, digests, removed, kept = np.zeros((n, 3)), [], np.zeros((n, len(case_cuts))), {}
-    for simulation in range(n):
-        original = read_simulation(maps, simulation)
+    for row, simulation in enumerate(given.numbers.tolist()):
+        original = given.simulation(simulation)
         for image in original:
             uncut.add(image)
         cut = cut_simulation(params, suite, case, original, simulation, log10_range)
-        sums[simulation] = scaling.sums(scaling.signed_log10(cut))
-        removed[simulation] = cuts.fraction_cut(original, case_cuts)
+        sums[row] = scaling.sums(scaling.signed_log10(cut))
+        removed[row] = cuts.fraction_cut(original, case_cuts)
         digests.append(map_digest(cut))
         if simulation in keep:
             kept[simulation] = cut[0]
         on_simulation()
     log10_range = _log10_range(uncut.result(), suite)
-    mean, std = scaling.statistics(sums[splits(params)["train"]].sum(0))
+    mean, std = scaling.statistics(sums[rows(params)["train"]].sum(0))
     if not std > 0:
         raise ValueError(
             f"expected maps with some structure, got {mean:g} in every pixel after the cut {case}: loosen it"
@@ -128,11 +167,10 @@ def load(params, suite, case, names, *, record=None, folder=paths.MAPS):
     The cut is applied anew and compared, simulation by simulation, with the digests in the ``record`` of a survey, by
     default the one that the cut stage made.
     """
-    maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels, folder)
-    parameters = store.read_parameters(suite, params.maps.simulations, folder)
+    given = open_suite(params, suite, folder)
     record = store.read_json(paths.cut(suite, case)) if record is None else record
     return {
-        name: _part(params, suite, case, simulations, maps, parameters, record)
+        name: _part(params, suite, case, simulations, given, record)
         for name, simulations in splits(params).items()
         if name in names
     }
@@ -157,19 +195,19 @@ def place(maps, device):
     return maps
 
 
-def _part(params, suite, case, simulations, maps, parameters, record):
+def _part(params, suite, case, simulations, given, record):
     index = split.map_indices(simulations)
-    scaled = np.empty((len(index), *maps.shape[1:]), dtype=np.float32)
+    scaled = np.empty((len(index), *given.maps.shape[1:]), dtype=np.float32)
     for position, simulation in enumerate(simulations):
-        cut = cut_simulation(params, suite, case, read_simulation(maps, simulation), simulation, record["log10_range"])
-        if map_digest(cut) != record["digests"][simulation]:
+        cut = cut_simulation(params, suite, case, given.simulation(simulation), simulation, record["log10_range"])
+        if map_digest(cut) != record["digests"][int(given.rows(simulation))]:
             raise ValueError(
                 f"expected the maps of simulation {simulation} that the cut stage saw for {suite} {case}, got others: "
                 f"the maps or the machine changed; run dvc repro --force cut@{suite}-{case}, then make paper"
             )
         values = scaling.standardise(scaling.signed_log10(cut), *record[f"statistics_{params.train.normalisation}"])
         scaled[position * PER_SIMULATION : (position + 1) * PER_SIMULATION] = values
-    physical = parameters[np.repeat(simulations, PER_SIMULATION)]
+    physical = np.repeat(given.truth(simulations), PER_SIMULATION, axis=0)
     return Part(
         index=index,
         simulation=np.repeat(simulations, PER_SIMULATION),

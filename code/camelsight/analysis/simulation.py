@@ -1,19 +1,16 @@
-"""Simulating the maps and parameters of suites, in CMD's own format."""
+"""The twin of suites: CAMELS' own universes, simulated again, in CMD's own format."""
 
 import contextlib
-import io
 import multiprocessing
 import signal
 from concurrent import futures
 from multiprocessing import resource_tracker
 
-import numpy as np
-
-from camelsight.ground import cmd, seeding, theta
+from camelsight.analysis import dataset
+from camelsight.ground import cmd, theta
 from camelsight.pipeline import cli, compiled, paths, source, store
-from camelsight.universe import linear, mock, particles
+from camelsight.universe import camels, linear, particles
 
-FORMAT = "%.5f"  # of the params files
 WORKER_BYTES, MESH_BYTES = 6e8, 150  # memory of a worker, and what a cell of the mesh adds to it
 
 
@@ -28,34 +25,28 @@ def simulate(params, folder=paths.MAPS):
         universes.setdefault(theta.hydro_suite(suite), []).append(suite)
     finished = [(suites, *_simulate_universe(params, universe, suites)) for universe, suites in universes.items()]
     for suites, parameters, partial in finished:
-        text = io.StringIO()
-        np.savetxt(text, parameters, fmt=FORMAT)
         for suite in suites:
-            store.write_text(paths.parameters(suite, folder), text.getvalue())
+            store.write_text(paths.parameters(suite, folder), camels.text(parameters))
         partial.move_to(folder)
 
 
 def _simulate_universe(params, universe, suites):
-    """The parameters of all simulations of a universe and the finished ``PartialSet`` of its suites' maps."""
-    spec = params.maps
-    parameters = mock.latin_hypercube(spec.simulations, universe, seeding.entropy(params.seed, universe, "parameters"))
-    parameters = np.array(
-        [[float(FORMAT % value) for value in row] for row in parameters]
-    )  # as the file will hold them
+    """The parameters of the profile's simulations and the finished ``PartialSet`` of its suites' maps."""
+    spec, numbers = params.maps, dataset.numbers(params)
     shape = (spec.simulations * cmd.MAPS_PER_SIMULATION, spec.pixels, spec.pixels)
-    key = store.digest(spec, params.seed, params.threads, suites, str(cli.device()), source.digest("maps"))[:16]
+    made_by = spec, numbers, params.threads, suites, str(cli.device()), source.digest("maps")
+    key = store.digest(*made_by)[:16]
     files = {suite: cmd.maps_file_name(suite) for suite in suites}
     partial = store.PartialSet(paths.PARTIAL / key, dict.fromkeys(files.values(), shape), spec.simulations)
     missing = partial.missing
     with cli.progress(spec.simulations, f"simulate {universe}", "sim", spec.simulations - len(missing)) as bar:
-        jobs = [(i, parameters[i], seeding.entropy(params.seed, universe, "phases", i)) for i in missing]
-        for i, maps in _run(params, suites, jobs):
+        for i, maps in _run(params, suites, [(i, int(numbers[i])) for i in missing]):
             rows = slice(i * cmd.MAPS_PER_SIMULATION, (i + 1) * cmd.MAPS_PER_SIMULATION)
             for suite, file in files.items():
                 partial.arrays[file][rows] = maps[suite]
             partial.done(i)
             bar.update()
-    return parameters, partial
+    return camels.parameters(universe)[numbers], partial
 
 
 def _run(params, suites, jobs):
@@ -112,11 +103,10 @@ def _prepare(params, suites, linear_table):
 
 def _simulate(job):
     params, suites, table = _prepared
-    i, parameters, seed = job
-    maps = mock.simulate_suites(
-        parameters,
+    row, simulation = job
+    maps = camels.maps(
         suites,
-        seed=seed,
+        simulation,
         particles=params.maps.particles,
         mesh=params.maps.mesh,
         steps=params.maps.steps,
@@ -124,4 +114,4 @@ def _simulate(job):
         device=cli.device(),
         linear_table=table,
     )
-    return i, maps
+    return row, maps

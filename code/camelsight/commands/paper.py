@@ -218,8 +218,8 @@ def report(loaded, pending, seconds):
     print(f"  PDF      {paths.PDF}")
     print(f"  tables   {paths.TABLES}/ (r2.csv, r2.md, r2.tex)")
     print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")
-    if loaded.maps.source == "mock":
-        print("  The maps are simulated: these are not results on CAMELS.")
+    if loaded.maps.source == "twin":
+        print("  The maps are CAMELS' universes, simulated again: these are not results on its own maps.")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from camelsight.ground.cmd import MAPS_PER_SIMULATION
+from camelsight.ground.cmd import MAPS_PER_SIMULATION, SIMULATIONS
+
+# Maps of IllustrisTNG in the paper's figures: under cuts of scales, under cuts of densities, and attributed.
+SHOWN = {"scales": 0, "densities": 264 * MAPS_PER_SIMULATION, "attribution": 829 * MAPS_PER_SIMULATION + 14}
 
 
 def by_simulation(n_simulations, *, seed=1, fractions=(0.9, 0.05, 0.05)):
@@ -25,6 +28,25 @@ def by_simulation(n_simulations, *, seed=1, fractions=(0.9, 0.05, 0.05)):
             f"expected a simulation left for training, got {n_valid} + {n_test} of {n_simulations} elsewhere"
         )
     return {"train": order[:n_train], "valid": order[n_train : n_train + n_valid], "test": order[n_train + n_valid :]}
+
+
+def of_hypercube(n_simulations, *, seed=1, fractions=(0.9, 0.05, 0.05)):
+    """As ``by_simulation``, of ``n_simulations`` of CAMELS' 1000: the numbers of simulations.
+
+    Parts are the first of the released ones where these are long enough, in their order, and hold the simulations
+    whose maps the paper's figures show: a small set is tested on simulations that the paper's networks were tested on.
+    """
+    whole, wanted = by_simulation(SIMULATIONS, seed=seed), by_simulation(n_simulations, seed=seed, fractions=fractions)
+    if any(len(wanted[name]) > len(whole[name]) for name in whole):
+        order, ends = np.concatenate(list(whole.values())), np.cumsum([len(part) for part in wanted.values()])
+        return dict(zip(whole, np.split(order, ends)[:3], strict=True))
+    parts = {}
+    for name, part in whole.items():
+        shown = np.isin(part, [index // MAPS_PER_SIMULATION for index in SHOWN.values()])
+        others = len(wanted[name]) - shown.sum()
+        kept = shown | (np.cumsum(~shown) <= others)
+        parts[name] = part[kept][: len(wanted[name])]
+    return parts
 
 
 def map_indices(simulations, per_simulation=MAPS_PER_SIMULATION):

@@ -326,7 +326,7 @@ def slurm(loaded, pending, on_end, *, partition=None, account=None, gpus=0, minu
     if missing:
         raise ValueError(f"expected SLURM's commands on this machine, got no {', '.join(missing)}: use a login node")
     queue = dict(chains(loaded, pending) + experiments(pending))
-    if loaded.maps.source == "mock":
+    if loaded.maps.source == "twin":
         queue |= {stage: [stage] for stage in makers(pending)}
     elif wanted := makers(pending):  # nodes often have no network
         repro(*wanted)

@@ -32,17 +32,22 @@ PRIOR = 8192  # points of the prior from which the walkers of stage baseline sta
 
 @dataclass(frozen=True)
 class Maps:
-    source: str  # "mock": simulated here; "camels": files of the CMD release in `folder`
+    source: str  # "twin": CAMELS' universes, simulated again; "camels": files of the CMD release in `folder`
     folder: str
     bases: tuple[str, ...]  # URLs of CMD's folder 2D_maps/data, from which missing files are fetched
     simulations: int
     pixels: int
-    particles: int  # per side, mock only, as are mesh and steps
+    particles: int  # per side, twin only, as are mesh and steps
     mesh: int
     steps: int
 
     def __post_init__(self):
-        _check(self.source in ("mock", "camels"), "maps.source", "mock or camels", self.source)
+        known = (
+            "twin or camels; write twin where you had mock, which it replaces"
+            if self.source == "mock"
+            else "twin or camels"
+        )
+        _check(self.source in ("twin", "camels"), "maps.source", known, self.source)
         _check(self.folder and "\0" not in self.folder, "maps.folder", "a folder", self.folder)
         inside = Path(self.folder).resolve().is_relative_to(paths.MAPS.resolve())
         _check(not inside, "maps.folder", f"a folder outside {paths.MAPS}, which a run empties", self.folder)
@@ -51,7 +56,12 @@ class Maps:
         _check(self.simulations >= 3, "maps.simulations", "at least 3", self.simulations)
         power_of_two = self.pixels >= 16 and self.pixels & (self.pixels - 1) == 0
         _check(power_of_two and self.pixels <= 512, "maps.pixels", "a power of two from 16 to 512", self.pixels)
-        _check(self.particles >= 8, "maps.particles", "at least 8", self.particles)
+        most = f"at most the {cmd.SIMULATIONS} of CAMELS"
+        _check(
+            self.source == "camels" or self.simulations <= cmd.SIMULATIONS, "maps.simulations", most, self.simulations
+        )
+        good = self.particles >= 8 and self.particles % 2 == 0
+        _check(good, "maps.particles", "an even number from 8", self.particles)
         _check(self.mesh >= self.particles, "maps.mesh", f"at least maps.particles = {self.particles}", self.mesh)
         _check(self.steps >= 2, "maps.steps", "at least 2", self.steps)
 

@@ -31,6 +31,7 @@ ROBUSTNESS_FIGURES = FIGURES / "robustness"  # those of the experiments that wer
 PDF = Path("paper/ms.pdf")
 TUNING_RECORD = Path("benchmarks/tuning.json")  # measured once, by benchmarks/tuning.py
 EXPECTED = Path("paper/expected.yaml")  # published numbers
+DIGITISED = Path("paper/tng_lh0_map0_log10.npy")  # a map of the paper, see paper/README.md
 PACKAGE = Path(__file__).parent.parent  # of this code
 FUSED_SOURCE = PACKAGE / "inference" / "fused.cpp"
 PARTICLES_SOURCE = PACKAGE / "universe" / "particles.cpp"

@@ -22,7 +22,7 @@ from camelsight.pipeline import params as parameters_file
 from camelsight.referee import content, verification
 from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN, row
 from camelsight.report import robustness, tables
-from camelsight.universe import linear, validation
+from camelsight.universe import camels, linear, validation
 
 METHOD = "integrated_gradients"  # whose attributions the statements of the paper are tested with
 PROBES = {"pixels shuffled": "shuffled", "mean only": "mean"}  # of the record → of the ids of expected.yaml
@@ -32,6 +32,8 @@ CRITICAL_DENSITY = 2.77536627e11  # (Msun/h)/(Mpc/h)^3
 # Relative, of statistics of pixels. Another machine rounds differently: 1e-7 more sigma_8, in the mini profile, moves a
 # pixel by 7e-4 (rms), the standard deviation of all of them by 1e-5, and their mean by less than 1e-8.
 PIXELS = {"mean": 1e-5, "std": 1e-3, "log10_mean": 1e-5, "log10_std": 1e-4}
+TWIN_PARTICLES = 64  # a side, from which a map of the twin is set beside the real one
+TWIN_SCALES = ((0.5, 1), (1, 1.5), (2, 3))  # h/Mpc
 PACKAGE = "code/camelsight"
 REMADE = launch.LAST  # stages that are cheap enough to be run once more, whatever the tier
 
@@ -64,7 +66,22 @@ def measured(params):
             if f"r2.{suite}.original.{name}" in found:
                 found[f"inferred.{suite}.original.{name}"] = found[f"r2.{suite}.original.{name}"]
     found |= _costs(params, predictions)
-    return found | _interpretation() | _pixels(params) | _robustness(params)
+    return found | _interpretation() | _pixels(params) | _twin(params) | _robustness(params)
+
+
+def _twin(params):
+    """How well the twin of a map agrees with the map that the paper shows, by scale; from 64^3 particles on."""
+    if params.maps.source != "twin" or params.maps.particles < TWIN_PARTICLES or not paths.UNIVERSE.exists():
+        return {}
+    found = {}
+    for suite, one in store.read_json(paths.UNIVERSE)["twin"].items():
+        k = np.array(one["k"])
+        for low, high in TWIN_SCALES:
+            inside = (k >= low) & (k < high)
+            for name in ("correlation", "power"):
+                mean = float(np.mean(np.array(one[name])[inside]))
+                found[f"twin_{name}.{suite}.original.k_{low:g}_{high:g}"] = mean
+    return found
 
 
 def _test_loss(arrays, suite):
@@ -167,7 +184,7 @@ def _rows(path):
 
 def code_facts():
     """id → value of what needs no run: the network, the split, the dataset's definitions, the released settings."""
-    camels = parameters_file.load(paths.profile("camels"))
+    released = parameters_file.load(paths.profile("camels"))
     parts = split.by_simulation(cmd.SIMULATIONS, seed=1, fractions=(0.9, 0.05, 0.05))
     words = lambda values: " ".join(f"{value:g}" for value in values)  # noqa: E731
     with torch.device("meta"):  # without memory
@@ -193,8 +210,8 @@ def code_facts():
         "training.released.optimiser.betas": words(training.BETAS),
         "training.released.schedule.steps": words([training.CYCLE_STEPS] * 2),
         "training.released.schedule.base_lr": training.BASE_LR,
-        "training.released.all.batch": camels.train.batch,
-        "training.released.all.epochs": camels.train.epochs,
+        "training.released.all.batch": released.train.batch,
+        "training.released.all.epochs": released.train.epochs,
         "tuning.released.sampler.startup": tuning.STARTUP_TRIALS,
         "scale.CMD.fundamental.k": 2 * np.pi / cmd.BOX,
         "scale.CMD.nyquist.k": np.pi * cmd.PIXELS / cmd.BOX,
@@ -205,11 +222,13 @@ def code_facts():
         "density.CAMELS.max_1e12_clamp.overdensity": cases.parse("max_1e12_clamp").only.overdensity(),
     }
     for suite in ("IllustrisTNG", "SIMBA", "Astrid"):
+        table = camels.text(camels.parameters(suite))
+        facts[f"parameters.{suite}.LH.sha256"] = hashlib.sha256(table.encode("ascii")).hexdigest()
         limits = zip(theta.NAMES, *theta.ranges(suite), strict=True)
         facts |= {f"parameters.{suite}.range.{name}": words(ends) for name, *ends in limits}
     for name in tuning.HYPERPARAMETERS:
-        facts[f"tuning.released.range.{name}"] = words(getattr(camels.tune, name))
-        for case, start in camels.tune.start.items():
+        facts[f"tuning.released.range.{name}"] = words(getattr(released.tune, name))
+        for case, start in released.tune.start.items():
             facts[f"hyperparameters.IllustrisTNG.{case}.{name}"] = getattr(start, name)
     return facts
 
@@ -274,13 +293,19 @@ def _data(params, elsewhere):
             continue
         expected = _read(store.read_json, record)
         try:
-            maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+            given = dataset.open_suite(params, suite)
         except ValueError as error:
             yield row(name, "integrity", FAIL, f"{paths.maps(suite)}: {store.one_line(error)}", tier=0)
             continue
-        digests = [dataset.map_digest(dataset.read_simulation(maps, n)) for n in range(params.maps.simulations)]
-        other = [n for n, pair in enumerate(zip(digests, expected["digests"], strict=True)) if len(set(pair)) > 1]
+        digests = [dataset.map_digest(given.simulation(number)) for number in given.numbers]
+        pairs = zip(given.numbers, digests, expected["digests"], strict=True)
+        other = [number for number, found, seen in pairs if found != seen]
         verdict, why = PASS, "every map is the one that the run saw"
+        if params.maps.source == "twin" and not np.array_equal(
+            given.parameters, camels.parameters(suite)[given.numbers]
+        ):
+            yield row(name, "integrity", FAIL, f"{paths.parameters(suite)} is not CAMELS' table", tier=0)
+            continue
         if other:
             verdict = WARN if elsewhere else FAIL
             why = f"simulation {', '.join(map(str, other[:3]))} of {paths.maps(suite)} is not the one that the run saw"
@@ -395,7 +420,9 @@ def _other_maps(params, suite, arrays):
         index = np.repeat(index, scaling.SYMMETRIES)
     simulation = index // cmd.MAPS_PER_SIMULATION
     expected = {"index": index, "simulation": simulation}
-    if paths.parameters(suite).exists():
+    if params.maps.source == "twin":
+        expected["truth"] = camels.parameters(suite)[simulation]
+    elif paths.parameters(suite).exists():
         expected["truth"] = store.read_parameters(suite, params.maps.simulations)[simulation]
     for name, values in expected.items():
         if wrong := content.arrays(values, arrays[name], 0.0, name):
@@ -458,7 +485,7 @@ def _made_again(params):
     with rerun.empty() as folder:
         made = (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION, paths.VERDICT, paths.CRATE)
         results = [path for path in paths.NUMBERS.parent.iterdir() if path not in made]
-        rerun.prepare(folder, params, [*results, *paths.TEXTS, paths.REFERENCES])
+        rerun.prepare(folder, params, [*results, *paths.TEXTS, paths.REFERENCES, paths.DIGITISED])
         try:
             for stage in ("tabulate", "figures"):
                 if stage in REMADE:

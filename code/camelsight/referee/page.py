@@ -12,6 +12,7 @@ GROUPS = {
     "integrity": "Is the run what it says it is?",
     "reference": "Does the pipeline reproduce its own reference?",
     "paper": "What is published of the paper and its companions",
+    "twin": "What CAMELS' universes, simulated again, share with the real ones",
     "definitions": "Definitions and settings: what the code alone decides",
     "evaluated anew": "T1: the given weights, evaluated anew",
     "trained anew": "T2: one case, trained anew",

@@ -1,7 +1,7 @@
 """The verdict: what a run gave, beside what is published and beside the run's own claims about itself.
 
-Rows go in and verdicts come out; nothing here reads a file. A row that was not run never reads as passed, and maps that
-were simulated decide nothing about CAMELS.
+Rows go in and verdicts come out; nothing here reads a file. A row that was not run never reads as passed, and a twin of
+CAMELS decides only what it shares with CAMELS.
 """
 
 import math
@@ -30,7 +30,8 @@ FORGERS = (  # what a forger could still have done, tier by tier
 PASS, WARN, FAIL, NOT_RUN = VERDICTS = ("PASS", "WARN", "FAIL", "NOT RUN")
 CLASSES = ("exact", "float", "seed-statistical", "qualitative")
 NOT_AVAILABLE = "not available"
-ANY, REAL = "any", "camels"  # profiles that can decide a published row: the code alone, or the real maps
+ANY, REAL = "any", "camels"  # profiles that can decide a published row: the code alone, or the real maps,
+TWIN, TWIN_MAPS = "twin", "twin-maps"  # a twin at the paper's scale, or the maps of any twin
 FIELDS = ("id", "value", "class", "tolerance", "reason", "profile", "tier", "source")
 ROW = (
     "id", "group", "verdict", "why", "class", "expected", "got", "low", "high", "tolerance", "reason", "source",
@@ -59,9 +60,14 @@ TYPED = {
     r"$10\%$ apart": "the definition of what is resolved",
     r"between $0.5$ and $1.5\,\hMpc": "where a ratio is taken",
     r"near $10\,\hMpc": "where a ratio is taken",
+    r"up to $10\,\hMpc": "where a ratio is taken",
+    r"$k=0.5$--$1$": "where a correlation is taken",
+    r"at $1$--$1.5$": "where a correlation is taken",
+    r"stay below $0.4$": "a bound that tests assert",
+    "LH\\_264": "a simulation of CAMELS",
     r"\log_{10}": "a base",
     r"\frac16": "the loss",
-    r"\tfrac12": "the mock's definition",
+    r"\tfrac12": "a definition",
 }
 _NO_TEXT = (
     r"\\(?:label|ref|maderef|made|input|includegraphics|cite[a-z]*|hyperref|published|widefigure)\*?(?:\[[^]]*\])*\{[^}]*\}",
@@ -123,17 +129,16 @@ def required():
     return ids | {f"r2_table.{suite}.{case}.{name}" for suite, case, name in tables}
 
 
-def published(rows, measured, *, real, differs=""):
+def published(rows, measured, undecided):
     """The verdict on each published row. ``measured`` is id → value, or (value, low, high) with a 95% interval.
 
-    ``real`` says that the maps are those of CAMELS. A seed-statistical number is judged by equivalence: PASS if its
-    whole interval lies within the tolerance, FAIL if none of it does, WARN in between. ``differs`` names the settings
-    that are not the paper's.
+    A seed-statistical number is judged by equivalence: PASS if its whole interval lies within the tolerance, FAIL if
+    none of it does, WARN in between. ``undecided`` is the profile of rows that this run cannot decide → why not.
     """
-    return [_published(one, measured.get(one["id"]), real, differs) for one in rows]
+    return [_published(one, measured.get(one["id"]), undecided.get(one["profile"])) for one in rows]
 
 
-def _published(one, measured, real, differs):
+def _published(one, measured, undecided):
     value, low, high = measured if isinstance(measured, tuple) else (measured, None, None)
     facts = {
         "class": one["class"], "expected": one["value"], "got": value, "low": low, "high": high,
@@ -146,16 +151,13 @@ def _published(one, measured, real, differs):
         verdict, why = NOT_RUN, "this run has no such result"
     else:
         verdict, why = _judge(one, value, low, high)
-        if one["profile"] != ANY and (differs or not real):
+        if undecided:
             facts["holds"] = verdict == PASS
-            other = f"settings differ: {differs} of params.yaml are not those of profile {REAL}; with these"
-            verdict, why = (
-                NOT_RUN,
-                f"{other if real else 'simulated maps decide nothing about CAMELS; on these'}: {why}",
-            )
+            verdict, why = NOT_RUN, f"{undecided}: {why}"
         elif verdict == FAIL and one.get("uncertain"):
             verdict, why = WARN, f"{why}; the source itself is uncertain"
-    return row(one["id"], "definitions" if one["profile"] == ANY else "paper", verdict, why, **facts)
+    group = {ANY: "definitions", TWIN: "twin", TWIN_MAPS: "twin"}.get(one["profile"], "paper")
+    return row(one["id"], group, verdict, why, **facts)
 
 
 def _judge(one, value, low, high):
@@ -257,8 +259,17 @@ def conclusion(rows, *, real, profile, tier=0, elsewhere=False):
     if unchecked:
         text += f". Not checked: {', '.join(unchecked[:3])}{' and more' if len(unchecked) > 3 else ''}"
     if not real:
-        text += ". The maps are simulated: this says nothing about the paper's numbers"
+        text += f". {_of_twin(rows)}; only the real maps can decide the paper's numbers"
     return {"verdict": verdict, "text": text, "trust": trust, "exit_code": code, "counts": counts}
+
+
+def _of_twin(rows):
+    """What a twin of CAMELS confirmed, in words."""
+    judged = [one["verdict"] for one in rows if one["group"] == "twin" and one["verdict"] != NOT_RUN]
+    if not judged:
+        return "The maps are a twin of CAMELS', simulated here"
+    held = f"{judged.count(PASS)} of {len(judged)} statements hold"
+    return f"The maps are a twin of CAMELS', and of what it shares with the real maps {held}"
 
 
 def _short(value):

@@ -122,7 +122,15 @@ def _judged(pack, home):
             Path(folder, name).unlink(missing_ok=True)
         Path(folder, paths.ROBUSTNESS_FIGURES).mkdir(parents=True, exist_ok=True)  # which may be empty
         with contextlib.chdir(home):
-            judges = (*JUDGES, paths.DVC, paths.REQUIREMENTS, paths.EXPECTED, paths.REFERENCES, *paths.TEXTS)
+            judges = (
+                *JUDGES,
+                paths.DVC,
+                paths.REQUIREMENTS,
+                paths.EXPECTED,
+                paths.REFERENCES,
+                paths.DIGITISED,
+                *paths.TEXTS,
+            )
             rerun.link(folder, [name for name in judges if Path(name).exists()])
         with contextlib.chdir(folder):
             yield rows
@@ -289,7 +297,7 @@ def _reference_rows(params, measured, tier, wanted=None):
 
 def _simulator(params):
     """The identity of the code that made the maps, where they are simulated."""
-    return source.digest("maps")[:16] if params.maps.source == "mock" else None
+    return source.digest("maps")[:16] if params.maps.source == "twin" else None
 
 
 def _settings(params):
@@ -450,14 +458,28 @@ def _regroup(rows, group, **more):
 
 def _published(params, expected, measured):
     """``verification.published`` of this run."""
-    return verification.published(
-        expected, measured, real=params.maps.source == "camels", differs=_differs_from_paper(params)
-    )
+    return verification.published(expected, measured, _undecided(params))
 
 
-def _differs_from_paper(params):
-    """What of params.yaml is not that of the profile that repeats the paper, in words, but for the training's seed."""
-    paper = parameters_file.load(paths.profile(verification.REAL))
+def _undecided(params):
+    """Profile of published rows → why these maps, with these settings, cannot decide them."""
+    real = params.maps.source == "camels"
+    settings = "settings differ: {} of params.yaml are not those of profile {}; with these"
+    reasons = {}
+    for name in (verification.REAL, verification.TWIN):
+        if other := _differs(params, name):
+            reasons[name] = settings.format(other, name)
+    if real:
+        reasons |= dict.fromkeys((verification.TWIN, verification.TWIN_MAPS), "the maps are the real ones; on these")
+    else:
+        reasons[verification.REAL] = "a twin decides nothing about the real maps; on it"
+    older = reasons.get(verification.REAL)
+    return reasons | ({f"{verification.REAL}-2023": older} if older else {})
+
+
+def _differs(params, profile):
+    """What of params.yaml is not that of ``profile``, in words, but for the training's seed."""
+    paper = parameters_file.load(paths.profile(profile))
     place = dataclasses.replace(params.maps, folder=paper.maps.folder, bases=paper.maps.bases)
     here, there = _settings(dataclasses.replace(params, maps=place)), _settings(paper)
     return ", ".join(sorted(key for key in here if here[key] != there[key]))

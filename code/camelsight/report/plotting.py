@@ -597,6 +597,34 @@ def not_simulated():
 
 
 @_styled
+def twin(published, suites, *, box=25.0):
+    """A published map of log10 density ``(n, n)``, ours of the same simulation, and how far they agree by scale.
+
+    ``suites`` is suite → dict of ``log10`` (n, n), ``k`` (B,), ``correlation`` and ``power`` (B,). The first is shown.
+    """
+    figure = _figure(PAGE, 2.15)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
+    first = next(iter(suites.values()))
+    densities = [10 ** np.asarray(log10, dtype=float) for log10 in (published, first["log10"])]
+    norm = _density_norm(np.stack(densities))
+    for axes, density, title in zip((left, middle), densities, ("published, digitised", "the twin"), strict=True):
+        image = _density(axes, density, norm, box)
+        axes.set_title(title)
+    _scale_bar(left, box)
+    figure.colorbar(image, ax=[left, middle], label=f"surface density {DENSITY_UNIT}", aspect=25, pad=0.01)
+    for (suite, one), line in zip(suites.items(), ("-", "--"), strict=True):
+        label = "gravity alone" if theta.is_nbody(suite) else "with baryons"
+        right.plot(one["k"], one["correlation"], color=BLUE, ls=line, label=f"correlation, {label}")
+        right.plot(one["k"], one["power"], color=ORANGE, ls=line, label=f"power ratio, {label}")
+    right.axhline(1, color=GREY, lw=0.6)
+    k = np.asarray(first["k"])
+    right.set(xscale="log", xlabel=r"$k$  $(h/{\rm Mpc})$", ylim=(0, 2.2), xlim=(k[0], k[-1]))
+    _one_two_five(right.xaxis, np.array((k[0], k[-1])), lambda x, _: f"{x:g}")
+    right.legend(loc="upper left", fontsize=7)
+    return figure
+
+
+@_styled
 def power_spectrum(gravity):
     """P(k) of the simulator's gravity with its scatter, of a finer run, and of theory; ratios below.
 
@@ -608,8 +636,8 @@ def power_spectrum(gravity):
     k, power, finer, hmcode = (np.asarray(gravity[name]) for name in ("k", "power", "converged", "hmcode"))
     mean, scatter = power.mean(axis=0), power.std(axis=0, ddof=1)
     above.fill_between(k, np.maximum(mean - scatter, power.min(axis=0)), mean + scatter, color=ORANGE, alpha=0.25, lw=0)
-    above.plot(k, mean, color=ORANGE, label=f"mock, mean and scatter of {len(power)} seeds")
-    above.plot(k, power[0], color=BLUE, ls="--", label="mock, one seed")
+    above.plot(k, mean, color=ORANGE, label=f"twin, mean and scatter of {len(power)} seeds")
+    above.plot(k, power[0], color=BLUE, ls="--", label="twin, one seed")
     above.plot(k, finer, color=VERMILION, ls=":", lw=1.6, label="the same, finer mesh and more steps")
     above.plot(k, hmcode, color=BLACK, label="HMCode2020")
     above.plot(k, gravity["linear"], color=GREY, ls="-.", label="linear theory")

@@ -1,7 +1,7 @@
 """Where a result comes from: profile, data, versions, and the stage of each figure and table."""
 
 SOURCES = {
-    True: "maps simulated by this package, not CAMELS",
+    True: "CAMELS' universes, simulated again by this package",
     False: "maps of the CAMELS Multifield Dataset",
 }
 MADE_BY = {  # label of a figure or table of the paper → the stage whose results it shows
@@ -21,6 +21,7 @@ MADE_BY = {  # label of a figure or table of the paper → the stage whose resul
     "checks": "sanity",
     "sanity": "sanity",
     "statistics": "universe",
+    "twin": "universe",
     "power_spectrum": "universe",
     "baryons": "universe",
     "tuning": "tune",
@@ -48,7 +49,7 @@ def common(versions):
     return {name: SEVERAL.join(dict.fromkeys(one.get(name, "none") for one in versions)) for name in versions[0]}
 
 
-def describe(*, profile, mock, seed, versions):
-    """Macro name → text for the first page and the appendix; ``mock`` says that this package simulated the maps."""
-    facts = {"Profile": profile, "IsMock": str(int(mock)), "DataSource": SOURCES[bool(mock)], "Seed": str(seed)}
+def describe(*, profile, twin, seed, versions):
+    """Macro name → text for the first page and the appendix; ``twin`` says that this package simulated the maps."""
+    facts = {"Profile": profile, "IsTwin": str(int(twin)), "DataSource": SOURCES[bool(twin)], "Seed": str(seed)}
     return facts | {f"Version{name.capitalize()}": version for name, version in versions.items()}

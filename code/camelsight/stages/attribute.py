@@ -21,8 +21,7 @@ def main(params, suite, case):
     checkpoint = paths.CHECKPOINTS / f"attribute-{key}.pt"
     values, records = _attributions(params, suite, case, net, part, record, checkpoint)
 
-    suite_maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
-    density = np.stack([suite_maps[index] for index in part.index])
+    density = dataset.open_suite(params, suite).densities(part.index)
     overdensity = density / (cases.MEAN_SURFACE_DENSITY * part.parameters[:, 0][:, None, None])
     web = {"density": cosmic_web.density_classes(overdensity), "tidal": cosmic_web.tidal_classes(overdensity)}
     centres = {"voids": cosmic_web.void_centres(overdensity), "halos": cosmic_web.halo_centres(overdensity)}

@@ -49,8 +49,8 @@ def histogram(params, suite):
 def likelihood(params, suite):
     """An emulator of log P(k), its covariance, and the posterior of some maps of each test simulation."""
     k, log_power = summaries(params, suite)
-    parts, device = dataset.splits(params), cli.device()
-    physical = store.read_parameters(suite, params.maps.simulations)
+    parts, device = dataset.rows(params), cli.device()
+    physical = dataset.open_suite(params, suite).parameters
     unit = theta.to_prior(physical, suite)
     net, losses = emulator.fit(
         *(_on(device, unit[parts[part]], log_power[parts[part]].mean(1)) for part in ("train", "valid")),
@@ -65,7 +65,7 @@ def likelihood(params, suite):
     tests = parts["test"]
     expected, measured = _emulate(net, unit[tests]), torch.from_numpy(log_power[tests]).to(device)
     misfit = torch.stack([emulator.log_likelihoods(expected, maps, precision) for maps in measured.unbind(1)])
-    predictions, chains, contours = _posteriors(params, suite, net, log_power, precision, physical)
+    predictions, chains, contours = _posteriors(params, suite, net, log_power, precision)
     record = _record(params, suite, predictions) | {
         "best_epoch": int(np.argmin([valid for _, valid in losses])) + 1,
         "losses": losses,
@@ -87,9 +87,9 @@ def likelihood(params, suite):
     return record, arrays
 
 
-def _posteriors(params, suite, net, log_power, precision, physical):
+def _posteriors(params, suite, net, log_power, precision):
     """Predictions of ``rivals.maps`` maps of each test simulation, the record of each chain, and some contours."""
-    spec, tests = params.rivals, dataset.splits(params)["test"]
+    spec, tests, given = params.rivals, dataset.splits(params)["test"], dataset.open_suite(params, suite)
     generator = seeding.numpy_generator(params.seed, suite, "baseline", "prior")
     prior = generator.random((PRIOR, len(theta.NAMES)))
     emulated = _emulate(net, prior)
@@ -100,7 +100,7 @@ def _posteriors(params, suite, net, log_power, precision, physical):
     means, sigmas, chains, contours = [], [], [], []
     with cli.progress(len(index), f"posterior {suite}", "map") as bar:
         for position, one in enumerate(index):
-            data = log_power[one // dataset.PER_SIMULATION, one % dataset.PER_SIMULATION]
+            data = log_power[given.rows(one // dataset.PER_SIMULATION), one % dataset.PER_SIMULATION]
             points, chain = emulator.posterior(
                 net,
                 prior,
@@ -120,7 +120,7 @@ def _posteriors(params, suite, net, log_power, precision, physical):
                 contours.append(emulator.density(points[:, :2], low, high))
             bar.update()
     stacked = {f"contour_{name}": np.array([contour[name] for contour in contours]) for name in contours[0]}
-    return _predictions(index, physical, means, sigmas), chains, stacked | {"shown": shown}
+    return _predictions(given, index, means, sigmas), chains, stacked | {"shown": shown}
 
 
 def _emulate(net, unit):
@@ -136,10 +136,10 @@ def summaries(params, suite, *others):
     """k ``(K,)`` and log P ``(S, 15, K)`` of the complete shells, of all simulations; then ``(S, 15, ...)`` of each of
     ``others``, called with the maps of a simulation.
     """
-    maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+    given = dataset.open_suite(params, suite)
     bins, powers, more = spectrum.complete(params.maps.pixels), [], [[] for _ in others]
-    for simulation in range(params.maps.simulations):
-        density = dataset.read_simulation(maps, simulation)
+    for simulation in given.numbers:
+        density = given.simulation(simulation)
         k, power = spectrum.power(density / UNIT)
         powers.append(np.log(power[:, :bins]))
         for found, other in zip(more, others, strict=True):
@@ -153,12 +153,11 @@ def _log_mean(density):
 
 def _moments(params, suite, name, features):
     """The best of ``rivals.trials`` networks on features ``(S, 15, F)``, and its predictions of the test maps."""
-    spec, parts = params.rivals, dataset.splits(params)
+    spec, parts, given = params.rivals, dataset.rows(params), dataset.open_suite(params, suite)
     known = features[parts["train"]]
     std = known.std((0, 1))
     scaled = (features - known.mean((0, 1))) / np.where(std > 0, std, 1)  # some bins may always be empty
-    physical = store.read_parameters(suite, params.maps.simulations)
-    targets = np.repeat(theta.normalise(physical, suite)[:, None], dataset.PER_SIMULATION, axis=1)
+    targets = np.repeat(theta.normalise(given.parameters, suite)[:, None], dataset.PER_SIMULATION, axis=1)
     train, valid, (tests,) = (
         _on(cli.device(), *(values[parts[part]].reshape(-1, values.shape[-1]) for values in arrays))
         for part, arrays in (("train", (scaled, targets)), ("valid", (scaled, targets)), ("test", (scaled,)))
@@ -189,8 +188,8 @@ def _moments(params, suite, name, features):
     best = tuning.best(study)
     net, losses = fitted[best["trial"]]
     mean, sigma = (values.double().cpu().numpy() for values in training.predict(net, tests))
-    index = split.map_indices(parts["test"])
-    predictions = _predictions(index, physical, theta.denormalise(mean, suite), theta.denormalise_sigma(sigma, suite))
+    index = split.map_indices(given.numbers[parts["test"]])
+    predictions = _predictions(given, index, theta.denormalise(mean, suite), theta.denormalise_sigma(sigma, suite))
     return _record(params, suite, predictions) | {"tuning": best, "losses": losses}, predictions
 
 
@@ -205,9 +204,9 @@ def _on(device, *arrays):
     return [torch.as_tensor(array, dtype=torch.float32).to(device) for array in arrays]
 
 
-def _predictions(index, physical, mean, sigma):
+def _predictions(given, index, mean, sigma):
     simulation = index // dataset.PER_SIMULATION
-    truth = physical[simulation]
+    truth = given.truth(simulation)
     return {"index": index, "simulation": simulation, "truth": truth, "mean": np.array(mean), "sigma": np.array(sigma)}
 
 

@@ -3,19 +3,23 @@
 import numpy as np
 
 from camelsight.analysis import dataset
+from camelsight.maps import split
 from camelsight.pipeline import cli, paths, store
 
-SAMPLES = 4  # maps kept for the figures, the first of as many test simulations
+SAMPLES = 4  # maps kept for the figures, the first of as many test simulations, beside those that the paper shows
 
 
 def main(params, suite, case):
-    sampled = dataset.splits(params)["test"][:SAMPLES]
+    sampled = dataset.splits(params)["test"][:SAMPLES].tolist()
+    shown = [split.SHOWN[name] // dataset.PER_SIMULATION for name in ("scales", "densities")]
+    sampled += [number for number in shown if number in dataset.numbers(params) and number not in sampled]
     with cli.progress(params.maps.simulations, f"cut {suite} {case}", "sim") as bar:
         record, samples = dataset.survey(params, suite, case, keep=sampled, on_simulation=bar.update)
     store.write_arrays(
         paths.cut_samples(suite, case),
         maps=np.stack([samples[simulation] for simulation in sampled]),
-        parameters=store.read_parameters(suite, params.maps.simulations)[sampled],
+        index=np.array(sampled) * dataset.PER_SIMULATION,
+        parameters=dataset.open_suite(params, suite).truth(sampled),
     )
     store.write_json(paths.cut(suite, case), record)
 

@@ -94,8 +94,8 @@ def _report(report, as_json):
     print(f"{report['file']}: {report['mapping']}", file=sys.stderr)
     if "maps" in report:
         print(f"hidden {report['hidden']}, normalised as released by the statistics of all maps", file=sys.stderr)
-    if report.get("maps") == "mock":
-        print("simulated maps: these are not results on CAMELS, and are not compared with the paper's", file=sys.stderr)
+    if report.get("maps") == "twin":
+        print("a twin of the maps: these results are not compared with the paper's", file=sys.stderr)
     print(table(report["metrics"], report.get("published", {}), theta.meaningful(report.get("suite", "IllustrisTNG"))))
 
 

@@ -6,11 +6,13 @@ import numpy as np
 
 from camelsight.ground import cases, cmd, theta
 from camelsight.interpretation import attribution
+from camelsight.maps import split
 from camelsight.pipeline import cli, paths, store
 from camelsight.report import plotting, plotting_rivals, plotting_robustness, rivals, robustness
 
 DPI = 200
 CUTS_SHOW = "integrated_gradients"
+COLUMNS = 4  # of the gallery
 
 
 def main(params):
@@ -33,12 +35,14 @@ def main(params):
     figures = {
         "network": plotting.architecture(metrics["layers"]),
         "gallery": plotting.gallery(
-            {suite: original[suite]["maps"] for suite in params.suites if theta.hydro_suite(suite) == universe},
-            original[first]["parameters"],
+            {
+                suite: original[suite]["maps"][:COLUMNS]
+                for suite in params.suites
+                if theta.hydro_suite(suite) == universe
+            },
+            original[first]["parameters"][:COLUMNS],
         ),
-        "cuts": plotting.cuts(
-            [(cases.parse(case), store.read_arrays(paths.cut_samples(first, case))["maps"][0]) for case in params.cases]
-        ),
+        "cuts": plotting.cuts(_cuts(params, first)),
         "truth_prediction": plotting.truth_prediction(
             *(predictions[name][one_each] for name in ("truth", "mean", "sigma")),
             suite=first,
@@ -75,6 +79,18 @@ def main(params):
     for name, figure in (_transfer(params) | _baseline(params)).items():
         for ending in ("pdf", "png"):
             _save(figure, paths.robustness_figure(name, ending))
+
+
+def _cuts(params, suite):
+    """(case, map) of each panel: the maps that the paper shows, uncut, then under cuts of scales or of densities."""
+    panels = {"scales": [], "densities": []}
+    for case in map(cases.parse, params.cases):
+        samples = store.read_arrays(paths.cut_samples(suite, case.id))
+        for kind, several in panels.items():
+            if not case.cuts or (kind == "scales") == any(cut.kind == "kmax" for cut in case.cuts):
+                (row,) = np.flatnonzero(samples["index"] == split.SHOWN[kind])[:1].tolist() or [0]
+                several.append((case, samples["maps"][row]))
+    return [panel for several in panels.values() if len(several) > 1 for panel in several] or panels["densities"]
 
 
 def _transfer(params):
@@ -135,9 +151,13 @@ def _baseline(params):
 def _universe():
     record = store.read_json(paths.UNIVERSE)
     if "gravity" not in record:
-        return {name: plotting.not_simulated() for name in ("power_spectrum", "baryons")}
+        return {name: plotting.not_simulated() for name in ("twin", "power_spectrum", "baryons")}
     gravity, suites = record["gravity"], record["baryons"]
-    return {"power_spectrum": plotting.power_spectrum(gravity), "baryons": plotting.baryons(gravity["k"], suites)}
+    return {
+        "twin": plotting.twin(np.load(paths.DIGITISED), record["twin"]),
+        "power_spectrum": plotting.power_spectrum(gravity),
+        "baryons": plotting.baryons(gravity["k"], suites),
+    }
 
 
 def _r2_rows():

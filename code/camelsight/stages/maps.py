@@ -7,7 +7,7 @@ from camelsight.pipeline import cli, params, paths, release
 
 
 def main(params):
-    if params.maps.source == "mock":
+    if params.maps.source == "twin":
         simulation.simulate(params)
     else:
         release.adopt(params)

@@ -110,9 +110,9 @@ def _combinations(params):
 
 
 def _provenance(params, metrics, weights, data):
-    mock = params.maps.source == "mock"
+    twin = params.maps.source == "twin"
     versions = provenance.common([record["versions"] for record in metrics.values()])
-    facts = provenance.describe(profile=params.profile, mock=mock, seed=params.seed, versions=versions)
+    facts = provenance.describe(profile=params.profile, twin=twin, seed=params.seed, versions=versions)
     return facts | {"DataDigest": store.digest(data)[:12], "WeightsDigest": weights[:12]}
 
 
@@ -258,8 +258,8 @@ def _failures(judged):
 
 def _statistics(params, universe):
     """(label, statistics) of the maps at hand, then of the published ones."""
-    mock = " (mock)" if params.maps.source == "mock" else ""
-    ours = [(tables.suite_label(suite) + mock, values) for suite, values in universe["statistics"].items()]
+    twin = " (twin)" if params.maps.source == "twin" else ""
+    ours = [(tables.suite_label(suite) + twin, values) for suite, values in universe["statistics"].items()]
     published = [
         (f"{suite} (published)", values | cmd.LOG10_BEFORE_MAY_2024.get(suite, {}))
         for suite, values in cmd.PUBLISHED_STATISTICS.items()
@@ -268,16 +268,16 @@ def _statistics(params, universe):
 
 
 def _universe(universe):
-    """What the appendix on the mock quotes; not available where maps are not simulated."""
+    """What the appendix on the twin quotes; not available where maps are not simulated."""
     names = (
         "NUniverseSeeds",
         "ConvergenceWorst",
         "KHalfNyquist",
         "KResolved",
-        "MockOverHMCodeLow",
-        "MockOverHMCodeHigh",
+        "TwinOverHMCodeLow",
+        "TwinOverHMCodeHigh",
     )
-    names += ("SuppressionTNG", "SuppressionSIMBA")
+    names += ("SuppressionTNG", "SuppressionSIMBA", "TwinCorrelationHalf", "TwinCorrelationOne", "TwinCorrelationTwo")
     if "gravity" not in universe:
         return dict.fromkeys(names, MISSING)
     gravity = {name: np.array(value) for name, value in universe["gravity"].items()}
@@ -295,6 +295,11 @@ def _universe(universe):
     for suite in ("IllustrisTNG", "SIMBA"):
         ratio = np.mean(universe["baryons"][suite]["fiducial"], axis=0)
         values.append(f"{100 * (1 - ratio[(k > 9) & (k < 11)].mean()):.0f}")
+    twin = universe["twin"]["IllustrisTNG"]
+    scale, correlation = np.array(twin["k"]), np.array(twin["correlation"])
+    for low, high in ((0.5, 1), (1, 1.5), (2, 3)):
+        inside = correlation[(scale >= low) & (scale < high)]
+        values.append(f"{inside.mean():.3f}" if len(inside) else MISSING)
     return dict(zip(names, values, strict=True))
 
 

@@ -74,8 +74,8 @@ def probe(params):
     suite = params.suites[0]
     net, _ = networks.trained(params, suite, CASE)
     record, part = _survey(params, suite), _test(params)
-    maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
-    densities = np.array(maps[part.index])
+    given = dataset.open_suite(params, suite)
+    densities = given.densities(part.index)
 
     def draw(what):
         return seeding.numpy_generator(params.seed, suite, CASE, "probe", what)
@@ -93,7 +93,7 @@ def probe(params):
     }
     rows = [{"probe": "none"} | _reference(params)]
     rows += [probed(name, values) for name, values in altered.items()]
-    rows.append({"probe": "total mass alone"} | _regression(params, maps, densities, part))
+    rows.append({"probe": "total mass alone"} | _regression(params, given, densities, part))
     for case in params.robustness.cuts:
         values = cuts.apply(
             densities,
@@ -172,9 +172,8 @@ def normalisation(params):
     usual = {"train": "training maps", "all": "all maps"}[params.train.normalisation]
     reference = _predictions(params, net, _test(params))
     for suite in params.suites:
-        maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
         part = dataset.load(params, suite, CASE, ("test",))["test"]
-        densities = np.array(maps[part.index])
+        densities = dataset.open_suite(params, suite).densities(part.index)
         own = scaling.statistics(scaling.sums(scaling.signed_log10(densities)))
         kinds = {"training maps": record["statistics_train"], "all maps": record["statistics_all"], "test maps": own}
         for kind, statistics in kinds.items():
@@ -291,11 +290,10 @@ def _reference(params):
     return _measured(params, networks.trained(params, params.suites[0], CASE)[0], _test(params))
 
 
-def _regression(params, maps, densities, part):
+def _regression(params, given, densities, part):
     simulations = dataset.splits(params)["train"]
-    means = np.concatenate([_means(dataset.read_simulation(maps, simulation)) for simulation in simulations])
-    truth = store.read_parameters(params.suites[0], params.maps.simulations)
-    truth = np.repeat(truth[simulations], dataset.PER_SIMULATION, axis=0)
+    means = np.concatenate([_means(given.simulation(simulation)) for simulation in simulations])
+    truth = np.repeat(given.truth(simulations), dataset.PER_SIMULATION, axis=0)
     mean, scatter = probes.regression(means, truth, _means(densities))
     predictions = {
         "truth": part.parameters,

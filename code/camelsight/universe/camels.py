@@ -1,4 +1,4 @@
-"""CAMELS' own universes from public seeds: parameters, initial phases, and gravity-only maps of the same regions.
+"""CAMELS' own universes from public seeds: parameters, initial phases, and maps of the same regions, the twin's.
 
 The recipe is that of the set-up scripts in the public CAMELS repository (MIT). A table of parameters is a Latin
 hypercube of NumPy's legacy generator. The initial conditions are those of 2LPTic, whose noise is N-GenIC's and whose
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from camelsight.ground import cmd, theta
+from camelsight.universe import baryons, nbody, projection
 from camelsight.universe import mesh as grids
-from camelsight.universe import nbody, projection
 
 HYPERCUBE_SEEDS = {"IllustrisTNG": 1, "SIMBA": 2, "Astrid": 4}
 FIRST_SEEDS = {"IllustrisTNG": 0, "SIMBA": 5000, "Astrid": 10000}  # of the initial conditions of LH_0
@@ -36,6 +36,12 @@ def parameters(suite):
     return table
 
 
+def text(table):
+    """The bytes of CMD's file of a table of parameters ``(S, 6)``, as text."""
+    lines = (" ".join(f"{value:.{DECIMALS}f}" for value in row) for row in table)
+    return "".join(f"{line}\n" for line in lines)
+
+
 def rounded(values):
     """To the decimals of CMD's files, ties upwards: Astrid's table has one, 0.605 squared."""
     return np.floor(values * 10**DECIMALS + 0.5) / 10**DECIMALS
@@ -48,31 +54,45 @@ def initial_seed(suite, simulation):
     return FIRST_SEEDS[theta.hydro_suite(suite)] + simulation
 
 
-def gravity_maps(suite, simulation, *, particles, pixels, mesh=None, steps=None, device="cpu"):
-    """The gravity-only maps of LH_``simulation`` of ``suite``: ``(15, pixels, pixels)`` float32, (Msun/h)/(Mpc/h)^2.
+def maps(suites, simulation, *, particles, pixels, linear_table=None, mesh=None, steps=None, device="cpu"):
+    """The twin of LH_``simulation``: suite -> maps ``(15, pixels, pixels)`` float32, (Msun/h)/(Mpc/h)^2, as CMD has.
 
-    Map 5 * axis + slab shows 5 Mpc/h along ``axis``; its first index runs along (axis + 1) mod 3, its second along
-    (axis + 2) mod 3, as in CMD. ``mesh`` and ``steps`` are those of ``nbody.evolve``.
+    ``suites`` are X, Nbody_X or both, which share one run of gravity; ``mesh`` and ``steps`` are ``nbody.evolve``'s.
     """
-    positions = gravity(suite, simulation, particles=particles, mesh=mesh, steps=steps, device=device)
-    omega_m = float(parameters(suite)[simulation, 0])
-    density = grids.paint(positions, particles, cmd.BOX)
-    maps = projection.surface_density([(positions, torch.ones_like(positions[:, 0]))], density, omega_m, pixels)
-    return in_axis_order(maps).cpu().numpy()
+    first, *others = suites
+    if any(theta.hydro_suite(other) != theta.hydro_suite(first) for other in others):
+        raise ValueError(f"expected suites with the same initial conditions, got {', '.join(suites)}")
+    settings = {"particles": particles, "mesh": mesh, "steps": steps, "device": device, "linear_table": linear_table}
+    return observed(gravity(first, simulation, **settings), parameters(first)[simulation], suites, pixels)
+
+
+def gravity_maps(suite, simulation, *, particles, pixels, mesh=None, steps=None, device="cpu"):
+    """The ``maps`` of LH_``simulation`` of the gravity-only partner of ``suite``, or of ``suite`` if it is one."""
+    partner = f"Nbody_{theta.hydro_suite(suite)}"
+    settings = {"particles": particles, "pixels": pixels, "mesh": mesh, "steps": steps, "device": device}
+    return maps([partner], simulation, **settings)[partner]
+
+
+def observed(positions, values, suites, pixels):
+    """The maps of ``suites``, as ``maps`` has them, of a run of gravity that ended at ``positions`` ``(n**3, 3)``.
+
+    ``values`` ``(6,)`` are the physical parameters; gravity-only suites use the first alone.
+    """
+    density = grids.paint(positions, round(len(positions) ** (1 / 3)), cmd.BOX)
+    found = {}
+    for suite in suites:
+        matter = [(positions, torch.ones_like(positions[:, 0]))]
+        parts = matter if theta.is_nbody(suite) else baryons.components(positions, density, values, suite, cmd.BOX)
+        found[suite] = projection.surface_density(parts, density, float(values[0]), pixels).cpu().numpy()
+    return found
 
 
 def gravity(suite, simulation, *, particles, mesh=None, steps=None, device="cpu", linear_table=None):
     """Positions at z=0 of LH_``simulation`` of ``suite`` without baryons, as those of ``nbody.evolve``."""
-    omega_m, sigma_8 = (float(value) for value in parameters(suite)[simulation, :2])
     noise = white_noise(initial_seed(suite, simulation), particles, device).to(torch.complex64)
+    omega_m, sigma_8 = (float(value) for value in parameters(suite)[simulation, :2])
     contrast_k = nbody.scaled(noise, omega_m, sigma_8, linear_table)
     return nbody.wrap(nbody.evolve_contrast(contrast_k, omega_m, mesh=mesh, steps=steps))
-
-
-def in_axis_order(maps):
-    """``projection.surface_density``'s maps in CMD's order: those along y have z first, then x."""
-    maps = maps.view(3, cmd.SLABS, *maps.shape[1:])
-    return torch.stack([maps[0], maps[1].mT, maps[2]]).flatten(0, 1)
 
 
 def white_noise(seed, particles, device="cpu"):

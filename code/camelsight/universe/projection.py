@@ -1,5 +1,7 @@
 """From particles to CMD's maps: five slabs of 5 Mpc/h along three axes, map = axis * 5 + slab.
 
+A map's first index runs along (axis + 1) mod 3, its second along (axis + 2) mod 3.
+
 The Lagrangian lattice is a sheet in phase space: linear interpolation on it gives eight tracers per particle,
 which fill voids evenly. Each tracer's mass is spread over the distance to its 32nd neighbour in CAMELS, as CMD does;
 so no pixel is empty.
@@ -37,6 +39,7 @@ def surface_density(components, density, omega_m, pixels):
             level = grids.nearest(level_of_cell, tracers, BOX)
             _deposit(count.view(-1), tracers, share, level, pixels)
     maps = spread(count.view(LEVELS, MAPS_PER_SIMULATION, pixels, pixels)).view(3, SLABS, pixels, pixels)
+    maps[1] = maps[1].mT.clone()  # counted along x, then z
     mean = maps.double().mean(dim=(1, 2, 3), keepdim=True)
     return (maps * (MEAN_SURFACE_DENSITY * omega_m / mean)).float().view(MAPS_PER_SIMULATION, pixels, pixels)
 

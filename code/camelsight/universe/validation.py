@@ -1,6 +1,7 @@
-"""How good the mock is: power spectra of its particles, and statistics of the pixels of its maps."""
+"""How good the twin is: its power spectra, the pixels of its maps, and a map beside the one that CAMELS has."""
 
 import numpy as np
+import torch
 
 from camelsight.ground import cmd
 from camelsight.universe import baryons
@@ -21,6 +22,19 @@ def hydro_spectrum(positions, theta, suite, particles):
     """``spectrum`` of a hydrodynamic ``suite`` whose gravity-only run ended at ``positions``."""
     density = grids.paint(positions, particles, cmd.BOX)
     return spectrum(baryons.components(positions, density, theta, suite, cmd.BOX), particles)
+
+
+def agreement(ours, theirs):
+    """``(k, r, ratio)`` of two maps ``(n, n)`` of the box: h/Mpc, correlation of their modes, power over power.
+
+    By shells that have all of their modes.
+    """
+    a, b = torch.fft.rfft2(torch.from_numpy(np.stack([ours, theirs])).double())
+    products = torch.stack([(a * b.conj()).real, a.abs().square(), b.abs().square()])
+    k, values = grids.shell_means(products)
+    whole = slice(1, len(ours) // 2)
+    both, first, second = values[:, whole].numpy()
+    return k[whole].numpy() * 2 * np.pi / cmd.BOX, both / np.sqrt(first * second), first / second
 
 
 def resolved(k, power, converged, tolerance=0.1):

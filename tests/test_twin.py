@@ -5,17 +5,23 @@ import torch
 from camelsight.ground import cmd
 from camelsight.ground import theta as parameters
 from camelsight.ground.cases import MEAN_SURFACE_DENSITY
+from camelsight.universe import camels, nbody, projection
 from camelsight.universe import mesh as grids
-from camelsight.universe import mock, projection
 
 PAIR = ["Nbody_IllustrisTNG", "IllustrisTNG"]
-SIZE = {"particles": 16, "pixels": 16, "steps": 6}
+SIZE = {"particles": 16, "steps": 6}
+PIXELS = 16
 ROUNDING = 1e-6  # of a mean of float32 pixels
 
 
 @pytest.fixture(scope="module")
 def pair():
-    return mock.simulate_suites(parameters.FIDUCIAL, PAIR, seed=1, **SIZE)
+    return observed(parameters.FIDUCIAL, PAIR)
+
+
+def observed(theta, suites, seed=1):
+    positions = nbody.evolve(*(float(value) for value in theta[:2]), seed=seed, **SIZE)
+    return camels.observed(positions, theta, suites, PIXELS)
 
 
 def correlation(a, b):
@@ -27,23 +33,6 @@ def lump(point, particles=8):
     return torch.tensor(point).mul(cmd.BOX).expand(particles**3, 3), torch.ones(particles**3)
 
 
-@pytest.mark.parametrize("suite", ["IllustrisTNG", "Astrid"])
-def test_latin_hypercube_has_one_sample_in_every_stratum(suite):
-    theta = mock.latin_hypercube(40, suite, seed=2)
-    low, high = parameters.ranges(suite)
-    assert theta.shape == (40, 6) and theta.dtype == np.float64
-    for column in range(6):
-        value, a, b = theta[:, column], low[column], high[column]
-        if parameters.LOG_UNIFORM[column]:
-            value, a, b = np.log(value), np.log(a), np.log(b)
-        assert sorted(np.minimum((value - a) / (b - a) * 40, 39.5).astype(int)) == list(range(40))
-
-
-def test_latin_hypercube_follows_its_seed():
-    np.testing.assert_array_equal(mock.latin_hypercube(8, "SIMBA", 1), mock.latin_hypercube(8, "SIMBA", 1))
-    assert not np.array_equal(mock.latin_hypercube(8, "SIMBA", 1), mock.latin_hypercube(8, "SIMBA", 2))
-
-
 def test_maps_are_positive_and_have_the_exact_mean_along_each_axis(pair):
     for maps in pair.values():
         assert maps.shape == (15, 16, 16) and maps.dtype == np.float32
@@ -53,9 +42,9 @@ def test_maps_are_positive_and_have_the_exact_mean_along_each_axis(pair):
 
 
 def test_same_seed_same_bits_other_seed_other_universe(pair):
-    again = mock.simulate(parameters.FIDUCIAL, suite="IllustrisTNG", seed=1, **SIZE)
+    (again,) = observed(parameters.FIDUCIAL, ["IllustrisTNG"]).values()
     np.testing.assert_array_equal(again, pair["IllustrisTNG"])
-    other = mock.simulate(parameters.FIDUCIAL, suite="IllustrisTNG", seed=2, **SIZE)
+    (other,) = observed(parameters.FIDUCIAL, ["IllustrisTNG"], seed=2).values()
     assert abs(correlation(other, again)) < 0.3
 
 
@@ -68,7 +57,7 @@ def test_hydro_shows_the_region_of_its_gravity_only_twin(pair):
 def test_gravity_only_maps_ignore_astrophysics(pair):
     theta = parameters.FIDUCIAL.copy()
     theta[2:] = 2.0
-    maps = mock.simulate(theta, suite="Nbody_IllustrisTNG", seed=1, **SIZE)
+    (maps,) = observed(theta, ["Nbody_IllustrisTNG"]).values()
     np.testing.assert_array_equal(maps, pair["Nbody_IllustrisTNG"])
 
 
@@ -76,7 +65,7 @@ def test_a_lump_is_found_in_its_slab_and_pixel_along_each_axis():
     density = torch.full((8, 8, 8), 8.0)  # so dense that nothing is spread
     maps = projection.surface_density([lump([0.30, 0.52, 0.90])], 1e6 * density, 0.3, 16).view(3, 5, 16, 16)
     x, y, z = (int(value * 16) for value in (0.30, 0.52, 0.90))
-    for axis, slab, pixel in ((0, 1, (y, z)), (1, 2, (x, z)), (2, 4, (x, y))):
+    for axis, slab, pixel in ((0, 1, (y, z)), (1, 2, (z, x)), (2, 4, (x, y))):
         assert maps[axis, slab][pixel] == pytest.approx(MEAN_SURFACE_DENSITY * 0.3 * 5 * 16**2, rel=ROUNDING)
         assert maps[axis].count_nonzero() == 1
 
@@ -126,23 +115,33 @@ def test_more_clustering_and_more_matter_are_visible():
     def spread(**changes):
         theta = parameters.FIDUCIAL.copy()
         theta[parameters.NAMES.index(next(iter(changes)))] = next(iter(changes.values()))
-        maps = mock.simulate(theta, suite="Nbody_IllustrisTNG", seed=1, **SIZE)
+        (maps,) = observed(theta, ["Nbody_IllustrisTNG"]).values()
         return np.log10(maps).std()
 
     assert spread(sigma_8=0.6) < spread(sigma_8=0.8) < spread(sigma_8=1.0)
 
 
+def test_the_twin_has_the_parameters_and_the_phases_of_its_simulation():
+    maps = camels.maps(PAIR, 264, pixels=PIXELS, **SIZE)
+    values = camels.parameters("IllustrisTNG")[264]
+    again = camels.observed(camels.gravity("IllustrisTNG", 264, **SIZE), values, PAIR, PIXELS)
+    for suite in PAIR:
+        np.testing.assert_array_equal(maps[suite], again[suite])
+        assert maps[suite].mean(dtype=np.float64) == pytest.approx(MEAN_SURFACE_DENSITY * values[0], rel=ROUNDING)
+    np.testing.assert_array_equal(
+        maps["Nbody_IllustrisTNG"], camels.gravity_maps("IllustrisTNG", 264, pixels=PIXELS, **SIZE)
+    )
+
+
 @pytest.mark.parametrize(
-    ("theta", "suite", "message"),
+    ("suites", "simulation", "message"),
     [
-        ([0.3, 0.8], "IllustrisTNG", r"expected six parameters .* got an array of shape \(2,\)"),
-        ([0.7, 0.8, 1, 1, 1, 1], "IllustrisTNG", r"expected omega_m in \[0.1, 0.5\] for IllustrisTNG, got 0.7"),
-        ([0.3, 0.8, 9, 1, 1, 1], "SIMBA", r"expected A_SN1 in \[0.25, 4\] for SIMBA, got 9"),
-        ([0.3, np.nan, 1, 1, 1, 1], "Nbody_SIMBA", r"expected sigma_8 in \[0.6, 1\] for Nbody_SIMBA, got nan"),
-        ([0.3, 0.8, 1, 1, 1, 1], "EAGLE", r"expected a suite among"),
+        (["EAGLE"], 0, "expected a suite among"),
+        (["SIMBA"], 1000, "expected a simulation from 0 to 999, got 1000"),
+        (["SIMBA", "IllustrisTNG"], 0, "expected suites with the same initial conditions, got SIMBA, IllustrisTNG"),
     ],
 )
-def test_bad_input_gets_one_clear_line(theta, suite, message):
-    with pytest.raises(ValueError, match=message) as error:
-        mock.simulate(theta, suite=suite, seed=1, **SIZE)
+def test_bad_input_gets_one_clear_line(suites, simulation, message):
+    with pytest.raises(ValueError, match=f"^{message}") as error:
+        camels.maps(suites, simulation, pixels=PIXELS, **SIZE)
     assert "\n" not in str(error.value)
