@@ -22,7 +22,7 @@ def adopt(params, target=paths.MAPS):
 
     A folder on another disk is linked by name. ValueError in one line for the first file that is not as it should be.
     """
-    folder, lock, linked = Path(params.maps.folder), paths.digests(params.profile), {}
+    folder, lock, linked = params.maps.files, paths.digests(params.profile), {}
     folder.mkdir(parents=True, exist_ok=True)
     _check_disk(params, folder)
     for kind in (store.PARAMETERS, store.MAPS):  # the small files first
@@ -50,11 +50,11 @@ def unlink_replaced(params):
         return
     for suite in params.suites:
         links = paths.parameters(suite), paths.maps(suite)
-        for source, link in zip(store.find(params.maps.folder, suite), links, strict=True):
+        for source, link in zip(store.find(params.maps.files, suite), links, strict=True):
             if link.exists() and (source is None or source.samefile(link)):
                 continue
             if link.is_symlink() or link.exists():
-                print(f"{link} is not the one in {params.maps.folder}; the stage maps checks and links it anew")
+                print(f"{link} is not the one in {params.maps.files}; the stage maps checks and links it anew")
                 link.unlink()
 
 
@@ -95,7 +95,7 @@ def examine(path, suite, spec, parameters_path=None, pins=None):
 def check(params, folder=None):
     """``examine`` of every file of the profile, in ``folder`` or where it has them; what is missing is wrong, too."""
     camels = params.maps.source == "camels"
-    folder = folder or (params.maps.folder if camels else paths.MAPS)
+    folder = folder or (params.maps.files if camels else paths.MAPS)
     pins, records = read_pins(paths.digests(params.profile)) if camels else {}, []
     for suite in params.suites:
         found = store.find(folder, suite)
@@ -237,7 +237,7 @@ def _check_disk(params, folder):
 def _fetch(params, suite, kind, pins):
     """Fetch a file from the first of ``maps.bases`` that has it; its path and where it came from."""
     spec, name = params.maps, cmd.file_names(suite)[kind][0]
-    path = Path(spec.folder, name)
+    path = spec.files / name
     size = cmd.maps_bytes(spec.simulations, spec.pixels) if kind == store.MAPS else None
 
     def check(head):
@@ -264,7 +264,7 @@ def _fetch(params, suite, kind, pins):
         except ValueError as error:
             bar.leave = False
             raise ValueError(
-                f"{name} could not be fetched: {error}; run make maps to go on, or copy it into {spec.folder} by hand "
+                f"{name} could not be fetched: {error}; run make maps to go on, or copy it into {spec.files} by hand "
                 f"or by Globus from the endpoint {cmd.GLOBUS}"
             ) from None
     return path, source

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from ruamel.yaml import YAML, events
 
 from camelsight.ground import cmd
 from camelsight.pipeline import paths
@@ -29,6 +30,9 @@ from camelsight.pipeline import paths
 RELEASED_BYTES = 1 << 32  # of a checkpoint from elsewhere: hidden 64 on maps of 256² pixels takes 3.8e9
 SAFETENSORS_HEADER_BYTES = 1 << 16  # names and shapes of a network take 10 kB
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+YAML_LENGTH = 1 << 24  # of a text; dvc.lock has 337,450 characters for mini
+YAML_LEVELS = 50  # of keys and lists within each other: at some 10,000 the parser in C ends the process
+YAML_VALUES = 1_000_000  # that a text may stand for; a few lines of aliases can stand for any number
 PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
 
 
@@ -69,6 +73,72 @@ def read_json(path):
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected JSON in {path}, got: {one_line(error):.200}") from None
+
+
+def parse_yaml(text, aliases=True):
+    """The content of a YAML 1.2 text, or of its bytes, as DVC reads it: what runs is what dvc.lock records.
+
+    ValueError in one line for what is no YAML, has a key twice, or could grow without end; also for ``aliases`` where
+    these are not wanted, since a line of them can stand for gigabytes.
+    """
+    text = (text.decode() if isinstance(text, bytes) else text).removeprefix("\ufeff")
+    if len(text) > YAML_LENGTH:
+        raise ValueError(f"expected at most {YAML_LENGTH:,} characters, got {len(text):,}")
+    try:
+        _check_yaml(YAML(typ="safe").parse(text), aliases)
+        return YAML(typ="safe").load(text)
+    except Exception as error:  # the parser raises whatever the text makes it raise
+        reason = one_line(error).replace(' in "<unicode string>",', " in")
+        if "\t" in text and ("start any token" in reason or " tab " in reason):
+            reason += "; indent with spaces, not with tabs"
+        raise ValueError(f"{reason:.300}") from None
+
+
+def _check_yaml(found, aliases):
+    """ValueError if the events of a text have a key twice, or what makes the parser take very long."""
+    opened, sizes = [_Opened(None, None)], {}  # sizes: how many values the anchor of a list or a mapping stands for
+    for event in found:
+        if isinstance(event, events.CollectionEndEvent):
+            ended = opened.pop()
+            if ended.anchor:
+                sizes[ended.anchor] = ended.size
+            opened[-1].size += ended.size
+        if not isinstance(event, events.NodeEvent):
+            continue
+        if opened[-1].keys is not None:
+            if opened[-1].expects_key:
+                _add_key(opened[-1].keys, event)
+            opened[-1].expects_key = not opened[-1].expects_key
+        if isinstance(event, events.CollectionStartEvent):
+            opened.append(_Opened(event.anchor, {} if isinstance(event, events.MappingStartEvent) else None))
+        elif isinstance(event, events.AliasEvent) and not aliases:
+            raise ValueError(f"expected no aliases, got one in line {event.start_mark.line + 1}")
+        else:
+            opened[-1].size += sizes.get(event.anchor, 1) if isinstance(event, events.AliasEvent) else 1
+        if len(opened) > YAML_LEVELS:
+            raise ValueError("expected a few levels of keys and lists, got hundreds")
+        if opened[-1].size > YAML_VALUES:
+            raise ValueError(f"expected aliases that stand for at most {YAML_VALUES:,} values, got more")
+
+
+@dataclasses.dataclass
+class _Opened:
+    """A list, or a mapping with the lines of its ``keys``, of which the end is still to come."""
+
+    anchor: str | None
+    keys: dict | None
+    expects_key: bool = True
+    size: int = 1
+
+
+def _add_key(keys, event):
+    line = event.start_mark.line + 1
+    if not isinstance(event, events.ScalarEvent):
+        raise ValueError(f"expected a word or a number as key, got a list, a mapping or an alias in line {line}")
+    if event.value in keys:
+        lines = f"lines {keys[event.value]} and {line}"
+        raise ValueError(f"expected every key once, got {event.value!r:.60} in {lines}; remove one of them")
+    keys[event.value] = line
 
 
 def write_arrays(path, **arrays):
@@ -384,7 +454,7 @@ def read_predictions(path):
 def read_published(suite, case):
     """``{metric: {parameter: value}}`` of ``suite`` and ``case``: what was measured of them, perhaps nothing."""
     published = {}
-    for row in yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")):
+    for row in parse_yaml(paths.EXPECTED.read_text(encoding="utf-8")):
         metric, *place, parameter = row["id"].split(".")
         known = row["class"] == "seed-statistical" and isinstance(row["value"], int | float)
         if known and place == [suite, case]:

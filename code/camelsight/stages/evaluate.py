@@ -67,7 +67,7 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
     real = params.maps.source == "camels"
     if real:  # on simulated maps, which no released network has seen, any split will do
         params = dataclasses.replace(params, split=RELEASED_SPLIT)
-    folder = params.maps.folder if real else paths.MAPS
+    folder = params.maps.files if real else paths.MAPS
     with cli.progress(params.maps.simulations, f"read {suite} {case}", "sim") as bar:
         record, _ = dataset.survey(params, suite, case, folder=folder, on_simulation=bar.update)
     part = dataset.load(params, suite, case, ("test",), record=record, folder=folder)["test"]
