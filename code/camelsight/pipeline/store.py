@@ -213,7 +213,7 @@ def read_released(path):
     except Exception:  # torch raises whatever the bytes make it raise, and advises to run what is in the file
         raise ValueError(
             f"expected a checkpoint of torch.save in {path}, got a file that is damaged, another kind, or holds more "
-            "than tensors; nothing in it was run"
+            "than tensors; nothing in it was run: save the state dict alone, torch.save(net.state_dict(), file)"
         ) from None
 
 
