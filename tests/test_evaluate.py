@@ -1,12 +1,16 @@
 """Checkpoints and predictions from elsewhere, as the command that evaluates them takes them."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
 from camelsight.ground import cmd
 from camelsight.inference import network
-from camelsight.pipeline import paths
+from camelsight.pipeline import paths, store
 from camelsight.stages import evaluate
+from camelsight.universe import camels
 
 END = "all_steps_500_500_o3"
 
@@ -70,3 +74,34 @@ def test_a_network_of_means_alone_is_called_that(tmp_path, monkeypatch):
     torch.save(net.state_dict(), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"expected 12 outputs, .* got 6 in weights\.pt: a network of means alone"):
         evaluate.evaluate_checkpoint("weights.pt", suite="IllustrisTNG")
+
+
+RELEASED_TEST = (264, 209, 316, 896, 513)  # the first of it
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_simulations_of_predictions_are_found_from_the_truth(tmp_path, capsys):
+    """As published for gravity-only networks: 50 simulations, 15 maps, 8 views, and nothing in the other columns."""
+    test = evaluate.split.by_simulation(1000, seed=1, fractions=(0.9, 0.05, 0.05))["test"]
+    assert tuple(test[:5]) == RELEASED_TEST
+    truth = np.zeros((6000, 6))
+    truth[:, :2] = np.round(camels.parameters("IllustrisTNG")[np.repeat(test, 120), :2], 4)
+    mean, sigma = truth.copy(), np.zeros_like(truth)
+    mean[:, :2] += 0.01
+    store.write_predictions(tmp_path / "results.txt", truth, mean, sigma)
+    evaluate.evaluate_file(str(tmp_path / "results.txt"), json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["simulations"] == {"IllustrisTNG": sorted(map(int, test))} and "15 maps × 8 views" in found["mapping"]
+    assert found["mapping"].endswith("the released test split of IllustrisTNG")
+    scatter = truth[:, :2].var(0)
+    expected = [1 - 1e-4 / variance for variance in scatter]
+    assert [found["metrics"]["r2"][name][0] for name in ("omega_m", "sigma_8")] == pytest.approx(expected)
+    assert found["metrics"]["chi2"]["omega_m"][0] is None and found["metrics"]["chi2"]["A_SN1"][0] == 0
+    assert found["metrics"]["relative_error"]["A_SN1"][0] == 0 and found["metrics"]["r2"]["A_SN1"][0] is None
+
+
+def test_simulations_that_are_nobodys_are_not_named(tmp_path, capsys):
+    truth = np.random.default_rng(1).uniform(0.61, 0.99, (30, 2))
+    store.write_predictions(tmp_path / "results.txt", truth, truth + 0.01, truth * 0 + 0.01)
+    evaluate.evaluate_file(str(tmp_path / "results.txt"), json=True)
+    assert "simulations" not in json.loads(capsys.readouterr().out)

@@ -12,8 +12,10 @@ import numpy as np
 
 from camelsight.ground import cases, cmd, theta
 from camelsight.pipeline import cli, download, paths, store
+from camelsight.universe import camels
 
 MASS_TOLERANCE = 0.05  # of a simulation's mean density against its omega_m; rows of another simulation are off by more
+TABLE_TOLERANCE = 6e-5  # tables with four decimals are met with, neighbours of a hypercube are 4e-4 apart
 BY_HAND = "copied"  # the source of a file that was not fetched
 
 
@@ -138,14 +140,51 @@ def _examine_parameters(path, suite, spec):
         }
 
     try:
-        values = store.read_table(path)
+        values = store.read_parameter_table(path)
         if values.shape[1] == len(theta.NAMES):
             record |= {"rows": len(values), "values": by_name(values.min(0), values.max(0))}
             record["ranges"] = by_name(*theta.ranges(suite))
         cmd.check_params(values, spec.simulations, suite, path.name)
+        if spec.source == "camels":
+            _compare_table(values, suite, path.name)
     except ValueError as error:
         record["wrong"].append(store.one_line(error))
     return record
+
+
+def _compare_table(values, suite, name):
+    """ValueError unless the parameters of a whole set are those that CAMELS drew for ``suite``."""
+    own, known = camels.parameters(suite), np.flatnonzero(theta.meaningful(suite))
+    if len(values) != len(own) or _alike(values[:, known], own[:, known]):
+        return
+    where = f"expected the parameters of {suite} in {name}, got"
+    for other in camels.HYPERCUBE_SEEDS:
+        if _alike(values[:, known], camels.parameters(other)[:, known]):
+            raise ValueError(f"{where} those of {other}: fetch the file again")
+    places = [[j for j in range(own.shape[1]) if _alike(values[:, i], own[:, j])] for i in known]
+    if all(places):
+        order = ", ".join(theta.NAMES[found[0]] for found in places)
+        raise ValueError(f"{where} its columns in the order {order}: they are {', '.join(theta.NAMES)}")
+    row = int(np.argmax(np.abs(values - own)[:, known].max(1) > TABLE_TOLERANCE))
+    got = ", ".join(f"{number:g}" for number in values[row, known])
+    meant = ", ".join(f"{number:g}" for number in own[row, known])
+    raise ValueError(f"{where} {got} for simulation {row}, which has {meant}: fetch the file again")
+
+
+def _alike(values, others):
+    return np.abs(values - others).max() <= TABLE_TOLERANCE
+
+
+def simulations_of(truth):
+    """Which simulations have the true values ``(N, 2 or more)``: (suite, their numbers ``(N,)``), or None.
+
+    The suite is a hydrodynamic one, and its gravity-only partner has the same two cosmological parameters.
+    """
+    for suite in camels.HYPERCUBE_SEEDS:
+        away = np.abs(truth[:, None, :2] - camels.parameters(suite)[:, :2]).max(-1)
+        if (away.min(1) <= TABLE_TOLERANCE).all():
+            return suite, away.argmin(1)
+    return None
 
 
 def _examine_maps(path, suite, spec, parameters_path, pinned):
@@ -170,7 +209,7 @@ def _examine_maps(path, suite, spec, parameters_path, pinned):
     try:
         cmd.check_values(statistics, path.name)
         if parameters_path is not None:
-            omega_m = store.read_table(parameters_path)[:, theta.NAMES.index("omega_m")]
+            omega_m = store.read_parameter_table(parameters_path)[:, theta.NAMES.index("omega_m")]
             record["density_ratio"] = _compare_density(means, omega_m, path.name)
     except ValueError as error:
         wrong.append(str(error))

@@ -10,7 +10,8 @@ from tabulate import tabulate
 from camelsight.analysis import dataset, networks, prediction
 from camelsight.ground import cases, cmd, theta
 from camelsight.inference import metrics, network
-from camelsight.pipeline import cli, paths, store
+from camelsight.maps import split
+from camelsight.pipeline import cli, paths, release, store
 from camelsight.pipeline import params as parameters_file
 
 RELEASED_SPLIT = parameters_file.Split(seed=1, fractions=(0.9, 0.05, 0.05))
@@ -46,7 +47,14 @@ def evaluate_file(predictions, *, json=False):
     truth, mean, sigma = store.read_predictions(predictions)
     simulation, mapping = metrics.group_by_truth(truth)
     measured = prediction.measure({"truth": truth, "mean": mean, "sigma": sigma, "simulation": simulation})
-    _report({"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}, json)
+    record = {"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}
+    if found := release.simulations_of(truth):
+        record["simulations"] = {found[0]: np.unique(found[1]).tolist()}
+        fractions = RELEASED_SPLIT.fractions
+        test = split.by_simulation(cmd.SIMULATIONS, seed=RELEASED_SPLIT.seed, fractions=fractions)["test"]
+        which = "the released test split" if set(found[1]) == set(test) else "simulations"
+        record["mapping"] += f": {which} of {found[0]}"
+    _report(record, json)
 
 
 def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, json=False):
