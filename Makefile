@@ -43,8 +43,8 @@ paper: setup ## every figure, every table and the PDF, for the active profile (o
 status: ## how far each case is, while a run goes on and afterwards; [JSON=1]
 	@$(CAMELSIGHT) status $(if $(JSON),--json)
 
-evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt SUITE=name [CASE=id] [PROFILE=name]
-	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" --suite "$(SUITE)" $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
+evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt [SUITE=name] [CASE=id] [PROFILE=name]
+	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" $(if $(SUITE),--suite "$(SUITE)") $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
 
 verify: setup ## the referee's verdict; TIER=0 files and numbers, 1 given weights, 2 one case, 3 everything [PACK=file or folder] [JSON=1]
 	@$(CAMELSIGHT).referee.verify --tier $(TIER) $(if $(PACK),--pack "$(PACK)") $(if $(SUITE),--suite $(SUITE)) $(if $(CASE),--case $(CASE)) $(if $(JSON),--json)

@@ -253,13 +253,16 @@ def test_a_tensor_that_is_no_plain_array_is_named_with_its_kind(kind, released, 
         ),
         (lambda state: state | {"FC2.weight": torch.ones(10**6, 1)}, r"FC2\.weight should be \(1000000, 12\) float32"),
         (
-            lambda state: {f"_orig_mod.{key}": state[key] for key in state},
-            r"got 53 tensors \(_orig_mod\.C01\.weight, .*\) that do not fit one: C01\.weight is missing",
+            lambda state: {f"encoder.{key}": state[key] for key in state},
+            r"got 53 tensors \(encoder\.C01\.weight, .*\) that do not fit one: C01\.weight is missing",
         ),
+        (lambda state: {"model": state, "ema": state}, "got 2 of them: model, ema; save one of them alone"),
+        (lambda state: {"epoch": 3, "loss": -9.0}, "got a dict with the keys epoch, loss"),
+        (lambda state: {"a": {"b": state}}, "got a dict with the keys a"),
         (lambda state: state | {"FC3.bias": torch.ones(2)}, "that do not fit one: FC3.bias is unknown"),
         (lambda state: {key: state[key] for key in state if key != KEY}, "do not fit one: C12.weight is missing"),
-        (lambda state: state | {"module." + KEY: state[KEY]}, "got names that are no text, or the same one twice"),
-        (lambda state: state | {("a", "b"): state[KEY]}, "got names that are no text, or the same one twice"),
+        (lambda state: state | {"module." + KEY: state[KEY]}, "got the same name twice, with a prefix and without"),
+        (lambda state: state | {("a", "b"): state[KEY]}, "got names that are no text"),
         (lambda state: state | {"B12.running_var": -state["B12.running_var"]}, "B12.running_var holds a variance of -"),
         (lambda state: state | {KEY: state[KEY].double() * 1e300}, r"NaN or infinity in C12\.weight"),
     ],
@@ -284,6 +287,41 @@ def test_other_ways_to_save_the_same_network_are_read(change, released, tmp_path
     torch.save(change(released.state_dict()), tmp_path / "weights.pt")
     x = torch.randn(5, 1, 16, 16, generator=generator(1))
     torch.testing.assert_close(networks.load_published(tmp_path / "weights.pt")(x), released(x), rtol=1e-5, atol=1e-5)
+
+
+def prefixed(prefix):
+    return lambda state: {f"{prefix}{key}": value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (prefixed("module."), "removed the prefix module."),
+        (prefixed("_orig_mod.module."), "removed the prefix _orig_mod.module."),
+        (
+            prefixed("module.module._orig_mod.net.backbone.model.network."),
+            "removed the prefix module.module._orig",
+        ),
+        (lambda state: {"n_averaged": torch.tensor(7)} | prefixed("module.")(state), "left out n_averaged"),
+        (lambda state: {"state_dict": prefixed("model.")(state), "epoch": 3}, "took 'state_dict' from the keys state_"),
+        (lambda state: {"model": state, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}, "took 'model' from the"),
+        (lambda state: {"epoch": 3, "model_state_dict": state, "loss": torch.ones(1)}, "took 'model_state_dict' from"),
+        (lambda state: {"my network": state}, "took 'my network' from the keys my network"),
+        (lambda state: state, ""),
+    ],
+)
+def test_what_wrappers_and_scripts_put_around_a_network_is_taken_off_and_said(change, said, released, tmp_path, capsys):
+    torch.save(change(released.state_dict()), tmp_path / "weights.pt")
+    x = torch.randn(5, 1, 16, 16, generator=generator(1))
+    torch.testing.assert_close(networks.load_published(tmp_path / "weights.pt")(x), released(x), rtol=1e-5, atol=1e-5)
+    told = capsys.readouterr().err
+    assert said in told and told.count("\n") == bool(said)
+
+
+def test_an_average_of_weights_is_read_as_torch_saves_it(released, tmp_path):
+    torch.save(torch.optim.swa_utils.AveragedModel(released).state_dict(), tmp_path / "ema.pt")
+    loaded = networks.load_published(tmp_path / "ema.pt").state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in released.state_dict().items())
 
 
 def test_a_shape_that_asks_for_more_memory_than_there_is_takes_none(released, tmp_path):

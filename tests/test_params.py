@@ -1,11 +1,14 @@
 import dataclasses
+import json
+import re
 from pathlib import Path
 
+import dvc.utils.serialize
 import pytest
 import yaml
 
 from camelsight.interpretation import attribution
-from camelsight.pipeline import params
+from camelsight.pipeline import params, paths
 from camelsight.stages import baseline
 
 PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
@@ -31,8 +34,7 @@ def test_every_profile_loads_under_its_own_name(path):
     assert params.load(path).profile == path.stem
 
 
-def test_numbers_are_cast_whatever_yaml_made_of_them(tmp_path):
-    """PyYAML reads 1e-3 (no point) as a string."""
+def test_numbers_in_quotes_are_numbers(tmp_path):
     assert load(tmp_path, tune__max_lr=["1e-3", "2e-2"]).tune.max_lr == (1e-3, 2e-2)
     assert load(tmp_path, train__epochs="3").train.epochs == 3
     assert load(tmp_path, seed=2**60 + 1).seed == 2**60 + 1
@@ -123,7 +125,7 @@ BOMB = ", ".join(f"&{chr(98 + n)} [{', '.join(10 * ['*' + chr(97 + n)])}]" for n
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (f"[&a [x, x], {BOMB}]", "seed: expected an integer, got "),
+        (f"[&a [x, x], {BOMB}]", "expected aliases that stand for at most 1,000,000 values, got more"),
         ("&a [*a]", "seed: expected an integer, got "),
         ("[" * 5000, "expected a few levels of keys and lists, got hundreds"),
         ("9" * 5000, "integer string conversion"),
@@ -231,3 +233,165 @@ def test_everything_switches_all_experiments_on_and_changes_nothing_else(path, t
     assert {stage: getattr(after.robustness, stage) for stage in params.EXPERIMENTS} == params.EXPERIMENTS
     assert "SIMBA" in after.suites + after.robustness.suites
     assert dataclasses.replace(after, robustness=before.robustness) == before
+
+
+def parsed(value, key="seed", **changes):
+    """Params of the mini profile with ``key: value`` as somebody typed it."""
+    text = yaml.safe_dump({name: item for name, item in MINI.items() if name != key} | changes)
+    return params.parse(f"{text}\n{key}: {value}\n", "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("012", 12), ("010", 10), ("1_000", 1000), ("0x1f", 31), ("0o12", 10), ("1e3", 1000), ("+1", 1), ("-0", 0)],
+)
+def test_a_number_means_what_dvc_records(typed, meant):
+    """PyYAML took 012 for 10, which ran, while dvc.lock had 12."""
+    assert parsed(typed).seed == meant == dvc.utils.serialize.parse_yaml(f"seed: {typed}", "params.yaml")["seed"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "came"),
+    [("1:30", "'1:30'"), ("on", "'on'"), ("yes", "'yes'"), ("true", "True"), (".5", "0.5"), ("1e-3", "0.001"),
+     ("1e400", "inf"), ("1e30", "1e+30"), ("[1, 2, 3]", "[1, 2, 3]"), ("2026-11-27", "datetime.date")],
+)  # fmt: skip
+def test_what_is_no_integer_to_dvc_is_none_here(typed, came):
+    """PyYAML took 1:30 for 90, and 1e30 ran as another number than it says."""
+    with pytest.raises(ValueError, match=re.escape(f"params.yaml: seed: expected an integer, got {came}")):
+        parsed(typed)
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    (tmp_path / "params.yaml").write_bytes("seed: 1 # für".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"params\.yaml: 'utf-8' codec can't decode byte 0xfc in position 11"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_words_that_yaml_had_for_true_are_words():
+    assert parsed("on", key="profile").profile == "on"
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("1\nseed: 2", "expected every key once, got 'seed' in lines {0} and {1}; remove one of them"),
+        ("{a: 1, a: 2}", "expected every key once, got 'a' in lines {0} and {0}; remove one of them"),
+        ("{[a]: 1}", "expected a word or a number as key, got a list, a mapping or an alias in line {0}"),
+        ("!!python/object/apply:os.system [id]", "could not determine a constructor for the tag"),
+        ("!!int x", "invalid literal for int"),
+        ("*nowhere", "found undefined alias in line {0}, column 7"),
+        ("\n\t- 1", "character that cannot start any token in line {1}, column 1; indent with spaces, not with tabs"),
+        ("1\n---\nseed: 2", "but found another document in line {1}"),
+        ("\x1b[2J", "unacceptable character #x001b"),
+        (
+            "&a0 {x: 1}" + "".join(f"\nb{n}: &a{n + 1} {{<<: [{', '.join([f'*a{n}'] * 9)}]}}" for n in range(8)),
+            "expected aliases that stand for at most 1,000,000 values, got more",
+        ),
+        ("[" * 10**6, "expected a few levels of keys and lists, got hundreds"),
+    ],
+    ids=["key", "flow key", "list as key", "python", "tag", "alias", "tab", "documents", "escape", "merges", "deep"],
+)
+def test_yaml_that_dvc_refuses_or_that_grows_is_refused_in_one_line(typed, message):
+    last = yaml.safe_dump({name: item for name, item in MINI.items() if name != "seed"}).count("\n") + 2
+    with pytest.raises(ValueError, match=r"^params\.yaml: ") as caught:
+        parsed(typed)
+    assert message.format(last, last + 1) in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("mini", "\tmini", 1),
+        lambda text: text.replace("train:", "train: &t", 1).replace("evaluate:", "evaluate: # &t", 1),
+        lambda text: json.dumps(yaml.safe_load(text)),
+    ],
+    ids=["BOM", "CRLF", "tab", "anchor", "JSON"],
+)
+def test_other_ways_to_write_the_same_file_are_read(change, tmp_path):
+    text = PROFILES[0].with_name("mini.yaml").read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_bytes(change(text).encode())
+    assert params.load(tmp_path / "params.yaml") == params.parse(text, "mini")
+
+
+def test_a_mapping_may_be_merged_into_another():
+    emulator = MINI["rivals"]["emulator"]
+    text = yaml.safe_dump({key: item for key, item in MINI.items() if key != "rivals"})
+    rest = yaml.safe_dump({"rivals": MINI["rivals"] | {"emulator": None}}).replace(
+        "emulator: null", f"emulator: {{<<: {json.dumps(emulator | {'epochs': 1})}, epochs: 7}}"
+    )
+    assert params.parse(text + rest, "mini").rivals.emulator == params.Emulator(**emulator | {"epochs": 7})
+
+
+def test_the_folder_of_the_maps_may_name_home_and_variables(tmp_path, monkeypatch):
+    """A folder called ~ was made, and 3.9 GB would have been fetched into it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SCRATCH", f"{tmp_path}/Käse und Brot")
+    places = {"~/CMD": tmp_path / "CMD", "$SCRATCH/CMD": tmp_path / "Käse und Brot/CMD", "data/my maps": "data/my maps"}
+    places |= {"${SCRATCH}": tmp_path / "Käse und Brot", "a$": "a$", "~": tmp_path}
+    for folder, meant in places.items():
+        maps = load(tmp_path, maps__folder=folder).maps
+        assert (maps.folder, maps.files) == (folder, Path(meant))
+    for folder in ("$NOWHERE_AT_ALL/CMD", "${NOWHERE_AT_ALL}/CMD", "~nobody-at-all/CMD"):
+        maps = load(tmp_path, maps__folder=folder).maps  # a run from elsewhere can be read without its maps
+        with pytest.raises(ValueError, match=r"maps.folder: expected a folder whose ~ and \$VARIABLES this") as caught:
+            maps.files  # noqa: B018
+        assert folder in str(caught.value)
+    monkeypatch.setenv("SCRATCH", str(paths.MAPS))
+    with pytest.raises(ValueError, match=r"maps\.folder: expected a folder outside data/maps"):
+        load(tmp_path, maps__folder="$SCRATCH/CMD")
+
+
+def styled(raw):
+    """The same parameters in the styles that people's editors and programs give them."""
+    robustness_first = {"robustness": raw["robustness"]} | raw
+    indented = re.sub(r"(?m)^( +)", r"\1\1", yaml.safe_dump(raw, sort_keys=False, default_flow_style=False))
+    return {
+        "block": yaml.safe_dump(raw, default_flow_style=False),
+        "indented": indented,
+        "flow": yaml.safe_dump(raw, default_flow_style=True),
+        "at the top": yaml.safe_dump(robustness_first, sort_keys=False, default_flow_style=None),
+        "JSON": json.dumps(raw),
+        "JSON lines": json.dumps(raw, indent=1),
+        "BOM": "\ufeff" + yaml.safe_dump(raw),
+    }
+
+
+@pytest.mark.parametrize("style", styled(MINI))
+@pytest.mark.parametrize("asked", [[], ["probes"], ["seeds", "suites"]])
+def test_everything_is_switched_on_whatever_the_style_of_the_file(style, asked):
+    """With lists as blocks one experiment of each stayed, without a word; flow style ended in substring not found."""
+    raw = MINI | {"robustness": MINI["robustness"] | {"transfer": asked, "baseline": [], "suites": ["Astrid"]}}
+    before = params.parse(styled(raw)[style], "mini")
+    text = params.with_everything(styled(raw)[style])
+    after = params.parse(text, "mini")
+    assert {stage: set(getattr(after.robustness, stage)) for stage in params.EXPERIMENTS} == {
+        stage: set(names) for stage, names in params.EXPERIMENTS.items()
+    }
+    assert after.robustness.suites == ("Astrid", "SIMBA")
+    lists = {key: getattr(before.robustness, key) for key in (*params.EXPERIMENTS, "suites")}
+    assert dataclasses.replace(after, robustness=dataclasses.replace(after.robustness, **lists)) == before
+    assert params.with_everything(text) == text
+    if style.startswith("JSON"):
+        json.loads(text)
+
+
+def test_everything_keeps_comments_and_the_lines_it_has_no_use_for():
+    text = PROFILES[0].with_name("mini.yaml").read_text(encoding="utf-8")
+    block = text.replace("  transfer: [] #", "  transfer:\n    - seeds # mine\n    #")
+    for before in (text, block):
+        after = params.with_everything(before)
+        assert all(line.partition("#")[2] in after for line in before.splitlines())
+        changed = set(before.splitlines()) ^ set(after.splitlines())
+        assert all(re.match(r"  (transfer|baseline|suites):|    (-|#)", line) for line in changed)
+
+
+def test_everything_is_refused_where_lists_are_shared():
+    shared = yaml.safe_dump(MINI | {"robustness": None}).replace(
+        "robustness: null", f"robustness: {json.dumps(MINI['robustness'])}"
+    )
+    shared = shared.replace('"transfer": []', '"transfer": &none []').replace('"baseline": []', '"baseline": *none')
+    with pytest.raises(ValueError, match="expected lists of their own under robustness, got ones that other keys"):
+        params.with_everything(shared)

@@ -259,6 +259,49 @@ def test_nbody_ignores_its_astrophysical_columns_and_shows_none(copied):
     assert "A_SN1 -, A_AGN1 -" in release.describe(record)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table, None),
+        (lambda table: np.round(table, 4), None),
+        (lambda table: camels.parameters("SIMBA"), "expected the parameters of IllustrisTNG in x, got those of SIMBA"),
+        (
+            lambda table: table[:, [0, 1, 2, 4, 3, 5]],
+            "order omega_m, sigma_8, A_SN1, A_SN2, A_AGN1, A_AGN2: they are om",
+        ),
+        (lambda table: table[[1, 0, *range(2, 1000)]], r"got 0\.3026, .* for simulation 0, which has 0\.309, 0\.979"),
+        (lambda table: table + 0.001 * (np.arange(1000) == 7)[:, None], r"for simulation 7, which has "),
+    ],
+)
+def test_the_parameters_of_a_whole_set_are_those_that_camels_drew(change, message):
+    """SIMBA's table under IllustrisTNG's name was found out by its maps alone, and A columns in another order never."""
+    table = change(camels.parameters("IllustrisTNG"))
+    if message is None:
+        release._compare_table(table, "IllustrisTNG", "x")
+    else:
+        with pytest.raises(ValueError, match=message) as caught:
+            release._compare_table(table, "IllustrisTNG", "x")
+        assert "\n" not in str(caught.value)
+
+
+def test_of_a_gravity_only_table_the_cosmological_columns_count():
+    table = camels.parameters("SIMBA")
+    table[:, 2:] = 0
+    release._compare_table(table, "Nbody_SIMBA", "x")
+    with pytest.raises(ValueError, match="got those of SIMBA"):
+        release._compare_table(table, "Nbody_Astrid", "x")
+
+
+def test_the_command_that_examines_files_compares_tables(copied, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    path = Path(copied.maps.folder, cmd.params_file_name("Astrid"))
+    np.savetxt(path, camels.parameters("IllustrisTNG"), fmt="%.5f")
+    spec = dataclasses.replace(copied.maps, simulations=1000)
+    assert "got those of IllustrisTNG" in release.examine(path, "Astrid", spec)["wrong"][0]
+    np.savetxt(path, camels.parameters("Astrid"), fmt="%.5f")
+    assert release.examine(path, "Astrid", spec)["wrong"] == []
+
+
 def test_a_damaged_lock_file_is_one_line(copied):
     store.write_text(paths.digests("smoke"), "<<<<<<< HEAD\n")
     with pytest.raises(ValueError, match=r"expected lines of sha256, size, name and source in profiles/smoke.sha256"):
@@ -269,6 +312,7 @@ def test_maps_of_no_known_release_are_refused_unless_their_line_is_in_the_lock_f
     """At the release's size, statistics must be a release's; here this small size is taken for it."""
     monkeypatch.setattr(cmd, "SIMULATIONS", SIMULATIONS)
     monkeypatch.setattr(cmd, "PIXELS", PIXELS)
+    monkeypatch.setattr(release, "_compare_table", lambda *_: None)  # no suite has a table of four rows
     with pytest.raises(ValueError, match=r"expected pixels from 4.665e\+09 to 2.8518e\+15, got .* not known here"):
         release.adopt(copied)
     record = release.check(copied)[1]

@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 
 import numpy as np
 import pytest
@@ -193,6 +194,81 @@ def test_files_are_readable_by_others(tmp_path):
     assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+TABLE = np.array(
+    [[0.309, 0.979, 3.11234, 1.12194, 0.6685, 0.53182], [0.3026, 0.9394, 3.42001, 3.96137, 1.03311, 1.1607]]
+)
+PLAIN = ["0.309 0.979 3.11234 1.12194 0.6685 0.53182", "0.3026 0.9394 3.42001 3.96137 1.03311 1.1607"]
+NAMED = "#Name  Omega_m  sigma_8  A_SN1     A_AGN1  A_SN2  A_AGN2  seed\n"
+OTHER = "A_SN1,A_AGN1,A_SN2,A_AGN2,Omega_m,sigma_8\n3.11234,1.12194,.6685,.53182,.309,.979\n"
+OTHER += "3.42001,3.96137,1.03311,1.1607,.3026,.9394\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(PLAIN),
+        "\ufeff" + "\r\n".join(PLAIN) + "\r\n\r\n\n",
+        "# made by hand\n" + "\n\n".join(f"  {line} # mine" for line in PLAIN),
+        "\n".join(line.replace(" ", ",") for line in PLAIN),
+        "\n".join(line.replace(" ", " ; ") for line in PLAIN),
+        "omega_m sigma_8 A_SN1 A_AGN1 A_SN2 A_AGN2\n" + "\n".join(PLAIN),
+        "\n".join(f"{n} {line}" for n, line in enumerate(PLAIN)),
+        "\n".join(f"{n}\t{line} {5000 + n}" for n, line in enumerate(PLAIN, start=1)),
+        "\n".join(f"{line} {5000 + n}" for n, line in enumerate(PLAIN)),
+        NAMED + "\n".join(f"  LH_{n} {line} {n}" for n, line in enumerate(PLAIN)),
+        "\n".join(f"LH_{n} {line}" for n, line in reversed(list(enumerate(PLAIN)))) + f"\n1P_0 {PLAIN[0]}",
+        OTHER,
+    ],
+)
+def test_parameters_are_read_in_every_way_in_which_their_table_is_written(text, tmp_path):
+    (tmp_path / "params.txt").write_bytes(text.encode())
+    np.testing.assert_array_equal(store.read_parameter_table(tmp_path / "params.txt"), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("LH_0 1 2 3 4 5 6\nLH_2 1 2 3 4 5 6\n", "expected LH_0, LH_1, ... each once as names"),
+        ("1P_0 1 2 3 4 5 6\n", "expected LH_0, LH_1, ... each once as names"),
+        ("1 2 3\n1 2\n", "got: 2 words in line 2 after lines of 3"),
+        ("1 2 3 4 5 six\n", "got: 'six'"),
+        ("<html>\n1 2 3\n", "got: '<html>' in line 1"),
+        ("# nothing\n", "got: no rows"),
+    ],
+)
+def test_a_table_that_is_none_gets_one_line(text, message, tmp_path):
+    (tmp_path / "params.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        store.read_parameter_table(tmp_path / "params.txt")
+    assert "\n" not in str(caught.value)
+
+
+def header(*kinds, names=("omega_m", "sigma_8")):
+    return " ".join(f"{kind}_{name}" for kind in kinds for name in names)
+
+
+@pytest.mark.parametrize(
+    ("line", "good"),
+    [
+        ("# " + header("true", "mean", "sigma"), True),
+        (header("true", "pred", "std"), True),
+        ("# Om s8 Om s8 Om s8", True),
+        ("# " + header("true", "mean", "sigma", names=("sigma_8", "omega_m")), False),
+        ("# " + header("mean", "true", "sigma"), False),
+        ("# true_omega_m mean_omega_m std_omega_m true_sigma_8 mean_sigma_8 std_sigma_8", False),
+        ("# predictions of Tuesday", True),
+    ],
+)
+def test_a_header_of_predictions_is_believed(line, good, tmp_path):
+    (tmp_path / "case.txt").write_text(f"{line}\n  0.3 0.8 0.31 0.79 0.01 0.02  \n\n", encoding="utf-8")
+    if good:
+        assert [float(part[0, 0]) for part in store.read_predictions(tmp_path / "case.txt")] == [0.3, 0.31, 0.01]
+    else:
+        with pytest.raises(ValueError, match="expected true values, means and sigmas, in this order") as caught:
+            store.read_predictions(tmp_path / "case.txt")
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("parameters", [6, 2])
 def test_predictions_come_back_from_their_text(parameters, tmp_path):
     arrays = np.random.default_rng(1).uniform(0.1, 4, (3, 30, parameters))
@@ -206,7 +282,7 @@ def test_predictions_come_back_from_their_text(parameters, tmp_path):
     [
         ("1 2 3\n", "got 1 rows of 3"),
         ("a b\n", "a table of numbers"),
-        ("1 2 3 4 5 nan\n", "got 1 that are not"),
+        ("1 2 3 4 5 nan\n", "got 1 that are not, first in row 1"),
         ("1 2 3 4 5 -6\n", "at least 0 in .*, got -6"),
     ],
 )

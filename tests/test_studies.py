@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import sqlite3
 import subprocess
 import sys
@@ -264,7 +265,7 @@ OTHERS = "INSERT INTO sqlite_master VALUES ('table', 'others', 'others', 0, ?)"
         ),
         (
             ["PRAGMA writable_schema = ON", FORGED, (OTHERS, [f"CREATE VIEW trials AS {ENDLESS}"])],
-            "holds none: 'malformed database schema",
+            ": 'malformed database schema",
         ),
         (
             ["ALTER TABLE trials ADD COLUMN heavy AS (hex(zeroblob(1000000000)))"],
@@ -372,14 +373,46 @@ def test_a_file_in_wal_mode_is_read_where_nothing_can_be_written(tmp_path):
     writer = sqlite3.connect(path)
     writer.execute("UPDATE trial_values SET value = 0")
     writer.commit()
-    refused(path, r"latest changes are still in study\.db-wal; run sqlite3 study\.db 'PRAGMA journal_mode=delete'")
+    refused(
+        path, r"latest changes are still in study\.db-wal; copy both .* sqlite3 study\.db 'PRAGMA journal_mode=delete'"
+    )
     writer.close()
     assert tuning.choose(studies.read(path))[0]["value"] == 0
 
 
-def test_a_folder_is_no_study(tmp_path):
+def test_what_is_no_file_of_a_study_is_called_what_it_is(tmp_path):
     (tmp_path / "study.db").mkdir()
-    refused(tmp_path / "study.db", r"an Optuna study in SQLite, got .*study\.db, which holds none: no such file")
+    (tmp_path / "empty.db").touch()
+    refused(tmp_path / "study.db", r"an Optuna study in SQLite, got .*study\.db: it is no file")
+    refused(tmp_path / "empty.db", r"got .*empty\.db: it is empty: 0 bytes")
+    refused(tmp_path / "none.db", r"got .*none\.db: there is no such file")
+
+
+def test_the_url_of_a_file_is_read_and_that_of_a_server_is_refused_without_its_password(tmp_path):
+    path = write(tmp_path / "study.db", "v3.0", {"a": trials(3)})
+    assert studies.read(f"sqlite:///{path}") == studies.read(path)
+    for scheme in ("postgresql", "mysql+pymysql", "redis"):
+        with pytest.raises(ValueError, match=re.escape(f"got a URL of {scheme}: copy the study into a file")) as caught:
+            studies.read(f"{scheme}://me:secret@host/studies")
+        assert "secret" not in str(caught.value)
+
+
+def test_a_study_that_is_being_written_or_was_left_half_written_is_said_to_be(tmp_path, monkeypatch):
+    path = write(tmp_path / "study.db", "v3.0", {"a": trials(300, best=-99.0)})
+    connect = sqlite3.connect
+    monkeypatch.setattr(studies.sqlite3, "connect", lambda *given, **more: connect(*given, **more, timeout=0))
+    writer = connect(path, isolation_level=None)
+    writer.execute("PRAGMA cache_size = 1")
+    writer.execute("BEGIN EXCLUSIVE")
+    refused(path, r"got .*study\.db: another process is writing to it; wait for that to end")
+    writer.execute("UPDATE trial_values SET value = 0")  # more than the cache holds, so that some reaches the file
+    (tmp_path / "cut").mkdir()
+    for name in ("study.db", "study.db-journal"):
+        (tmp_path / "cut" / name).write_bytes((tmp_path / name).read_bytes())
+    writer.execute("ROLLBACK")
+    writer.close()
+    refused(tmp_path / "cut/study.db", "a change to it was broken off; copy it with its -journal to where you may")
+    assert tuning.choose(studies.read(path))[0]["value"] == -99.0
 
 
 def test_a_long_list_of_studies_is_cut(tmp_path):

@@ -1,5 +1,7 @@
 """The network of a case: trained with hyperparameters, or as the stage train left it; its predictions, measured."""
 
+import sys
+
 from camelsight.analysis import dataset
 from camelsight.ground import seeding
 from camelsight.ground.hyperparameters import checked
@@ -84,5 +86,12 @@ def trained(params, suite, case):
 
 
 def load_published(path):
-    """The network of a released checkpoint, in evaluation mode; ValueError if the file is none, see ``from_state``."""
-    return network.from_state(store.read_released(path), path)
+    """The network of a released checkpoint, in evaluation mode; ValueError if the file is none, see ``from_state``.
+
+    Standard error tells what a wrapper or a training script had put around it.
+    """
+    state, done = network.unwrapped(store.read_released(path), path)
+    net = network.from_state(state, path)
+    if done:
+        print(f"{path}: {'; '.join(done)}", file=sys.stderr)
+    return net

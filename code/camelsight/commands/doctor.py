@@ -218,7 +218,7 @@ def _disk_needed(loaded, suite):
     attributions = asked.maps * len(asked.parameters) * len(attribution.METHODS) * 4 * spec.pixels**2
     wanted = {}
     for name in loaded.suites:
-        if spec.source == "twin" or store.find(spec.folder, name)[store.MAPS] is None:
+        if spec.source == "twin" or store.find(spec.files, name)[store.MAPS] is None:
             wanted[paths.maps(name)] = suite
         wanted |= {paths.weights(name, case): size for case, size in weights.items()}
         wanted |= {paths.attributions(name, case): attributions for case in asked.cases}

@@ -145,9 +145,7 @@ def begin(profile, full=False):
 def activate(profile):
     """Make ``profiles/<profile>.yaml`` the active ``params.yaml``; own changes to the latter are kept beside it."""
     wanted = paths.profile(profile).read_bytes()
-    known = [path.read_bytes() for path in paths.PROFILES.glob("*.yaml")]
-    known += [params.with_everything(text.decode()).encode() for text in known]
-    if paths.PARAMS.exists() and paths.PARAMS.read_bytes() not in known:
+    if paths.PARAMS.exists() and not _is_a_profile(paths.PARAMS.read_bytes()):
         backup = paths.PARAMS.with_suffix(".yaml.bak")
         while backup.exists():
             backup = backup.with_suffix(backup.suffix + "~")
@@ -155,6 +153,17 @@ def activate(profile):
         print(f"{paths.PARAMS} had changes of your own; they are now in {backup}")
     if not paths.PARAMS.exists() or paths.PARAMS.read_bytes() != wanted:
         store.write_bytes(paths.PARAMS, wanted)
+
+
+def _is_a_profile(content):
+    """Whether a params.yaml is one of the profiles as it stands, or as FULL=1 makes it."""
+    for path in paths.PROFILES.glob("*.yaml"):
+        if path.read_bytes() == content:
+            return True
+        with contextlib.suppress(ValueError):  # a profile that somebody is at work on
+            if params.with_everything(path.read_text(encoding="utf-8")).encode() == content:
+                return True
+    return False
 
 
 def prune(loaded):

@@ -5,17 +5,24 @@ https://camels-multifield-dataset.readthedocs.io
 
 import io
 import math
+import re
 
 import numpy as np
 
 from camelsight.ground import theta as parameters
 
+FIELD = "Mtot"  # total matter, of CMD's thirteen
 BOX = 25.0  # Mpc/h
 SLABS = 5  # per axis, of 5 Mpc/h; map = axis * SLABS + slab
 MAPS_PER_SIMULATION = 15
 SIMULATIONS = 1000  # of the LH set
 PIXELS = 256
 DTYPE = np.dtype(np.float32)
+# CMD's documentation: sim and field for the suite and what is mapped, several fields joined.
+WEIGHTS = re.compile(
+    r"weights_(?P<suite>(?:Nbody_)?[A-Za-z-]+)_(?P<fields>[A-Za-z][\w+-]*?)_\d+_all_steps_500_500_o3"
+    r"(?:_smoothing_(?P<smoothing>\d+(?:\.\d+)?))?\.pt"
+)
 HEADER_BYTES = 128  # of an NPY file of maps
 GLOBUS = "1910cb10-4ba8-11ec-a516-b537d6c07c1d"  # the endpoint that CMD's documentation recommends for large files
 
@@ -38,7 +45,7 @@ MOMENTS_TOLERANCE = 1e-3
 def maps_file_name(suite):
     """The name of the file with the total-matter maps of ``suite``, such as IllustrisTNG or Nbody_IllustrisTNG."""
     parameters.hydro_suite(suite)
-    return f"Maps_Mtot_{suite}_LH_z=0.00.npy"
+    return f"Maps_{FIELD}_{suite}_LH_z=0.00.npy"
 
 
 def params_file_name(suite):
@@ -49,6 +56,15 @@ def params_file_name(suite):
 def file_names(suite):
     """Names under which CMD has had the parameters and the maps of ``suite``, two tuples, today's names first."""
     return (params_file_name(suite), f"params_{suite}.txt"), (maps_file_name(suite),)
+
+
+def published_weights(name):
+    """(suite, fields, smoothing) in the name of a file with weights of CMD's benchmark, or None if it is no such name.
+
+    Smoothing is the width of a Gaussian in pixels, as text, or None. The suite may be one that is not known here.
+    """
+    match = WEIGHTS.fullmatch(name)
+    return match and match.group("suite", "fields", "smoothing")
 
 
 def folder_name(suite):

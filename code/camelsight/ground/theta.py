@@ -7,6 +7,7 @@ import numpy as np
 
 NAMES = ("omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")  # columns of every CMD params file
 COSMOLOGICAL = ("omega_m", "sigma_8")
+_WRITTEN = {name.lower().replace("_", ""): name for name in NAMES} | {"om": "omega_m", "s8": "sigma_8"}
 LABELS = {
     "omega_m": r"$\Omega_{\rm m}$",
     "sigma_8": r"$\sigma_8$",
@@ -26,6 +27,12 @@ _SUITES = {
     "Astrid": ([*_LOW[:5], 0.25], [*_HIGH[:5], 4.0]),  # the only suite whose A_AGN2 spans .25-4
 }
 SUITES = tuple(_SUITES) + tuple(f"Nbody_{suite}" for suite in _SUITES)
+
+
+def recognise(word):
+    """The name of the parameter that ends a ``word`` of a header, such as Omega_m, true_sigma_8 or ASN1; or None."""
+    letters = "".join(letter for letter in word.lower() if letter.isalnum())
+    return next((name for ending, name in _WRITTEN.items() if letters.endswith(ending)), None)
 
 
 def hydro_suite(suite):

@@ -68,8 +68,8 @@ def group_by_truth(truth):
 def _sums_per_simulation(truth, mean, sigma, group):
     centred = truth - truth.mean(0)  # sums of squares lose no digits to the offset
     residual = truth - mean
-    with np.errstate(divide="ignore"):
-        pull = np.abs(residual) / sigma
+    with np.errstate(divide="ignore", invalid="ignore"):  # what is exact is off by none of a sigma or a truth of 0
+        pull, relative = (np.where(residual == 0, 0, np.abs(residual) / scale) for scale in (sigma, np.abs(truth)))
     terms = {
         "n": np.ones_like(truth),
         "truth": centred,
@@ -77,8 +77,8 @@ def _sums_per_simulation(truth, mean, sigma, group):
         "residual": residual,
         "residual_truth": residual * centred,
         "residual_squared": np.square(residual),
-        "relative": np.abs(residual) / np.abs(truth),
-        "relative_squared": np.square(residual / truth),
+        "relative": relative,
+        "relative_squared": np.square(relative),
         "sigma": sigma,
         "chi2": np.square(pull),
         **{name: (pull < np.sqrt(2) * special.erfinv(level)).astype(float) for name, level in COVERAGE.items()},

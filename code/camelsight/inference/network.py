@@ -4,6 +4,7 @@ Module names (C01 ... C61, B01 ... B61, FC1, FC2) are those of the released chec
 """
 
 import math
+import re
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from camelsight.inference import fused
 
 ACTIVATION_SLOPE = 0.2
 SIZES = (16, 32, 64, 128, 256, 512)
+STATE = "a state dict of the released network (C01.weight, B02.weight, ... FC1.weight)"
+WRAPPERS = re.compile(r"(?:(?:module|_orig_mod|model|network|net|backbone)\.)*")  # what they put before names
 WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)  # the last counts batches
 
 
@@ -186,20 +189,52 @@ def build(hidden, dropout, *, size=256, parameters=6, architecture="o3", channel
     return network.to(memory_format=torch.channels_last)
 
 
+def unwrapped(saved, name):
+    """The state dict of the network in what was ``saved``, and in words what was taken off it, a list.
+
+    Training scripts put a state dict beside other things, and wrappers of networks put prefixes before its names.
+    ValueError that calls the file ``name`` where there is none, or more than one.
+    """
+    if not isinstance(saved, dict):
+        raise ValueError(f"expected {STATE} in {name}, got a {type(saved).__name__}")
+    keys = f"the keys {', '.join(map(str, list(saved)[:4])):.200}"
+    if all(isinstance(value, torch.Tensor) for value in saved.values()):
+        state, done = saved, []
+    else:
+        states = {key: value for key, value in saved.items() if _holds_network(value)}
+        if len(states) != 1:
+            more = f"{len(states)} of them: {', '.join(map(str, states)):.200}; save one of them alone"
+            raise ValueError(f"expected {STATE} in {name}, got {more if states else f'a dict with {keys}'}")
+        ((key, state),) = states.items()
+        done = [f"took {key!r:.60} from {keys}"]
+    if not all(isinstance(key, str) and key.isprintable() for key in state):
+        raise ValueError(f"expected {STATE} in {name}, got names that are no text")
+    named = {key: _short(key) for key in state if _short(key) != "n_averaged"}
+    if len(set(named.values())) < len(named):
+        raise ValueError(f"expected {STATE} in {name}, got the same name twice, with a prefix and without")
+    prefixes = sorted({key.removesuffix(short) for key, short in named.items()} - {""})
+    done += [f"removed the prefix {prefix}" for prefix in prefixes]
+    if len(named) < len(state):
+        done.append("left out n_averaged, the count of an average of weights")
+    return {short: state[key] for key, short in named.items()}, done
+
+
+def _short(key):
+    """``key`` without the prefixes of wrappers."""
+    return key[WRAPPERS.match(key).end() :]
+
+
+def _holds_network(value):
+    tensors = isinstance(value, dict) and value and all(isinstance(one, torch.Tensor) for one in value.values())
+    return tensors and any(_short(str(key)) == "C01.weight" for key in value)
+
+
 def from_state(state, name):
-    """The network of a released state dict, in evaluation mode, with or without DataParallel's prefix.
+    """The network of a released state dict, ``unwrapped``, in evaluation mode.
 
     Architecture, hidden, size, parameters and channels follow from the tensors. ValueError that calls it ``name`` if
     these do not fit one, or if one of them is anything but a plain array of finite real numbers.
     """
-    what = "a state dict of the released network (C01.weight, B02.weight, ... FC1.weight)"
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        keys = f" with the keys {', '.join(map(str, list(state)[:4])):.200}" if isinstance(state, dict) else ""
-        raise ValueError(f"expected {what} in {name}, got a {type(state).__name__}{keys}")
-    named = {str(key).removeprefix("module."): value for key, value in state.items()}
-    if len(named) < len(state) or not all(isinstance(key, str) and key.isprintable() for key in state):
-        raise ValueError(f"expected {what} in {name}, got names that are no text, or the same one twice")
-    state = named
     for key, value in state.items():
         if kind := _kind(value):
             raise ValueError(f"expected plain arrays of real numbers in {name}, got {key}, which is {kind}")
@@ -213,7 +248,7 @@ def from_state(state, name):
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         reason = f"{error.args[0]} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         found = f"{len(state)} tensors ({', '.join(list(state)[:2]):.100}, ...)"
-        raise ValueError(f"expected {what} in {name}, got {found} that do not fit one: {reason}") from None
+        raise ValueError(f"expected {STATE} in {name}, got {found} that do not fit one: {reason}") from None
     network = build(dropout=0.0, **found)
     network.load_state_dict(state)
     return network.eval()

@@ -1,20 +1,22 @@
-"""params.yaml as frozen dataclasses: unknown keys, wrong types and impossible values are refused in one line.
+"""params.yaml as frozen dataclasses: unknown keys, wrong types and impossible values are refused in one line."""
 
-PyYAML reads ``1e-3`` as a string, ruamel as a float; numbers are cast here, so both work.
-"""
-
+import contextlib
+import dataclasses
 import difflib
+import io
+import os
 import re
 import reprlib
 import typing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from camelsight.ground import cases, cmd, theta
 from camelsight.ground.hyperparameters import HIDDEN_LIMIT, Hyperparameters
-from camelsight.pipeline import paths
+from camelsight.pipeline import paths, store
 
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
 EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
@@ -41,6 +43,14 @@ class Maps:
     mesh: int
     steps: int
 
+    @property
+    def files(self):
+        """``folder`` as a Path, with the values of ~ and $VARIABLES; ValueError where this machine has none."""
+        folder = _expanded(self.folder)
+        known = not re.search(r"^~|\$(\w|{)", folder)
+        _check(known, "maps.folder", "a folder whose ~ and $VARIABLES this machine knows", self.folder)
+        return Path(folder)
+
     def __post_init__(self):
         known = (
             "twin or camels; write twin where you had mock, which it replaces"
@@ -49,7 +59,7 @@ class Maps:
         )
         _check(self.source in ("twin", "camels"), "maps.source", known, self.source)
         _check(self.folder and "\0" not in self.folder, "maps.folder", "a folder", self.folder)
-        inside = Path(self.folder).resolve().is_relative_to(paths.MAPS.resolve())
+        inside = Path(_expanded(self.folder)).resolve().is_relative_to(paths.MAPS.resolve())
         _check(not inside, "maps.folder", f"a folder outside {paths.MAPS}, which a run empties", self.folder)
         for base in self.bases:
             _check(base.startswith(("https://", "http://")), "maps.bases", "URLs", base)
@@ -317,29 +327,52 @@ class Params:
 
 def load(path="params.yaml"):
     """``Params`` of a YAML file; ValueError in one line that names the key, what was expected and what came."""
-    with open(path, encoding="utf-8") as file:
-        return parse(file, path)
+    return parse(Path(path).read_bytes(), path)
 
 
 def parse(text, name):
-    """As ``load``, of the text of a file that is called ``name``."""
+    """As ``load``, of the text or the bytes of a file that is called ``name``."""
     try:
-        return _build(Params, yaml.safe_load(text), "")
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{name}: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise ValueError(f"{name}: expected a few levels of keys and lists, got hundreds") from None
+        return _build(Params, store.parse_yaml(text), "")
+    except ValueError as error:
+        raise ValueError(f"{name}: {store.one_line(error)}") from None
 
 
 def with_everything(text):
-    """The text of a params.yaml in which every experiment on robustness is switched on, all else as it is."""
-    suites = parse(text, paths.PARAMS).suites
-    wanted = EXPERIMENTS | {"suites": [suite for suite in FURTHER_SUITES if suite not in suites]}
-    start = text.index("\nrobustness:")
-    head, block = text[:start], text[start:]
-    for key, values in wanted.items():
-        block = re.sub(rf"(?m)^(  {key}:) *\[[^\]]*\]", rf"\1 [{', '.join(values)}]", block, count=1)
-    return head + block
+    """The text of a params.yaml in which every experiment on robustness is switched on, all else as it is.
+
+    Comments stay where they are. ValueError if ``text`` is none, or says it in a way that cannot be changed.
+    """
+    before = parse(text, paths.PARAMS)
+    yaml = YAML()  # which keeps comments and quotes
+    yaml.preserve_quotes, yaml.width, yaml.allow_unicode = True, 1 << 20, True
+    yaml.indent(mapping=2, sequence=4, offset=2)  # as the profiles have them
+    raw, changed = yaml.load(text.removeprefix("\ufeff")), {}
+    word = DoubleQuotedScalarString if text.lstrip().startswith("{") else str  # JSON remains JSON
+    further = [suite for suite in FURTHER_SUITES if suite not in before.suites]
+    for key, names in (EXPERIMENTS | {"suites": further}).items():
+        asked = getattr(before.robustness, key)
+        if more := [name for name in names if name not in asked]:
+            written = raw["robustness"][key]
+            if not written:
+                written.fa.set_flow_style()
+            written.extend(map(word, more))
+            changed[key] = (*asked, *more)
+    if not changed:
+        return text
+    stream = io.StringIO()
+    yaml.dump(raw, stream)
+    expected = dataclasses.replace(before, robustness=dataclasses.replace(before.robustness, **changed))
+    with contextlib.suppress(ValueError):
+        if parse(stream.getvalue(), paths.PARAMS) == expected:
+            return stream.getvalue()
+    raise ValueError(
+        f"{paths.PARAMS}: expected lists of their own under robustness, got ones that other keys share; write them out"
+    )
+
+
+def _expanded(folder):
+    return os.path.expanduser(os.path.expandvars(folder))
 
 
 def _check(condition, key, expected, got):
@@ -393,5 +426,6 @@ def _cast(value, kind, key):
         number = float(value)
     except (ValueError, OverflowError):
         number = float("nan")
-    _check(abs(number) < float("inf") and (kind is float or number == int(number)), key, name, value)
+    exact = kind is float or (abs(number) < 2**53 and number == int(number))
+    _check(abs(number) < float("inf") and exact, key, name, value)
     return kind(number)

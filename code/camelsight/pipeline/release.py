@@ -12,8 +12,10 @@ import numpy as np
 
 from camelsight.ground import cases, cmd, theta
 from camelsight.pipeline import cli, download, paths, store
+from camelsight.universe import camels
 
 MASS_TOLERANCE = 0.05  # of a simulation's mean density against its omega_m; rows of another simulation are off by more
+TABLE_TOLERANCE = 6e-5  # tables with four decimals are met with, neighbours of a hypercube are 4e-4 apart
 BY_HAND = "copied"  # the source of a file that was not fetched
 
 
@@ -22,7 +24,7 @@ def adopt(params, target=paths.MAPS):
 
     A folder on another disk is linked by name. ValueError in one line for the first file that is not as it should be.
     """
-    folder, lock, linked = Path(params.maps.folder), paths.digests(params.profile), {}
+    folder, lock, linked = params.maps.files, paths.digests(params.profile), {}
     folder.mkdir(parents=True, exist_ok=True)
     _check_disk(params, folder)
     for kind in (store.PARAMETERS, store.MAPS):  # the small files first
@@ -50,11 +52,11 @@ def unlink_replaced(params):
         return
     for suite in params.suites:
         links = paths.parameters(suite), paths.maps(suite)
-        for source, link in zip(store.find(params.maps.folder, suite), links, strict=True):
+        for source, link in zip(store.find(params.maps.files, suite), links, strict=True):
             if link.exists() and (source is None or source.samefile(link)):
                 continue
             if link.is_symlink() or link.exists():
-                print(f"{link} is not the one in {params.maps.folder}; the stage maps checks and links it anew")
+                print(f"{link} is not the one in {params.maps.files}; the stage maps checks and links it anew")
                 link.unlink()
 
 
@@ -95,7 +97,7 @@ def examine(path, suite, spec, parameters_path=None, pins=None):
 def check(params, folder=None):
     """``examine`` of every file of the profile, in ``folder`` or where it has them; what is missing is wrong, too."""
     camels = params.maps.source == "camels"
-    folder = folder or (params.maps.folder if camels else paths.MAPS)
+    folder = folder or (params.maps.files if camels else paths.MAPS)
     pins, records = read_pins(paths.digests(params.profile)) if camels else {}, []
     for suite in params.suites:
         found = store.find(folder, suite)
@@ -138,14 +140,51 @@ def _examine_parameters(path, suite, spec):
         }
 
     try:
-        values = store.read_table(path)
+        values = store.read_parameter_table(path)
         if values.shape[1] == len(theta.NAMES):
             record |= {"rows": len(values), "values": by_name(values.min(0), values.max(0))}
             record["ranges"] = by_name(*theta.ranges(suite))
         cmd.check_params(values, spec.simulations, suite, path.name)
+        if spec.source == "camels":
+            _compare_table(values, suite, path.name)
     except ValueError as error:
         record["wrong"].append(store.one_line(error))
     return record
+
+
+def _compare_table(values, suite, name):
+    """ValueError unless the parameters of a whole set are those that CAMELS drew for ``suite``."""
+    own, known = camels.parameters(suite), np.flatnonzero(theta.meaningful(suite))
+    if len(values) != len(own) or _alike(values[:, known], own[:, known]):
+        return
+    where = f"expected the parameters of {suite} in {name}, got"
+    for other in camels.HYPERCUBE_SEEDS:
+        if _alike(values[:, known], camels.parameters(other)[:, known]):
+            raise ValueError(f"{where} those of {other}: fetch the file again")
+    places = [[j for j in range(own.shape[1]) if _alike(values[:, i], own[:, j])] for i in known]
+    if all(places):
+        order = ", ".join(theta.NAMES[found[0]] for found in places)
+        raise ValueError(f"{where} its columns in the order {order}: they are {', '.join(theta.NAMES)}")
+    row = int(np.argmax(np.abs(values - own)[:, known].max(1) > TABLE_TOLERANCE))
+    got = ", ".join(f"{number:g}" for number in values[row, known])
+    meant = ", ".join(f"{number:g}" for number in own[row, known])
+    raise ValueError(f"{where} {got} for simulation {row}, which has {meant}: fetch the file again")
+
+
+def _alike(values, others):
+    return np.abs(values - others).max() <= TABLE_TOLERANCE
+
+
+def simulations_of(truth):
+    """Which simulations have the true values ``(N, 2 or more)``: (suite, their numbers ``(N,)``), or None.
+
+    The suite is a hydrodynamic one, and its gravity-only partner has the same two cosmological parameters.
+    """
+    for suite in camels.HYPERCUBE_SEEDS:
+        away = np.abs(truth[:, None, :2] - camels.parameters(suite)[:, :2]).max(-1)
+        if (away.min(1) <= TABLE_TOLERANCE).all():
+            return suite, away.argmin(1)
+    return None
 
 
 def _examine_maps(path, suite, spec, parameters_path, pinned):
@@ -170,7 +209,7 @@ def _examine_maps(path, suite, spec, parameters_path, pinned):
     try:
         cmd.check_values(statistics, path.name)
         if parameters_path is not None:
-            omega_m = store.read_table(parameters_path)[:, theta.NAMES.index("omega_m")]
+            omega_m = store.read_parameter_table(parameters_path)[:, theta.NAMES.index("omega_m")]
             record["density_ratio"] = _compare_density(means, omega_m, path.name)
     except ValueError as error:
         wrong.append(str(error))
@@ -237,7 +276,7 @@ def _check_disk(params, folder):
 def _fetch(params, suite, kind, pins):
     """Fetch a file from the first of ``maps.bases`` that has it; its path and where it came from."""
     spec, name = params.maps, cmd.file_names(suite)[kind][0]
-    path = Path(spec.folder, name)
+    path = spec.files / name
     size = cmd.maps_bytes(spec.simulations, spec.pixels) if kind == store.MAPS else None
 
     def check(head):
@@ -264,7 +303,7 @@ def _fetch(params, suite, kind, pins):
         except ValueError as error:
             bar.leave = False
             raise ValueError(
-                f"{name} could not be fetched: {error}; run make maps to go on, or copy it into {spec.folder} by hand "
+                f"{name} could not be fetched: {error}; run make maps to go on, or copy it into {spec.files} by hand "
                 f"or by Globus from the endpoint {cmd.GLOBUS}"
             ) from None
     return path, source

@@ -10,25 +10,29 @@ import io
 import json
 import mmap
 import os
+import re
 import shutil
 import struct
 import sys
 import tempfile
 import time
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 import yaml
+from ruamel.yaml import YAML, events
 
-from camelsight.ground import cmd
+from camelsight.ground import cmd, theta
 from camelsight.pipeline import paths
 
 RELEASED_BYTES = 1 << 32  # of a checkpoint from elsewhere: hidden 64 on maps of 256² pixels takes 3.8e9
 SAFETENSORS_HEADER_BYTES = 1 << 16  # names and shapes of a network take 10 kB
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+YAML_LENGTH = 1 << 24  # of a text; dvc.lock has 337,450 characters for mini
+YAML_LEVELS = 50  # of keys and lists within each other: at some 10,000 the parser in C ends the process
+YAML_VALUES = 1_000_000  # that a text may stand for; a few lines of aliases can stand for any number
 PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
 
 
@@ -69,6 +73,72 @@ def read_json(path):
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected JSON in {path}, got: {one_line(error):.200}") from None
+
+
+def parse_yaml(text, aliases=True):
+    """The content of a YAML 1.2 text, or of its bytes, as DVC reads it: what runs is what dvc.lock records.
+
+    ValueError in one line for what is no YAML, has a key twice, or could grow without end; also for ``aliases`` where
+    these are not wanted, since a line of them can stand for gigabytes.
+    """
+    text = (text.decode() if isinstance(text, bytes) else text).removeprefix("\ufeff")
+    if len(text) > YAML_LENGTH:
+        raise ValueError(f"expected at most {YAML_LENGTH:,} characters, got {len(text):,}")
+    try:
+        _check_yaml(YAML(typ="safe").parse(text), aliases)
+        return YAML(typ="safe").load(text)
+    except Exception as error:  # the parser raises whatever the text makes it raise
+        reason = one_line(error).replace(' in "<unicode string>",', " in")
+        if "\t" in text and ("start any token" in reason or " tab " in reason):
+            reason += "; indent with spaces, not with tabs"
+        raise ValueError(f"{reason:.300}") from None
+
+
+def _check_yaml(found, aliases):
+    """ValueError if the events of a text have a key twice, or what makes the parser take very long."""
+    opened, sizes = [_Opened(None, None)], {}  # sizes: how many values the anchor of a list or a mapping stands for
+    for event in found:
+        if isinstance(event, events.CollectionEndEvent):
+            ended = opened.pop()
+            if ended.anchor:
+                sizes[ended.anchor] = ended.size
+            opened[-1].size += ended.size
+        if not isinstance(event, events.NodeEvent):
+            continue
+        if opened[-1].keys is not None:
+            if opened[-1].expects_key:
+                _add_key(opened[-1].keys, event)
+            opened[-1].expects_key = not opened[-1].expects_key
+        if isinstance(event, events.CollectionStartEvent):
+            opened.append(_Opened(event.anchor, {} if isinstance(event, events.MappingStartEvent) else None))
+        elif isinstance(event, events.AliasEvent) and not aliases:
+            raise ValueError(f"expected no aliases, got one in line {event.start_mark.line + 1}")
+        else:
+            opened[-1].size += sizes.get(event.anchor, 1) if isinstance(event, events.AliasEvent) else 1
+        if len(opened) > YAML_LEVELS:
+            raise ValueError("expected a few levels of keys and lists, got hundreds")
+        if opened[-1].size > YAML_VALUES:
+            raise ValueError(f"expected aliases that stand for at most {YAML_VALUES:,} values, got more")
+
+
+@dataclasses.dataclass
+class _Opened:
+    """A list, or a mapping with the lines of its ``keys``, of which the end is still to come."""
+
+    anchor: str | None
+    keys: dict | None
+    expects_key: bool = True
+    size: int = 1
+
+
+def _add_key(keys, event):
+    line = event.start_mark.line + 1
+    if not isinstance(event, events.ScalarEvent):
+        raise ValueError(f"expected a word or a number as key, got a list, a mapping or an alias in line {line}")
+    if event.value in keys:
+        lines = f"lines {keys[event.value]} and {line}"
+        raise ValueError(f"expected every key once, got {event.value!r:.60} in {lines}; remove one of them")
+    keys[event.value] = line
 
 
 def write_arrays(path, **arrays):
@@ -143,7 +213,7 @@ def read_released(path):
     except Exception:  # torch raises whatever the bytes make it raise, and advises to run what is in the file
         raise ValueError(
             f"expected a checkpoint of torch.save in {path}, got a file that is damaged, another kind, or holds more "
-            "than tensors; nothing in it was run"
+            "than tensors; nothing in it was run: save the state dict alone, torch.save(net.state_dict(), file)"
         ) from None
 
 
@@ -335,18 +405,79 @@ def release(maps):
 def read_parameters(suite, simulations, folder=paths.MAPS):
     """The ``(simulations, 6)`` physical parameters of ``suite``; ValueError if the file holds anything else."""
     path = _found(folder, suite, PARAMETERS)
-    values = read_table(path)
+    values = read_parameter_table(path)
     cmd.check_params(values, simulations, suite, path.name)
     return values
 
 
 def read_table(path):
     """The numbers of a text file, ``(rows, columns)`` float64; ValueError if it holds anything else, or nothing."""
+    return _numbers(_read_rows(path)[1], path)
+
+
+def read_parameter_table(path):
+    """The six parameters of each simulation in a text file, ``(simulations, 6)``, in the order of ``theta.NAMES``.
+
+    Read are CMD's files, and tables with a header, a column of names (of which LH_0, LH_1, ... are taken), a count
+    before the parameters or a seed after them, as in CAMELS' CosmoAstroSeed files. ValueError for anything else.
+    """
+    header, rows = _read_rows(path)
+    if not _is_number(rows[0][0]):
+        rows = sorted((int(row[0][3:]), row) for row in rows if re.fullmatch(r"LH_\d{1,6}", row[0]))
+        if [number for number, _ in rows] != list(range(len(rows))) or not rows:
+            raise ValueError(f"expected LH_0, LH_1, ... each once as names of the rows in {path}, got others")
+        rows = [row[1:] for _, row in rows]
+        header = header[1:]
+    values = _numbers(rows, path)
+    columns = [theta.recognise(word) for word in header]
+    if len(columns) == values.shape[1] and all(columns.count(name) == 1 for name in theta.NAMES):
+        return values[:, [columns.index(name) for name in theta.NAMES]]
+    count = values[:, 0] - values[0, 0]
+    if values.shape[1] > len(theta.NAMES) and values[0, 0] in (0, 1) and (count == np.arange(len(values))).all():
+        values = values[:, 1:]
+    if values.shape[1] == len(theta.NAMES) + 1 and (values[:, -1] % 1 == 0).all():
+        values = values[:, :-1]
+    return values
+
+
+def _read_rows(path):
+    """The header, if there is one that says what columns are, and the rows of a text file, as lists of words."""
     try:
-        with warnings.catch_warnings(category=UserWarning, action="error"):  # numpy warns where there is nothing
-            return np.loadtxt(path, ndmin=2, encoding="utf-8")
-    except (UserWarning, ValueError) as error:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
         raise ValueError(f"expected a table of numbers in {path}, got: {one_line(error)}") from None
+    header, rows = [], []
+    for number, line in enumerate(lines, start=1):
+        content, _, comment = line.partition("#")
+        words, said = (re.split(r"[,;\s]+", text.strip(" ,;\t\r\n")) for text in (content, comment))
+        if rows and words != [""] and len(words) != len(rows[0]):
+            got = f"{len(words)} words in line {number} after lines of {len(rows[0])}"
+            raise ValueError(f"expected a table of numbers in {path}, got: {got}")
+        if words != [""] and (rows or any(map(_is_number, words))):
+            rows.append(words)
+        elif not rows and sum(theta.recognise(word) is not None for word in (*words, *said)) > 1:
+            header = words if words != [""] else said
+        elif words != [""]:
+            raise ValueError(f"expected a table of numbers in {path}, got: {line.strip()!r:.60} in line {number}")
+    if not rows:
+        raise ValueError(f"expected a table of numbers in {path}, got: no rows")
+    return header, rows
+
+
+def _is_number(word):
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(rows, path):
+    try:
+        return np.array(rows, dtype=np.float64)
+    except ValueError:
+        found = next(word for row in rows for word in row if not _is_number(word))
+        raise ValueError(f"expected a table of numbers in {path}, got: {found!r:.60}") from None
 
 
 PREDICTIONS_FORMAT = "%.9e"
@@ -367,24 +498,42 @@ def read_predictions(path):
     """``(truth, mean, sigma)``, ``(N, P)`` each with P = 6 or 2; ValueError if the file holds anything else."""
     if not Path(path).is_file():
         raise ValueError(f"expected a file of predictions, got {path}, which is none")
-    values = read_table(path)
+    header, rows = _read_rows(path)
+    values = _numbers(rows, path)
     if values.shape[1] not in (18, 6):
         raise ValueError(
             f"expected 18 columns (six true values, six means, six sigmas) or 6 (two of each) in {path}, "
             f"got {len(values)} rows of {values.shape[1]}"
         )
     if not np.isfinite(values).all():
-        raise ValueError(f"expected finite numbers in {path}, got {np.sum(~np.isfinite(values))} that are not")
+        first = int(np.argmin(np.isfinite(values).all(1))) + 1
+        where = f"{np.sum(~np.isfinite(values))} that are not, first in row {first}"
+        raise ValueError(f"expected finite numbers in {path}, got {where}")
+    _check_order(header, values.shape[1] // 3, path)
     truth, mean, sigma = np.split(values, 3, axis=1)
     if (sigma < 0).any():
         raise ValueError(f"expected standard deviations of at least 0 in {path}, got {sigma.min():g}")
     return truth, mean, sigma
 
 
+def _check_order(header, parameters, path):
+    """ValueError unless the ``header`` of predictions, where it says something, says the order that is meant."""
+    said, meant = [theta.recognise(word) for word in header], theta.NAMES[:parameters] * 3
+    kinds = [re.search(r"true|truth|mean|pred|std|err", word.lower()) for word in header]
+    group = {"true": 0, "truth": 0, "mean": 1, "pred": 1, "std": 2, "err": 2}
+    order = [group[kind[0]] for kind in kinds if kind]
+    if (len(header) == len(meant) and said != list(meant)) or order != sorted(order):
+        names, shown = ", ".join(meant[:parameters]), ", ".join(header)
+        raise ValueError(
+            f"expected true values, means and sigmas, in this order and each of {names}, in {path}, got {shown:.200} "
+            "by its header; put the columns into this order"
+        )
+
+
 def read_published(suite, case):
     """``{metric: {parameter: value}}`` of ``suite`` and ``case``: what was measured of them, perhaps nothing."""
     published = {}
-    for row in yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")):
+    for row in parse_yaml(paths.EXPECTED.read_text(encoding="utf-8")):
         metric, *place, parameter = row["id"].split(".")
         known = row["class"] == "seed-statistical" and isinstance(row["value"], int | float)
         if known and place == [suite, case]:

@@ -21,6 +21,11 @@ SECONDS = 30  # for the whole file
 STEPS = 10_000  # of SQLite between two looks at the clock
 INFINITE = 3.4028e38  # Optuna before 3.0 stored infinity as the largest number of float32
 WAL = b"\2\2"  # bytes 18 and 19 of a file whose latest changes may stand in a second one, https://sqlite.org/wal.html
+TRANSIENT = {
+    sqlite3.SQLITE_BUSY: "another process is writing to it; wait for that to end, or take a copy made before",
+    sqlite3.SQLITE_READONLY: "a change to it was broken off; copy it with its -journal to where you may write, and run "
+    "there sqlite3 study.db .tables",
+}
 
 NUMBER = int | float
 COLUMNS = {
@@ -37,11 +42,18 @@ MISSING_SINCE = {"studies.direction": "2.4", "trials.value": "2.4"}
 
 
 def read(path):
-    """The studies of an Optuna SQLite file of any age, which is left as it is, schema and all.
+    """The studies of an Optuna SQLite file of any age, or of its URL. The file is left as it is, schema and all.
 
     Returns a list of dicts: name, direction (MINIMIZE, MAXIMIZE, NOT_SET; several joined by a plus sign) and trials,
     dicts of number, state, value (None where there is no finite one) and params. ValueError if it is no such file.
     """
+    scheme, separator, rest = str(path).partition("://")
+    if separator and scheme != "sqlite":
+        raise ValueError(
+            f"expected an Optuna study in SQLite, got a URL of {scheme}: copy the study into a file first, with "
+            "optuna.copy_study(from_study_name=..., from_storage=URL, to_storage='sqlite:///study.db')"
+        )
+    path = rest.removeprefix("/") if separator else path
     try:
         with _opened(path) as database:
             _check_schema(database)
@@ -49,8 +61,9 @@ def read(path):
         return _assemble(tables)
     except (sqlite3.Error, ValueError) as error:
         # SQLite quotes the file as it is
-        reason = _shown(str(error), 200) if isinstance(error, sqlite3.Error) else error
-        raise ValueError(f"expected an Optuna study in SQLite, got {path}, which holds none: {reason}") from None
+        known = TRANSIENT.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        reason = known or (_shown(str(error), 200) if isinstance(error, sqlite3.Error) else error)
+        raise ValueError(f"expected an Optuna study in SQLite, got {path}: {reason}") from None
 
 
 @contextlib.contextmanager
@@ -58,7 +71,9 @@ def _opened(path):
     """A connection that writes nothing, not even the files beside a database that SQLite makes to read it."""
     path = Path(path)
     if not path.is_file():
-        raise ValueError("no such file")
+        raise ValueError("it is no file" if path.exists() else "there is no such file")
+    if not path.stat().st_size:
+        raise ValueError("it is empty: 0 bytes")
     if path.stat().st_size > FILE_BYTES:
         raise ValueError(f"expected at most {FILE_BYTES:,} bytes, got {path.stat().st_size:,}")
     with open(path, "rb") as file:
@@ -68,7 +83,8 @@ def _opened(path):
     log = path.with_name(f"{path.name}-wal")
     if header[18:] == WAL and log.exists() and log.stat().st_size:
         raise ValueError(
-            f"its latest changes are still in {log.name}; run sqlite3 {path.name} 'PRAGMA journal_mode=delete'"
+            f"its latest changes are still in {log.name}; copy both to where you may write, and run there "
+            f"sqlite3 {path.name} 'PRAGMA journal_mode=delete'"
         )
     mode = "immutable=1" if header[18:] == WAL else "mode=ro"
     with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as database:

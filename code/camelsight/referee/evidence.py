@@ -618,15 +618,15 @@ def _named(entries):
 
 def _yaml(path):
     """The content of a YAML file without aliases, which can make gigabytes of a line, and which DVC does not write."""
-    text = path.read_text(encoding="utf-8")
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=store.LOADER)):
-        raise ValueError(f"expected a file as DVC writes it, got aliases in {path}")
-    return yaml.load(text, Loader=store.LOADER)
+    try:
+        return store.parse_yaml(path.read_text(encoding="utf-8"), aliases=False)
+    except ValueError as error:
+        raise ValueError(f"expected a file as DVC writes it, got {path}: {error}") from None
 
 
 def _expanded():
     """(name, {"raw": params, "cmd", "deps", "outs"}) of every stage that dvc.yaml has with the active params."""
-    raw = yaml.safe_load(paths.PARAMS.read_text(encoding="utf-8"))
+    raw = store.parse_yaml(paths.PARAMS.read_text(encoding="utf-8"))
     for name, definition in yaml.safe_load(paths.DVC.read_text(encoding="utf-8"))["stages"].items():
         axes = {axis: _axis(raw, values) for axis, values in definition.get("matrix", {}).items()}
         for values in product(*axes.values()):

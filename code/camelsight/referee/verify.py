@@ -208,8 +208,8 @@ def _integrity(params, suite, case, elsewhere):
 def _expected():
     """The rows of expected.yaml; ValueError in one line if the file is damaged."""
     try:
-        return verification.check_expected(yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        return verification.check_expected(store.parse_yaml(paths.EXPECTED.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"expected a list of published numbers in {paths.EXPECTED}, got: {error}") from None
 
 
@@ -516,8 +516,8 @@ def _make_paper(folder, params):
             shutil.copy(name, target)
     store.write_text(folder / ".dvc/config.local", "[cache]\n    dir = cache\n")  # not one that others fill
     links = {folder / ".venv": sys.prefix}
-    if params.maps.source == "camels":
-        links[folder / params.maps.folder] = Path(params.maps.folder).resolve()
+    if params.maps.source == "camels" and not params.maps.files.is_absolute():
+        links[folder / params.maps.files] = params.maps.files.resolve()
     for link, target in links.items():
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(target)
@@ -680,7 +680,7 @@ def explain(name, as_json=False):
     stages = ["maps", *(f"{stage}@{suite}-{case}" for stage in AGAIN[2]), "tabulate", "paper"]
     chain["stages"] = {stage: _locked(lock[stage]) for stage in stages if stage in lock}
     ids = (name, f"r2_table.{suite}.{case}.{parameter}")
-    chain["published"] = [one for one in yaml.safe_load(paths.EXPECTED.read_text(encoding="utf-8")) if one["id"] in ids]
+    chain["published"] = [one for one in _expected() if one["id"] in ids]
     verdict = store.read_json(paths.VERDICT) if paths.VERDICT.exists() else {"rows": []}
     ids += (f"weights.{suite}.{case}", f"data.{suite}", f"stage.evaluate@{suite}-{case}")
     shown = ("id", "group", "verdict", "why", "expected", "got")

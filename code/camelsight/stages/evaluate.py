@@ -10,7 +10,8 @@ from tabulate import tabulate
 from camelsight.analysis import dataset, networks, prediction
 from camelsight.ground import cases, cmd, theta
 from camelsight.inference import metrics, network
-from camelsight.pipeline import cli, paths, store
+from camelsight.maps import split
+from camelsight.pipeline import cli, paths, release, store
 from camelsight.pipeline import params as parameters_file
 
 RELEASED_SPLIT = parameters_file.Split(seed=1, fractions=(0.9, 0.05, 0.05))
@@ -46,17 +47,34 @@ def evaluate_file(predictions, *, json=False):
     truth, mean, sigma = store.read_predictions(predictions)
     simulation, mapping = metrics.group_by_truth(truth)
     measured = prediction.measure({"truth": truth, "mean": mean, "sigma": sigma, "simulation": simulation})
-    _report({"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}, json)
+    record = {"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}
+    if found := release.simulations_of(truth):
+        record["simulations"] = {found[0]: np.unique(found[1]).tolist()}
+        fractions = RELEASED_SPLIT.fractions
+        test = split.by_simulation(cmd.SIMULATIONS, seed=RELEASED_SPLIT.seed, fractions=fractions)["test"]
+        which = "the released test split" if set(found[1]) == set(test) else "simulations"
+        record["mapping"] += f": {which} of {found[0]}"
+    _report(record, json)
 
 
-def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=False):
-    """Evaluate a released checkpoint on the test maps, with the released normalisation, split and eight views."""
+def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, json=False):
+    """Evaluate a released checkpoint on the test maps, with the released normalisation, split and eight views.
+
+    Suite and smoothing that the name of a file of CMD's benchmark says are taken, unless --suite and --case say others.
+    """
     if not Path(weights).is_file():
         raise ValueError(f"expected the file of a released checkpoint (make evaluate WEIGHTS=file.pt), got {weights!r}")
+    suite, case = _named(Path(weights).name, suite, case)
     params = parameters_file.load(paths.profile(profile) if profile else paths.PARAMS)
     cmd.maps_file_name(suite)
     cases.parse(case)
     net = networks.load_published(weights)
+    if 2 * net.n_parameters == len(theta.NAMES):
+        raise ValueError(
+            f"expected {2 * len(theta.NAMES)} outputs, the means and the standard deviations of {len(theta.NAMES)} "
+            f"parameters, got {len(theta.NAMES)} in {weights}: a network of means alone has no standard deviations to "
+            "evaluate; write what it predicts into a file of predictions"
+        )
     if net.size != params.maps.pixels or net.n_parameters != len(theta.NAMES) or net.channels != 1:
         raise ValueError(
             f"expected a network for maps of {params.maps.pixels} pixels, 1 channel and {len(theta.NAMES)} parameters, "
@@ -67,7 +85,7 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
     real = params.maps.source == "camels"
     if real:  # on simulated maps, which no released network has seen, any split will do
         params = dataclasses.replace(params, split=RELEASED_SPLIT)
-    folder = params.maps.folder if real else paths.MAPS
+    folder = params.maps.files if real else paths.MAPS
     with cli.progress(params.maps.simulations, f"read {suite} {case}", "sim") as bar:
         record, _ = dataset.survey(params, suite, case, folder=folder, on_simulation=bar.update)
     part = dataset.load(params, suite, case, ("test",), record=record, folder=folder)["test"]
@@ -85,6 +103,19 @@ def evaluate_checkpoint(weights, *, suite, case="original", profile=None, json=F
         "published": store.read_published(suite, case) if real else {},
     }
     _report(report, json)
+
+
+def _named(name, suite, case):
+    """Suite and case of a checkpoint: what was asked for, else what its ``name`` says."""
+    said, fields, smoothing = cmd.published_weights(name) or (None, cmd.FIELD, None)
+    if fields != cmd.FIELD:
+        raise ValueError(f"expected a network of the field {cmd.FIELD}, got one of {fields} by the name {name}")
+    if not suite and said not in theta.SUITES:
+        got = f"{said} in the name {name}" if said else f"none in the name {name}"
+        raise ValueError(f"expected a suite among {', '.join(theta.SUITES)} (make evaluate SUITE=name), got {got}")
+    if said:
+        print(f"{name}: suite {said}, field {fields}, smoothing {smoothing or 'none'} by its name", file=sys.stderr)
+    return suite or said, case or (f"smooth_{smoothing}" if smoothing else "original")
 
 
 def _report(report, as_json):
