@@ -403,7 +403,7 @@ def canary_expected(folder):
         (canary_shape, "data.IllustrisTNG", "Maps_Mtot_IllustrisTNG"),
         (canary_error, "r2.IllustrisTNG.kmax_1.sigma_8", "the predictions give rmse"),
         (canary_pdf, "stage.paper", "paper/ms.pdf"),
-        (canary_map, "data.IllustrisTNG", "simulation 3 of data/maps"),
+        (canary_map, "data.IllustrisTNG", "simulation 418 of data/maps"),
         (canary_digit, "file.tables/r2.tex", "results/tables/r2.tex: line 5, 'IllustrisTNG & original"),
         (canary_macro, "file.numbers.tex", "PerPixelRatioOmegaM"),
         (canary_typed, "lint.ms.tex", "0.314 is typed by hand"),
@@ -606,7 +606,7 @@ def test_the_verdict_on_a_run_goes_from_its_files_to_networks_trained_anew(run, 
     assert {row["verdict"] for row in again if "max_1e12_random" not in row["id"]} == {"PASS"}
     trained = next(row for row in groups["trained anew", 2] if row["id"] == "weights.IllustrisTNG.original")
     assert trained["verdict"] == "PASS" and "bit for bit" in trained["why"]
-    assert "says nothing about the paper" in verdict["conclusion"]["text"]
+    assert "only the real maps can decide the paper's numbers" in verdict["conclusion"]["text"]
     claims = [row for row in verdict["rows"] if row["id"].startswith(("per_pixel_ratio", "void_share", "inferred"))]
     assert claims and all(row["verdict"] == "NOT RUN" and row["holds"] is not None for row in claims)
     page = (run / "report/index.html").read_text()

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from camelsight.ground import split
 from camelsight.inference import metrics
-from camelsight.maps import split
 
 TRAIN_START = [507, 818, 452, 368, 242]
 VALID_START = [418, 288, 648, 166, 595]

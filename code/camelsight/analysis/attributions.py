@@ -5,9 +5,8 @@ import dataclasses
 import numpy as np
 
 from camelsight.analysis import dataset, networks
-from camelsight.ground import seeding, theta
+from camelsight.ground import seeding, split, theta
 from camelsight.interpretation import attribution
-from camelsight.maps import split
 from camelsight.pipeline import cli, paths, store
 
 

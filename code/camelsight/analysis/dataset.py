@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from camelsight.ground import cases, cmd, seeding, theta
-from camelsight.maps import cuts, scaling, split
+from camelsight.ground import cases, cmd, seeding, split, theta
+from camelsight.maps import cuts, scaling
 from camelsight.pipeline import cli, paths, source, store
 
 PER_SIMULATION = cmd.MAPS_PER_SIMULATION
@@ -69,7 +69,7 @@ def splits(params):
 
 def numbers(params):
     """The numbers ``(S,)`` of all simulations, ascending."""
-    return np.sort(np.concatenate(list(splits(params).values())))
+    return split.numbers(splits(params))
 
 
 def rows(params):

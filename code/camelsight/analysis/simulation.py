@@ -6,8 +6,7 @@ import signal
 from concurrent import futures
 from multiprocessing import resource_tracker
 
-from camelsight.analysis import dataset
-from camelsight.ground import cmd, theta
+from camelsight.ground import cmd, split, theta
 from camelsight.pipeline import cli, compiled, paths, source, store
 from camelsight.universe import camels, linear, particles
 
@@ -32,7 +31,8 @@ def simulate(params, folder=paths.MAPS):
 
 def _simulate_universe(params, universe, suites):
     """The parameters of the profile's simulations and the finished ``PartialSet`` of its suites' maps."""
-    spec, numbers = params.maps, dataset.numbers(params)
+    spec, places = params.maps, {"seed": params.split.seed, "fractions": params.split.fractions}
+    numbers = split.numbers(split.of_hypercube(spec.simulations, **places))
     shape = (spec.simulations * cmd.MAPS_PER_SIMULATION, spec.pixels, spec.pixels)
     made_by = spec, numbers, params.threads, suites, str(cli.device()), source.digest("maps")
     key = store.digest(*made_by)[:16]

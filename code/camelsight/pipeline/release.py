@@ -12,7 +12,6 @@ import numpy as np
 
 from camelsight.ground import cases, cmd, theta
 from camelsight.pipeline import cli, download, paths, store
-from camelsight.universe import camels
 
 MASS_TOLERANCE = 0.05  # of a simulation's mean density against its omega_m; rows of another simulation are off by more
 TABLE_TOLERANCE = 6e-5  # tables with four decimals are met with, neighbours of a hypercube are 4e-4 apart
@@ -154,6 +153,8 @@ def _examine_parameters(path, suite, spec):
 
 def _compare_table(values, suite, name):
     """ValueError unless the parameters of a whole set are those that CAMELS drew for ``suite``."""
+    from camelsight.universe import camels  # here, because it brings in torch, which the command line need not wait for
+
     own, known = camels.parameters(suite), np.flatnonzero(theta.meaningful(suite))
     if len(values) != len(own) or _alike(values[:, known], own[:, known]):
         return
@@ -180,6 +181,8 @@ def simulations_of(truth):
 
     The suite is a hydrodynamic one, and its gravity-only partner has the same two cosmological parameters.
     """
+    from camelsight.universe import camels
+
     for suite in camels.HYPERCUBE_SEEDS:
         away = np.abs(truth[:, None, :2] - camels.parameters(suite)[:, :2]).max(-1)
         if (away.min(1) <= TABLE_TOLERANCE).all():

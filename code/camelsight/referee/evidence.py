@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from camelsight.analysis import dataset, prediction
-from camelsight.ground import cases, cmd, seeding, theta
+from camelsight.ground import cases, cmd, seeding, split, theta
 from camelsight.inference import loss, metrics, network, training, tuning
-from camelsight.maps import scaling, split
+from camelsight.maps import scaling
 from camelsight.pipeline import environment, launch, packages, paths, rerun, source, store
 from camelsight.pipeline import params as parameters_file
 from camelsight.referee import content, verification

@@ -10,9 +10,9 @@ import optuna
 import torch
 
 from camelsight.analysis import dataset, prediction
-from camelsight.ground import cases, seeding, theta
+from camelsight.ground import cases, seeding, split, theta
 from camelsight.inference import training, tuning
-from camelsight.maps import spectrum, split
+from camelsight.maps import spectrum
 from camelsight.pipeline import cli, paths, store
 from camelsight.rivals import emulator, spectrum_network
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from camelsight.analysis import dataset
-from camelsight.maps import split
+from camelsight.ground import split
 from camelsight.pipeline import cli, paths, store
 
 SAMPLES = 4  # maps kept for the figures, the first of as many test simulations, beside those that the paper shows

@@ -8,9 +8,8 @@ import numpy as np
 from tabulate import tabulate
 
 from camelsight.analysis import dataset, networks, prediction
-from camelsight.ground import cases, cmd, theta
+from camelsight.ground import cases, cmd, split, theta
 from camelsight.inference import metrics, network
-from camelsight.maps import split
 from camelsight.pipeline import cli, paths, release, store
 from camelsight.pipeline import params as parameters_file
 

@@ -4,9 +4,8 @@ import csv
 
 import numpy as np
 
-from camelsight.ground import cases, cmd, theta
+from camelsight.ground import cases, cmd, split, theta
 from camelsight.interpretation import attribution
-from camelsight.maps import split
 from camelsight.pipeline import cli, paths, store
 from camelsight.report import plotting, plotting_rivals, plotting_robustness, rivals, robustness
 

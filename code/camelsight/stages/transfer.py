@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from camelsight.analysis import dataset, networks, prediction
-from camelsight.ground import cases, seeding, theta
+from camelsight.ground import cases, seeding, split, theta
 from camelsight.inference import metrics
 from camelsight.interpretation import probes
-from camelsight.maps import cuts, scaling, split
+from camelsight.maps import cuts, scaling
 from camelsight.pipeline import cli, paths, store
 
 CASE = "original"

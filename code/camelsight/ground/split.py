@@ -49,6 +49,11 @@ def of_hypercube(n_simulations, *, seed=1, fractions=(0.9, 0.05, 0.05)):
     return parts
 
 
+def numbers(parts):
+    """The numbers of all simulations of ``parts``, ascending."""
+    return np.sort(np.concatenate(list(parts.values())))
+
+
 def map_indices(simulations, per_simulation=MAPS_PER_SIMULATION):
     """The indices of the maps of ``simulations``, in their order."""
     return (np.asarray(simulations)[:, None] * per_simulation + np.arange(per_simulation)).reshape(-1)
