@@ -764,7 +764,9 @@ def test_predictions_in_cmd_format_are_written_and_evaluated_to_the_same_numbers
     path = folder / "results/evaluate/IllustrisTNG/original.txt"
     ours = json.loads((folder / "results/evaluate/IllustrisTNG/original.json").read_text())["metrics"]
     report = json.loads(stage(folder, "evaluate", "--predictions", path, "--json"))
-    assert report["mapping"] == "30 rows, 2 simulations by their true values, 15 maps each"
+    each = "30 rows, 2 simulations by their true values, 15 maps each"
+    assert report["mapping"] == f"{each}: simulations of IllustrisTNG"
+    assert report["simulations"] == {"IllustrisTNG": [264, 829]}
     for metric, by_parameter in report["metrics"].items():
         np.testing.assert_allclose(
             [by_parameter[name][0] for name in theta.NAMES], [ours[metric][name][0] for name in theta.NAMES], rtol=1e-5
