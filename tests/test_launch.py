@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from camelsight.commands import paper, status
-from camelsight.pipeline import cli, launch, params, paths, store
+from camelsight.pipeline import cli, launch, machine, params, paths, store
 
 ROOT = Path(__file__).parent.parent
 QUEUE = [(f"case-{number}", [f"train@case-{number}"]) for number in range(5)]
@@ -56,7 +56,7 @@ def test_without_a_gpu_processes_times_threads_are_the_cores(smoke, monkeypatch)
     monkeypatch.setattr(launch, "gpus", list)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(launch, "process_bytes", lambda _: 1)
-    monkeypatch.setattr(cli, "_cgroup", lambda _: "")
+    monkeypatch.setattr(machine, "groups", lambda _: [])
     assert launch.default_jobs(smoke) == 8
     object.__setattr__(smoke, "threads", 3)
     assert launch.default_jobs(smoke) == 2

@@ -64,6 +64,7 @@ def out_of_date(describe=lambda stage, upstream: None):
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    leftovers.refuse_conflicts()
     try:
         with Repo() as repo, repo.lock:
             return _out_of_date(repo, lambda stage: stage.changed(), describe)
@@ -79,6 +80,7 @@ def peek():
     def changed(stage):
         return stage.changed_stage() or any(item.status() for item in (*stage.deps, *stage.outs))
 
+    leftovers.refuse_conflicts()
     for _ in range(PEEKS):
         before = _modified(paths.DVC_LOCK)
         with contextlib.suppress(DvcException, OSError, sqlite3.Error), Repo() as repo:

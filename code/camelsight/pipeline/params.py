@@ -14,7 +14,7 @@ import yaml
 
 from camelsight.ground import cases, cmd, theta
 from camelsight.ground.hyperparameters import HIDDEN_LIMIT, Hyperparameters
-from camelsight.pipeline import paths
+from camelsight.pipeline import paths, store
 
 BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
 EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
@@ -307,6 +307,7 @@ class Params:
 
 def load(path="params.yaml"):
     """``Params`` of a YAML file; ValueError in one line that names the key, what was expected and what came."""
+    store.refuse_conflict(path)
     with open(path, encoding="utf-8") as file:
         return parse(file, path)
 

@@ -10,6 +10,7 @@ import io
 import json
 import mmap
 import os
+import re
 import shutil
 import struct
 import sys
@@ -432,6 +433,22 @@ class PartialSet:
         for name in names:
             os.replace(self.folder / name, Path(folder) / name)
         shutil.rmtree(self.folder)
+
+
+def conflict(text):
+    """The line, from 1, at which ``text`` has the markers that Git leaves where a merge failed; 0 if nowhere."""
+    found = re.search(r"^<{7} .*?^={7}$.*?^>{7} ", text, re.MULTILINE | re.DOTALL)
+    return text.count("\n", 0, found.start()) + 1 if found else 0
+
+
+def refuse_conflict(path):
+    """ValueError if Git left the markers of a merge in the file at ``path``."""
+    path = Path(path)
+    if path.exists() and (line := conflict(path.read_text(encoding="utf-8", errors="replace"))):
+        raise ValueError(
+            f"{path}: expected one text, got the conflict markers of a merge, from line {line} on; choose, or take one "
+            f"side: git checkout --ours {path} (or --theirs)"
+        )
 
 
 def one_line(error):
