@@ -34,7 +34,8 @@ help: ## this list
 setup: ## virtual environment, system packages and LaTeX; under 2 s when already done [WHEELS=folder] [TORCH=site]
 	@bash code/setup.sh
 
-wheels: setup ## what set-up needs on a machine without a network, in WHEELS=folder [PYTHON_VERSION=3.12] [TORCH=requirement]
+wheels: ## what set-up needs on a machine without a network, in WHEELS=folder [PYTHON_VERSION=3.12] [TORCH=requirement]
+	@TORCH= WHEELS= bash code/setup.sh
 	@bash code/wheels.sh
 
 doctor: ## whether this machine has what a run needs, and what to do where not [PROFILE=name] [JSON=1]
