@@ -23,7 +23,7 @@ RUN mv .wheels/requirements.lock .wheels/pyproject.toml . && mkdir -p code/camel
 
 FROM build AS code
 COPY . .
-RUN rm -rf .wheels && bash code/setup.sh compile && rm -rf .venv/build && mv .venv/.ready code/ && rm -rf .venv
+RUN rm -rf .wheels && bash code/setup.sh compile && mv .venv/.ready code/ && rm -rf .venv
 
 FROM run
 COPY --from=build /opt/camelsight/.venv .venv

@@ -21,8 +21,11 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS PYTHO
 BIN := .venv/bin
 CAMELSIGHT := $(BIN)/python -P -m camelsight
 
-SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(if $(PARTITION),--partition $(PARTITION)) $(if $(ACCOUNT),--account $(ACCOUNT)) \
-  $(if $(GPUS),--gpus $(GPUS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY))
+# Only what is given to make itself: a shell may have a variable of such a name for other work.
+given = $(if $(filter command,$(origin $(1))),$(if $($(1)),--$(2)='$($(1))'))
+SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(call given,PARTITION,partition) $(call given,ACCOUNT,account) \
+  $(call given,QOS,qos) $(call given,CONSTRAINT,constraint) $(call given,MEMORY,memory) $(call given,SBATCH,sbatch) \
+  $(call given,GPUS,gpus) $(call given,MINUTES,minutes) $(call given,CONCURRENCY,concurrency)
 
 .PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test bench pack image wheels lock clean
 
@@ -30,6 +33,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  JSON=1  TORCH=torch==2.13.0  PYTHON=python3"
 	@echo "  With LAUNCH=slurm: PARTITION=name  ACCOUNT=name  GPUS=of a job  MINUTES=of a job  CONCURRENCY=jobs"
+	@echo "    QOS=name  CONSTRAINT=name  MEMORY=node|cpu|none  SBATCH='more options of sbatch'"
 
 setup: ## virtual environment, system packages and LaTeX; under 2 s when already done [WHEELS=folder] [TORCH=site]
 	@bash code/setup.sh
