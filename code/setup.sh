@@ -170,7 +170,7 @@ if [ "$part" = compile ]; then
   digest >"$stamp"
   exit 0
 fi
-if [ "$part" = all ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(digest)" ] && { has_latex || [ -e .venv/wheels.txt ]; }; then
+if [ "$part" = all ] && .venv/bin/python -I -S -c "" 2>/dev/null && [ "$(cat "$stamp" 2>/dev/null)" = "$(digest)" ] && { has_latex || [ -e .venv/wheels.txt ]; }; then
   loads || operators
   exit 0
 fi
