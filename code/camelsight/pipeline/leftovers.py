@@ -20,6 +20,7 @@ POLL_SECONDS = 0.5
 
 def clear():
     """Wait for what is still at work in this folder, then drop what would stop DVC; for who holds the run's lock."""
+    refuse_conflicts()
     said = None
     while working := at_work():
         pid, command = next(iter(working.items()))
@@ -41,6 +42,12 @@ def clear():
             f"{paths.DVC_LOCK} was cut off and is now called {aside}; what did not change is restored from .dvc/cache",
             file=sys.stderr,
         )
+
+
+def refuse_conflicts():
+    """ValueError if a merge is not finished in what DVC reads."""
+    for path in (paths.DVC, paths.DVC_LOCK):
+        store.refuse_conflict(path)
 
 
 def at_work():
