@@ -55,6 +55,7 @@ lay_out() {
       *) ln -sfn "$path" "$name" ;;
     esac
   done
+  grep -qs no_scm .dvc/config.local || printf '[core]\n    no_scm = true\n' >>.dvc/config.local # no checkout
 }
 
 case ${1:-help} in help | -h | --help) usage; exit ;; esac

@@ -51,8 +51,20 @@ case $part in
     ;;
   *) fail "expected run, build, missing or nothing, got $part" ;;
 esac
+# DVC asks Git for commits, and refuses to work without one unless it is told: an archive is no checkout.
+with_or_without_git() {
+  if [ ! -e .git ]; then
+    grep -qs no_scm .dvc/config.local || .venv/bin/dvc config --quiet --local core.no_scm true
+  elif grep -qs no_scm .dvc/config.local; then
+    .venv/bin/dvc config --quiet --local --unset core.no_scm
+  fi
+}
+
 exec >&2 # standard output is for what make's targets have to say
-if [ "$part" = all ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(digest)" ] && has_latex; then exit 0; fi
+if [ "$part" = all ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(digest)" ] && has_latex; then
+  with_or_without_git
+  exit 0
+fi
 
 ! command -v "$python" >/dev/null || "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
   fail "expected Python 3.11 or newer, got $("$python" -V 2>&1); name another one: make setup PYTHON=python3.12"
@@ -102,6 +114,7 @@ fi
 "${pip[@]}" --no-deps --no-build-isolation --editable .
 [ "$part" = build ] || .venv/bin/python -m camelsight.pipeline.compiled ||
   echo "setup: simulating and training on CPU will do without the compiled operators"
+[ "$part" = build ] || with_or_without_git
 echo "$python" >.venv/python.txt
 echo "$torch" >.venv/torch.txt
 digest >"$stamp"

@@ -15,7 +15,7 @@ import yaml
 
 from camelsight.analysis import dataset, prediction
 from camelsight.ground import cases, cmd, seeding, theta
-from camelsight.inference import loss, metrics, network, training, tuning
+from camelsight.inference import metrics, network, training, tuning
 from camelsight.maps import scaling, split
 from camelsight.pipeline import environment, launch, packages, paths, rerun, source, store
 from camelsight.pipeline import params as parameters_file
@@ -58,20 +58,13 @@ def measured(params):
             found[f"valid_loss.{suite}.{case}.all"] = min(epoch["valid"] for epoch in epochs)
         if paths.predictions(suite, case).exists():
             predictions[suite, case] = store.read_arrays(paths.predictions(suite, case))
-            found[f"test_loss.{suite}.{case}.all"] = _test_loss(predictions[suite, case], suite)
+            found[f"test_loss.{suite}.{case}.all"] = prediction.loss_of(predictions[suite, case], suite)
     for suite in params.suites:
         for name in theta.COSMOLOGICAL:
             if f"r2.{suite}.original.{name}" in found:
                 found[f"inferred.{suite}.original.{name}"] = found[f"r2.{suite}.original.{name}"]
     found |= _costs(params, predictions)
     return found | _interpretation() | _pixels(params) | _robustness(params)
-
-
-def _test_loss(arrays, suite):
-    low, high = theta.ranges(suite)
-    mean, truth = ((arrays[key] - low) / (high - low) for key in ("mean", "truth"))
-    tensors = (torch.from_numpy(values) for values in (mean, arrays["sigma"] / (high - low), truth))
-    return loss.moment_loss(*tensors).item()
 
 
 def _costs(params, predictions):
@@ -456,7 +449,8 @@ def _made_again(params):
         yield from (row(name, "integrity", NOT_RUN, "no tables: make paper", tier=0) for name in names)
         return
     with rerun.empty() as folder:
-        made = (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION, paths.VERDICT, paths.CRATE)
+        made = (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION, paths.METRICS, paths.PLOTS)
+        made += (paths.VERDICT, paths.CRATE)
         results = [path for path in paths.NUMBERS.parent.iterdir() if path not in made]
         rerun.prepare(folder, params, [*results, *paths.TEXTS, paths.REFERENCES])
         try:
