@@ -38,6 +38,8 @@ def load(module):
     """
     source = Path(module.__file__).with_suffix(".cpp")
     path = library(source)
+    if not path.exists():  # as in a copy of the checkout in which `dvc exp run` works, with the .venv of that
+        path = Path(sys.prefix).parent / path.relative_to(paths.PACKAGE.parent.parent)
     if not path.exists():
         print(f"{path.name} is not built, so {SERVES[source]} takes longer; make setup builds it", file=sys.stderr)
         return False

@@ -33,6 +33,7 @@ CRITICAL_DENSITY = 2.77536627e11  # (Msun/h)/(Mpc/h)^3
 # pixel by 7e-4 (rms), the standard deviation of all of them by 1e-5, and their mean by less than 1e-8.
 PIXELS = {"mean": 1e-5, "std": 1e-3, "log10_mean": 1e-5, "log10_std": 1e-4}
 PACKAGE = "code/camelsight"
+COMMITS = 20  # of dvc.lock, among which that of files from elsewhere is looked for
 REMADE = launch.LAST  # stages that are cheap enough to be run once more, whatever the tier
 
 
@@ -214,15 +215,18 @@ def integrity(params, elsewhere=False):
     maps that are simulated, where the run has no record of this very machine. One cause is one row that fails.
     """
     remade = {suite for suite in params.suites if _remade(params, suite, elsewhere)}
+    stages = list(_or_fail("stage", _stages(params, elsewhere or bool(remade))))
+    changed = {path for one in stages if one["verdict"] == FAIL for path in one["accuses"]}
     rows = [
+        *[one for one in stages if one["id"] == "dvc.lock"],
         *_damaged(),
         *_or_fail("data", _data(params, remade)),
         *_or_fail("statistics", _statistics(params, remade)),
         *_or_fail("weights", _weights(params)),
         *_or_fail("predictions", _predictions(params)),
-        *_or_fail("r2", _numbers(params)),
+        *_or_fail("r2", _numbers(params, str(paths.TABLES) in changed)),
         *_or_fail("file.tables", _made_again(params)),
-        *_or_fail("stage", _stages(params, elsewhere or bool(remade))),
+        *[one for one in stages if one["id"] != "dvc.lock"],
         *_or_fail("environment.training", _environment(params)),
         _lint(),
     ]
@@ -438,8 +442,11 @@ def _other_maps(params, suite, arrays):
     return None
 
 
-def _numbers(params):
-    """Each R²: as the predictions have it, in the results, and in the table for programs."""
+def _numbers(params, other_tables):
+    """Each R²: as the predictions have it, in the results, and in the table for programs.
+
+    ``other_tables``: the tables are not those of dvc.lock, so that they are at fault where the two differ.
+    """
     by_id = {(one["suite"], one["case"], one["parameter"]): one for one in table()}
     for suite, case in product(params.suites, params.cases):
         try:
@@ -473,7 +480,7 @@ def _numbers(params):
                     f"the predictions give {one} in {paths.metrics(suite, case)}"
                     for one in differences(given, values, rounding=ROUNDING)
                 ]
-            if line is None or not wrong:
+            if other_tables and not wrong:
                 facts["accuses"] = [paths.TABLES / "r2.csv"]
             if line is None:
                 wrong.append(f"{paths.TABLES}/r2.csv has no such row")
@@ -582,9 +589,30 @@ def _stages(params, elsewhere):
         yield row(f"stage.{name}", "integrity", WARN, f"{paths.DVC} has it, this package has not", tier=0)
     lost = [Path(one["path"]) for entry in lock.values() for one in entry.get("outs", [])]
     lost = [path for path in lost if not path.exists()]
-    for name in launch.stages(params):
-        verdict, why, accuses = _stage(name, defined.get(name), lock.get(name), known, lost, elsewhere)
+    judged = {
+        name: _stage(name, defined.get(name), lock.get(name), known, lost, elsewhere) for name in launch.stages(params)
+    }
+    outs = {one["path"] for entry in lock.values() for one in entry.get("outs", [])}
+    wrong = outs.intersection(*[[path for _, _, accuses in judged.values() for path in accuses]])
+    if wrong and not elsewhere and (commit := _commit_of({path: known[path] for path in wrong})):
+        why = f"{len(wrong)} outputs are those of commit {commit[:12]}, not of this {paths.DVC_LOCK}: dvc checkout"
+        yield row("dvc.lock", "integrity", FAIL, why, tier=0, accuses=sorted(wrong))
+    for name, (verdict, why, accuses) in judged.items():
         yield row(f"stage.{name}", "integrity", verdict, why, tier=0, accuses=accuses)
+
+
+def _commit_of(digests):
+    """The latest commit, among the last ``COMMITS`` of dvc.lock, that has these digests of paths; None without one."""
+    for commit in environment.git("log", "--all", f"-{COMMITS}", "--format=%H", "--", str(paths.DVC_LOCK)).split():
+        text = environment.git("show", f"{commit}:{paths.DVC_LOCK}")
+        try:
+            stages = yaml.load(text, Loader=store.LOADER)["stages"].values()
+        except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+            continue
+        theirs = {one["path"]: one.get("md5") for entry in stages for one in entry.get("outs", [])}
+        if digests.items() <= theirs.items():
+            return commit
+    return None
 
 
 def _stage(name, definition, entry, known, lost, elsewhere):
@@ -601,7 +629,10 @@ def _stage(name, definition, entry, known, lost, elsewhere):
         return NOT_RUN, f"{paths.DVC_LOCK} has no run of it: make paper", []
     outs, deps = entry.get("outs", []), entry.get("deps", [])
     wrong, changed = [], sorted(source.stale()) if name == "code" else []
-    missing = [one["path"] for one in [*outs, *deps] if not Path(one["path"]).exists()]
+    left_out = sorted(definition["outs"] - _named(outs))
+    missing = [path for path in [*(one["path"] for one in [*outs, *deps]), *left_out] if not Path(path).exists()]
+    if outs and _named(outs) <= set(missing):
+        return NOT_RUN, f"{missing[0]} is not there: {how_to_get(missing[0])}", []
     for one in [*outs, *deps]:
         path = one["path"]
         if path == PACKAGE or path in missing:  # of the code only what the stage code makes of it counts
@@ -617,7 +648,7 @@ def _stage(name, definition, entry, known, lost, elsewhere):
             typed = one in deps and path.startswith(("code/", "paper/", str(paths.CODE)))
             (changed if typed else wrong).append(path)
     accuses = list(wrong)
-    wrong += sorted(f"{path}, which {paths.DVC_LOCK} leaves out" for path in definition["outs"] - _named(outs))
+    wrong += [f"{path}, which {paths.DVC_LOCK} leaves out" for path in left_out if path not in missing]
     for key, value in entry.get("params", {}).get(str(paths.PARAMS), {}).items():
         if not _equal(_looked_up(definition["raw"], key), value):
             wrong.append(f"{paths.PARAMS}: {key}")
