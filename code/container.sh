@@ -67,6 +67,7 @@ lay_out() {
         ;;
     esac
   done
+  grep -qs no_scm .dvc/config.local || printf '[core]\n    no_scm = true\n' >>.dvc/config.local # no checkout
 }
 
 take_up() { # what leads into the image, where this container laid it

@@ -164,6 +164,15 @@ case $part in
 esac
 ! grep -q '^<<<<<<< ' requirements.lock pyproject.toml ||
   fail "requirements.lock or pyproject.toml has the conflict markers of a merge: git checkout --ours (or --theirs) FILE"
+# DVC asks Git for commits, and refuses to work without one unless it is told: an archive is no checkout.
+with_or_without_git() {
+  if [ ! -e .git ]; then
+    grep -qs no_scm .dvc/config.local || .venv/bin/dvc config --quiet --local core.no_scm true
+  elif grep -qs no_scm .dvc/config.local; then
+    .venv/bin/dvc config --quiet --local --unset core.no_scm
+  fi
+}
+
 exec >&2 # standard output is for what make's targets have to say
 if [ "$part" = compile ]; then
   .venv/bin/python -m camelsight.pipeline.compiled
@@ -172,6 +181,7 @@ if [ "$part" = compile ]; then
 fi
 if [ "$part" = all ] && .venv/bin/python -I -S -c "" 2>/dev/null && [ "$(cat "$stamp" 2>/dev/null)" = "$(digest)" ] && { has_latex || [ -e .venv/wheels.txt ]; }; then
   loads || operators
+  with_or_without_git
   exit 0
 fi
 if [ "$part" = gpu ] && ! .venv/bin/python -c 'import sys, torch; sys.exit(torch.version.cuda is None)'; then exit 0; fi
@@ -205,5 +215,6 @@ echo "$torch" >.venv/torch.txt
 if [ -n "$wheels" ]; then echo "$wheels" >.venv/wheels.txt; fi
 if [ "$part" = build ]; then exit 0; fi
 operators
+with_or_without_git
 digest >"$stamp"
 echo "setup: done"

@@ -22,8 +22,8 @@ def read():
     """commit of this code ("unknown" without git), dirty (its tree differs), versions by package, hardware and cpu."""
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
-        "commit": _git("rev-parse", "HEAD") or os.environ.get("CAMELSIGHT_COMMIT", "unknown"),
-        "dirty": bool(_git("status", "--porcelain", "--", *MAKES_RESULTS)),
+        "commit": git("rev-parse", "HEAD") or os.environ.get("CAMELSIGHT_COMMIT", "unknown"),
+        "dirty": bool(git("status", "--porcelain", "--", *MAKES_RESULTS)),
         "versions": packages.versions(),
         "hardware": hardware(accelerator),
         "cpu": _cpu(),
@@ -51,7 +51,7 @@ def refusal():
     return ""
 
 
-def _git(*arguments):
+def git(*arguments):
     """What Git says of the checkout of this code, wherever this process works; empty where it is none."""
     return _ask(*arguments)[0]
 

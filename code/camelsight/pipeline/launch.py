@@ -72,11 +72,10 @@ def out_of_date(describe=lambda stage, upstream: None):
     ``describe`` is given DVC's stage, and those that run before it and that it depends on.
     """
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     leftovers.refuse_conflicts()
     try:
-        with Repo() as repo, repo.lock:
+        with leftovers.repository() as repo, repo.lock:
             return _out_of_date(repo, lambda stage: stage.changed(), describe)
     except (DvcException, OSError, sqlite3.Error) as error:
         raise ValueError(leftovers.one_line(error)) from error
@@ -85,7 +84,6 @@ def out_of_date(describe=lambda stage, upstream: None):
 def peek():
     """``out_of_date`` without DVC's locks, beside a run that goes on; what it is writing just then is read again."""
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     def changed(stage):
         return stage.changed_stage() or any(item.status() for item in (*stage.deps, *stage.outs))
@@ -93,7 +91,7 @@ def peek():
     leftovers.refuse_conflicts()
     for _ in range(PEEKS):
         before = _modified(paths.DVC_LOCK)
-        with contextlib.suppress(DvcException, OSError, sqlite3.Error), Repo() as repo:
+        with contextlib.suppress(DvcException, OSError, sqlite3.Error), leftovers.repository() as repo:
             pending = _out_of_date(repo, changed, lambda *_: None)
             if _modified(paths.DVC_LOCK) == before:
                 return pending

@@ -18,6 +18,16 @@ PART = f".{'?' * 22}.tmp"  # as DVC calls a file that it has not copied to the e
 POLL_SECONDS = 0.5
 
 
+def repository(**options):
+    """DVC's ``Repo`` of this folder: with its Git, or without any where it is no checkout, as in an image.
+
+    A repository of somebody else's around this folder is none of ours.
+    """
+    from dvc.repo import Repo
+
+    return Repo(config={} if Path(".git").exists() else {"core": {"no_scm": True}}, **options)
+
+
 def clear():
     """Wait for what is still at work in this folder, then drop what would stop DVC; for who holds the run's lock."""
     refuse_conflicts()
