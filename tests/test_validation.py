@@ -69,3 +69,8 @@ def test_agreement_of_a_map_with_itself_with_half_of_it_and_with_another():
     np.testing.assert_allclose(correlation, 1)
     np.testing.assert_allclose(power, 4)
     assert np.abs(validation.agreement(ours, other)[1][5:]).max() < 0.4
+
+
+def test_means_by_scale_take_each_limit_once_and_are_none_where_nothing_is():
+    means = validation.by_scale([0.5, 0.9, 1.0, 1.4, 1.5], [1, 3, 5, 7, 100])
+    assert means[:2] == [2, 6] and np.isnan(means[2])

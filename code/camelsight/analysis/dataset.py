@@ -1,5 +1,6 @@
 """What a network is given: the maps of a case, cut, scaled and split, with their targets."""
 
+import dataclasses
 import hashlib
 import sys
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def open_suite(params, suite, folder=paths.MAPS):
 def splits(params):
     """Part → the numbers of its simulations: a twin has as many of CAMELS' 1000 as the profile asks for."""
     chosen = split.of_hypercube if params.maps.source == "twin" else split.by_simulation
-    return chosen(params.maps.simulations, seed=params.split.seed, fractions=params.split.fractions)
+    return chosen(params.maps.simulations, **dataclasses.asdict(params.split))
 
 
 def numbers(params):
@@ -74,7 +75,8 @@ def numbers(params):
 
 def rows(params):
     """Part → where its simulations are in an array over ``numbers``."""
-    return {name: np.searchsorted(numbers(params), part) for name, part in splits(params).items()}
+    parts = splits(params)
+    return {name: np.searchsorted(split.numbers(parts), part) for name, part in parts.items()}
 
 
 def cut_simulation(params, suite, case, original, simulation, log10_range):

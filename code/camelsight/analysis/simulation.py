@@ -1,6 +1,7 @@
 """The twin of suites: CAMELS' own universes, simulated again, in CMD's own format."""
 
 import contextlib
+import dataclasses
 import multiprocessing
 import signal
 from concurrent import futures
@@ -31,8 +32,8 @@ def simulate(params, folder=paths.MAPS):
 
 def _simulate_universe(params, universe, suites):
     """The parameters of the profile's simulations and the finished ``PartialSet`` of its suites' maps."""
-    spec, places = params.maps, {"seed": params.split.seed, "fractions": params.split.fractions}
-    numbers = split.numbers(split.of_hypercube(spec.simulations, **places))
+    spec = params.maps
+    numbers = split.numbers(split.of_hypercube(spec.simulations, **dataclasses.asdict(params.split)))
     shape = (spec.simulations * cmd.MAPS_PER_SIMULATION, spec.pixels, spec.pixels)
     made_by = spec, numbers, params.threads, suites, str(cli.device()), source.digest("maps")
     key = store.digest(*made_by)[:16]

@@ -52,12 +52,8 @@ class Maps:
         return Path(folder)
 
     def __post_init__(self):
-        known = (
-            "twin or camels; write twin where you had mock, which it replaces"
-            if self.source == "mock"
-            else "twin or camels"
-        )
-        _check(self.source in ("twin", "camels"), "maps.source", known, self.source)
+        replaced = "; write twin where you had mock, which it replaces" if self.source == "mock" else ""
+        _check(self.source in ("twin", "camels"), "maps.source", f"twin or camels{replaced}", self.source)
         _check(self.folder and "\0" not in self.folder, "maps.folder", "a folder", self.folder)
         inside = Path(_expanded(self.folder)).resolve().is_relative_to(paths.MAPS.resolve())
         _check(not inside, "maps.folder", f"a folder outside {paths.MAPS}, which a run empties", self.folder)

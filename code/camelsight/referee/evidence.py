@@ -33,7 +33,6 @@ CRITICAL_DENSITY = 2.77536627e11  # (Msun/h)/(Mpc/h)^3
 # pixel by 7e-4 (rms), the standard deviation of all of them by 1e-5, and their mean by less than 1e-8.
 PIXELS = {"mean": 1e-5, "std": 1e-3, "log10_mean": 1e-5, "log10_std": 1e-4}
 TWIN_PARTICLES = 64  # a side, from which a map of the twin is set beside the real one
-TWIN_SCALES = ((0.5, 1), (1, 1.5), (2, 3))  # h/Mpc
 PACKAGE = "code/camelsight"
 REMADE = launch.LAST  # stages that are cheap enough to be run once more, whatever the tier
 
@@ -75,12 +74,9 @@ def _twin(params):
         return {}
     found = {}
     for suite, one in store.read_json(paths.UNIVERSE)["twin"].items():
-        k = np.array(one["k"])
-        for low, high in TWIN_SCALES:
-            inside = (k >= low) & (k < high)
-            for name in ("correlation", "power"):
-                mean = float(np.mean(np.array(one[name])[inside]))
-                found[f"twin_{name}.{suite}.original.k_{low:g}_{high:g}"] = mean
+        for name in ("correlation", "power"):
+            means = zip(validation.SCALES, validation.by_scale(one["k"], one[name]), strict=True)
+            found |= {f"twin_{name}.{suite}.original.k_{low:g}_{high:g}": mean for (low, high), mean in means}
     return found
 
 
@@ -297,15 +293,14 @@ def _data(params, elsewhere):
         except ValueError as error:
             yield row(name, "integrity", FAIL, f"{paths.maps(suite)}: {store.one_line(error)}", tier=0)
             continue
+        drawn = camels.parameters(suite)[given.numbers] if params.maps.source == "twin" else given.parameters
+        if not np.array_equal(given.parameters, drawn):
+            yield row(name, "integrity", FAIL, f"{paths.parameters(suite)} is not CAMELS' table", tier=0)
+            continue
         digests = [dataset.map_digest(given.simulation(number)) for number in given.numbers]
         pairs = zip(given.numbers, digests, expected["digests"], strict=True)
         other = [number for number, found, seen in pairs if found != seen]
         verdict, why = PASS, "every map is the one that the run saw"
-        if params.maps.source == "twin" and not np.array_equal(
-            given.parameters, camels.parameters(suite)[given.numbers]
-        ):
-            yield row(name, "integrity", FAIL, f"{paths.parameters(suite)} is not CAMELS' table", tier=0)
-            continue
         if other:
             verdict = WARN if elsewhere else FAIL
             why = f"simulation {', '.join(map(str, other[:3]))} of {paths.maps(suite)} is not the one that the run saw"

@@ -50,7 +50,8 @@ def likelihood(params, suite):
     """An emulator of log P(k), its covariance, and the posterior of some maps of each test simulation."""
     k, log_power = summaries(params, suite)
     parts, device = dataset.rows(params), cli.device()
-    physical = dataset.open_suite(params, suite).parameters
+    given = dataset.open_suite(params, suite)
+    physical = given.parameters
     unit = theta.to_prior(physical, suite)
     net, losses = emulator.fit(
         *(_on(device, unit[parts[part]], log_power[parts[part]].mean(1)) for part in ("train", "valid")),
@@ -65,7 +66,7 @@ def likelihood(params, suite):
     tests = parts["test"]
     expected, measured = _emulate(net, unit[tests]), torch.from_numpy(log_power[tests]).to(device)
     misfit = torch.stack([emulator.log_likelihoods(expected, maps, precision) for maps in measured.unbind(1)])
-    predictions, chains, contours = _posteriors(params, suite, net, log_power, precision)
+    predictions, chains, contours = _posteriors(params, suite, given, net, log_power, precision)
     record = _record(params, suite, predictions) | {
         "best_epoch": int(np.argmin([valid for _, valid in losses])) + 1,
         "losses": losses,
@@ -87,9 +88,9 @@ def likelihood(params, suite):
     return record, arrays
 
 
-def _posteriors(params, suite, net, log_power, precision):
+def _posteriors(params, suite, given, net, log_power, precision):
     """Predictions of ``rivals.maps`` maps of each test simulation, the record of each chain, and some contours."""
-    spec, tests, given = params.rivals, dataset.splits(params)["test"], dataset.open_suite(params, suite)
+    spec, tests = params.rivals, dataset.splits(params)["test"]
     generator = seeding.numpy_generator(params.seed, suite, "baseline", "prior")
     prior = generator.random((PRIOR, len(theta.NAMES)))
     emulated = _emulate(net, prior)

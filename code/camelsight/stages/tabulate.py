@@ -8,6 +8,7 @@ from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, store
 from camelsight.pipeline import params as parameters_file
 from camelsight.report import provenance, rivals, robustness, tables
+from camelsight.universe import validation
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
 METHOD = "integrated_gradients"
@@ -296,10 +297,8 @@ def _universe(universe):
         ratio = np.mean(universe["baryons"][suite]["fiducial"], axis=0)
         values.append(f"{100 * (1 - ratio[(k > 9) & (k < 11)].mean()):.0f}")
     twin = universe["twin"]["IllustrisTNG"]
-    scale, correlation = np.array(twin["k"]), np.array(twin["correlation"])
-    for low, high in ((0.5, 1), (1, 1.5), (2, 3)):
-        inside = correlation[(scale >= low) & (scale < high)]
-        values.append(f"{inside.mean():.3f}" if len(inside) else MISSING)
+    means = validation.by_scale(twin["k"], twin["correlation"])
+    values += [f"{mean:.3f}" if np.isfinite(mean) else MISSING for mean in means]
     return dict(zip(names, values, strict=True))
 
 

@@ -7,6 +7,8 @@ from camelsight.ground import cmd
 from camelsight.universe import baryons
 from camelsight.universe import mesh as grids
 
+SCALES = ((0.5, 1), (1, 1.5), (2, 3))  # h/Mpc, at which the agreement of two maps is quoted
+
 
 def spectrum(parts, particles):
     """``(k, P)`` of matter given as pairs of positions ``(n, 3)`` and weights ``(n,)`` or None; h/Mpc, (Mpc/h)^3.
@@ -35,6 +37,16 @@ def agreement(ours, theirs):
     whole = slice(1, len(ours) // 2)
     both, first, second = values[:, whole].numpy()
     return k[whole].numpy() * 2 * np.pi / cmd.BOX, both / np.sqrt(first * second), first / second
+
+
+def by_scale(k, values):
+    """The means of ``values`` ``(B,)`` at ``k`` ``(B,)`` within each of ``SCALES``; NaN where there is none."""
+    k, values = np.asarray(k), np.asarray(values)
+    means = []
+    for low, high in SCALES:
+        inside = values[(k >= low) & (k < high)]
+        means.append(float(inside.mean()) if len(inside) else np.nan)
+    return means
 
 
 def resolved(k, power, converged, tolerance=0.1):
