@@ -5,37 +5,37 @@
 # runtime and tells the container toolkit which driver is needed; "-runtime-" would put a second, unused set of the
 # libraries, over 2 GB, beside them. Another base needs Python 3.11 or newer in its packages (Ubuntu 24.04: 3.12).
 #
-# No compiler is in the final image. On a GPU torch.compile needs one at run time (Triton builds its launchers with it), and
-# training goes on without, slower, as doctor says; an image made from this one may add gcc, libc6-dev and python3-dev.
+# With torch's CPU build (make image WHEELS=folder BASE=debian:bookworm) the image is small and has no compiler. With a
+# CUDA build it has the C compiler and the headers that torch.compile needs at run time: Triton builds its launchers so.
 ARG BASE=nvidia/cuda:13.0.2-base-ubuntu24.04
 
 FROM ${BASE} AS run
 WORKDIR /opt/camelsight
-COPY code/setup.sh code/
+COPY code/setup.sh code/pip.sh code/
 RUN bash code/setup.sh run tini && apt-get clean && rm -rf /var/lib/apt/lists/* /var/log/*
 
+# What does not change with the code, so that an edit does not compile Pylians again.
 FROM run AS build
 ARG TORCH=
-COPY requirements.lock pyproject.toml ./
-COPY code/camelsight/__init__.py code/camelsight/
-COPY code/camelsight/pipeline/compiled.py code/camelsight/pipeline/
-COPY code/camelsight/inference/fused.cpp code/camelsight/inference/
-COPY code/camelsight/universe/particles.cpp code/camelsight/universe/
-RUN bash code/setup.sh build
-COPY code code
-RUN .venv/bin/python -m camelsight.pipeline.compiled
+COPY requirements.lock pyproject.toml .wheel[s] .wheels/
+RUN mv .wheels/requirements.lock .wheels/pyproject.toml . && mkdir -p code/camelsight && touch code/camelsight/__init__.py && \
+    if ls .wheels/*.whl >/dev/null 2>&1; then export WHEELS=.wheels; fi && bash code/setup.sh build && rm -rf .wheels
+
+FROM build AS code
+COPY . .
+RUN rm -rf .wheels && bash code/setup.sh compile && mv .venv/.ready code/ && rm -rf .venv
 
 FROM run
 COPY --from=build /opt/camelsight/.venv .venv
-COPY . .
-COPY --from=build /opt/camelsight/code/camelsight/inference code/camelsight/inference
-COPY --from=build /opt/camelsight/code/camelsight/universe code/camelsight/universe
+RUN bash code/setup.sh gpu && apt-get clean && rm -rf /var/lib/apt/lists/* /var/log/*
+COPY --from=code /opt/camelsight .
 # Any user may run it: who that is may have no name and no home, and DVC's cache goes where it may write. There is no USER,
 # because code/container.sh hands over to the owner of the folder that is mounted, whoever that is, before it does anything.
 ENV HOME=/tmp LOGNAME=camelsight DVC_SITE_CACHE_DIR=/out/.dvc/site \
     TRITON_CACHE_DIR=/out/.cache/triton TORCHINDUCTOR_CACHE_DIR=/out/.cache/inductor \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-RUN find . -path ./.venv -prune -o -exec chmod a+rX {} + && .venv/bin/python -m compileall -q code && \
+RUN mv code/.ready .venv/ && find . -path ./.venv -prune -o -exec chmod a+rX {} + && \
+    .venv/bin/python -m compileall -q code && \
     mkdir /out && cd /out && bash /opt/camelsight/code/container.sh lay && chmod -R a+rwX /out
 WORKDIR /out
 ENTRYPOINT ["/usr/bin/tini", "--", "/opt/camelsight/code/container.sh"]

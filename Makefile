@@ -1,5 +1,8 @@
 # make help lists the targets. Options: PROFILE=name, FULL=1, JOBS=n, JSON=1, TORCH=requirement, PYTHON=interpreter.
 .DEFAULT_GOAL := help
+ifneq ($(shell uname -s),Linux)
+$(error camelsight runs on Linux; elsewhere use its container: docker build -t camelsight . (docs/containers.md))
+endif
 SHELL := /bin/bash
 PYTHON ?=
 TORCH ?=
@@ -9,23 +12,35 @@ SEEDS ?= 8
 PROFILE ?=
 FULL ?=
 JSON ?=
-export PYTHON TORCH BASE TAG
+export PYTHON TORCH BASE TAG WHEELS PYTHON_VERSION
+export CAMELSIGHT_PYTHONPATH := $(PYTHONPATH)
+# What is set for other work would put foreign packages before ours, or change what Python does; as in code/pip.sh.
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS PYTHONINSPECT PYTHONUSERBASE PYTHONPLATLIBDIR \
+  PYTHONEXECUTABLE
 
 BIN := .venv/bin
 CAMELSIGHT := $(BIN)/python -P -m camelsight
 
-SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(if $(PARTITION),--partition $(PARTITION)) $(if $(ACCOUNT),--account $(ACCOUNT)) \
-  $(if $(GPUS),--gpus $(GPUS)) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(CONCURRENCY),--concurrency $(CONCURRENCY))
+# Only what is given to make itself: a shell may have a variable of such a name for other work.
+given = $(if $(filter command,$(origin $(1))),$(if $($(1)),--$(2)='$($(1))'))
+SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(call given,PARTITION,partition) $(call given,ACCOUNT,account) \
+  $(call given,QOS,qos) $(call given,CONSTRAINT,constraint) $(call given,MEMORY,memory) $(call given,SBATCH,sbatch) \
+  $(call given,GPUS,gpus) $(call given,MINUTES,minutes) $(call given,CONCURRENCY,concurrency)
 
-.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test bench pack image lock clean
+.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test bench pack image wheels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  JSON=1  TORCH=torch==2.13.0  PYTHON=python3"
 	@echo "  With LAUNCH=slurm: PARTITION=name  ACCOUNT=name  GPUS=of a job  MINUTES=of a job  CONCURRENCY=jobs"
+	@echo "    QOS=name  CONSTRAINT=name  MEMORY=node|cpu|none  SBATCH='more options of sbatch'"
 
-setup: ## virtual environment, system packages and LaTeX; under 2 s when already done
+setup: ## virtual environment, system packages and LaTeX; under 2 s when already done [WHEELS=folder] [TORCH=site]
 	@bash code/setup.sh
+
+wheels: ## what set-up needs on a machine without a network, in WHEELS=folder [PYTHON_VERSION=3.12] [TORCH=requirement]
+	@TORCH= WHEELS= bash code/setup.sh
+	@bash code/wheels.sh
 
 doctor: ## whether this machine has what a run needs, and what to do where not [PROFILE=name] [JSON=1]
 	@PYTHONPATH=code $(if $(wildcard $(BIN)/python),$(BIN)/python,$(or $(PYTHON),python3)) -m camelsight.commands.doctor \
@@ -72,7 +87,8 @@ image: ## the container image, with docker, podman or buildah [BASE=image] [TAG=
 lock: setup ## mend requirements.lock after a change in pyproject.toml; torch and CUDA stay outside
 	@$(BIN)/python -m pip install --quiet uv
 	@PYTHONPATH=$$PWD/.venv/build $(BIN)/uv pip compile pyproject.toml --all-extras --universal \
-	  --constraint .venv/torch.txt --override <(echo 'Cython>=3.1') \
+	  --constraint <($(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch").partition("+")[0])') \
+	  --override <(echo 'Cython>=3.1') \
 	  --fork-strategy fewest --generate-hashes --no-build-isolation --no-header --no-annotate --quiet \
 	  --output-file requirements.lock
 	@awk '/^[a-z]/ {keep = !/^(torch|triton|nvidia-|cuda-)/} keep' requirements.lock >requirements.lock.part

@@ -2,8 +2,9 @@
 # What a container does: lay the project out in the working folder, /out, and hand over to make there; not as root, but as
 # the owner of that folder, where -u does not say who.
 #
-# There, what nothing writes to is a link into the image, and the rest a copy; params.yaml and dvc.lock are only put where
-# there are none, so that a folder that was used before goes on where it stopped, also with the image of another version.
+# There, what nothing writes to is a link into the image, as long as a command runs, and the rest a copy; params.yaml and
+# dvc.lock are only put where there are none, so that a folder that was used before goes on where it stopped, also with the
+# image of another version. A folder that holds anything else is somebody's, and is left alone.
 set -euo pipefail
 image=$(dirname "$(dirname "$(realpath "$0")")")
 fail() { echo "container: $*" >&2; exit 1; }
@@ -29,6 +30,13 @@ The next run with the same folder goes on where the last one stopped.
 END
 }
 
+refuse_others() { # a folder that is neither empty, but for what may be mounted or given, nor that of an earlier run
+  local found
+  [ ! -e .git ] || found=.git
+  [ -e .dvc/container.lock ] || found=$(find . -mindepth 1 -maxdepth 1 ! -name data ! -name params.yaml ! -name lost+found -print -quit 2>/dev/null) || true
+  [ -z "${found:-}" ] || fail "expected an empty folder or one of an earlier run in $PWD, got ${found#./}; mount another one"
+}
+
 leave_root() { # for the owner of the folder; for user 1000 where the engine made it, or none is mounted
   local owner outside
   read -r _ outside _ </proc/self/uid_map
@@ -43,6 +51,7 @@ lay_out() {
   mkdir -p .dvc/tmp
   exec 9>>.dvc/container.lock
   if ! flock --nonblock 9; then
+    mine=
     case $1 in shell | doctor | plan) return ;; esac
     fail "another container is at work in $PWD; wait for it, or mount another folder"
   fi
@@ -52,20 +61,49 @@ lay_out() {
     case $name in
       params.yaml | dvc.lock) [ -s "$name" ] || cp "$path" "$name" ;; # empty: DVC was killed while it wrote it
       .dvc | figures | paper | profiles) cp -R "$path" . ;;
-      *) ln -sfn "$path" "$name" ;;
+      *)
+        [ -L "$name" ] || [ ! -e "$name" ] || fail "expected no $name in $PWD, or a link that the image made; move it away"
+        ln -sfn "$path" "$name"
+        ;;
     esac
+  done
+  grep -qs no_scm .dvc/config.local || printf '[core]\n    no_scm = true\n' >>.dvc/config.local # no checkout
+}
+
+take_up() { # what leads into the image, where this container laid it
+  local name
+  [ "$mine" ] || return 0
+  for name in * .[!.]*; do
+    if [ -L "$name" ] && [[ $(readlink "$name") = "$image"/* ]]; then rm "$name"; fi
   done
 }
 
+run() { # this command, which hears what this script hears; its exit code
+  local child code=0
+  set -m # else it would not hear Ctrl-C
+  "$@" &
+  child=$!
+  trap 'kill -TERM "$child"' TERM HUP
+  trap 'kill -INT -- "-$child"' INT
+  wait "$child" || code=$?
+  while kill -0 "$child" 2>/dev/null; do # a signal ends the waiting
+    code=0
+    wait "$child" || code=$?
+  done
+  return "$code"
+}
+
 case ${1:-help} in help | -h | --help) usage; exit ;; esac
-[ ! -e .git ] || fail "expected an empty folder or one of an earlier run in $PWD, got a checkout; mount another one"
+mine=yes
+refuse_others
 [ "$1" = lay ] || leave_root "$@"
 [ -w . ] || fail "expected a folder that user $(id -u) may write to, got $PWD; mount your own, or run as its owner: -u"
 lay_out "$1"
+[ "$1" != lay ] || exit 0
+trap take_up EXIT
 case $1 in
-  lay) ;;
-  shell) exec bash "${@:2}" ;;
-  doctor | plan) exec make "$@" ;;
+  shell) bash "${@:2}" ;;
+  doctor | plan) run make "$@" ;;
   verify) # not by make, which turns every failure into 2: the exit code is the verdict's
     options=()
     for option in "${@:2}"; do
@@ -78,10 +116,10 @@ case $1 in
       esac
     done
     make doctor QUIET=1 >&2
-    exec .venv/bin/python -P -m camelsight.referee.verify "${options[@]}"
+    run .venv/bin/python -P -m camelsight.referee.verify "${options[@]}"
     ;;
   *)
     make doctor QUIET=1 "${@:2}" JSON= >&2
-    exec make "$@"
+    run make "$@"
     ;;
 esac

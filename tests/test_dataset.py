@@ -22,13 +22,6 @@ def test_maps_too_large_for_a_device_stay_on_the_host_and_a_line_says_so(free, f
     assert dataset.place(maps, maps.device) is maps
 
 
-def test_the_cache_of_files_counts_as_free_memory(monkeypatch):
-    """A container that had read the maps once was told that nothing fitted any more."""
-    values = {"memory.max": "4000000", "memory.current": "3900000", "memory.stat": "anon 5\ninactive_file 3000000"}
-    monkeypatch.setattr(cli, "_cgroup", values.get)
-    assert cli.free_bytes(torch.device("cpu")) == 3_100_000
-
-
 def test_hardware_of_another_instruction_set_has_another_name(monkeypatch):
     found = []
     for name in ("AVX2", "AVX512"):

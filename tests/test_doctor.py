@@ -1,11 +1,16 @@
 import dataclasses
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from camelsight.commands import doctor
-from camelsight.pipeline import packages
+from camelsight.pipeline import packages, store
+
+ROOT = Path(__file__).parent.parent
 
 HEALTHY = doctor.Facts(
     python=(3, 11, 7),
@@ -33,8 +38,8 @@ def judged(name, needs=NEEDS, **facts):
 def test_nothing_is_wrong_with_a_healthy_machine():
     checks = doctor.judge(HEALTHY, NEEDS)
     assert {check.status for check in checks} == {doctor.OK} and not any(check.fix for check in checks)
-    names = ["python", "compiler", "latex", "libraries", "packages", "gpu", "driver", "memory", "disk"]
-    names += ["shared memory", "writing", "locks"]
+    names = ["python", "compiler", "latex", "libraries", "packages", "environment", "gpu", "driver", "memory", "disk"]
+    names += ["shared memory", "writing", "locks", "git"]
     assert [check.name for check in checks] == names
 
 
@@ -45,6 +50,9 @@ def test_nothing_is_wrong_with_a_healthy_machine():
         ("latex", {"missing": {"latex": "latexmk"}}, "missing: latexmk", "install --no-install-recommends latexmk"),
         ("libraries", {"missing": {"openmp": "libgomp1"}}, "libgomp1", "install --no-install-recommends libgomp1"),
         ("packages", {"packages": ("numpy is not installed", "x")}, "numpy is not installed, and 1 more", "make setup"),
+        ("packages", {"broken": ("torch does not load: OSError: libgomp.so.1", "x")}, "1 more", "rm -r .venv"),
+        ("packages", {"broken": ("torch does not load",), "foreign": ("LD_PRELOAD",)}, "does not", "unset LD_PRELOAD"),
+        ("locks", {"record": doctor.CONFLICT}, "dvc.lock has conflict markers", "git checkout --ours dvc.lock"),
         ("gpu", {"gpus": (("Old", 80e9, (6, 1)),)}, "capability 6.1, torch needs 7.5", "CUDA_VISIBLE_DEVICES="),
         ("gpu", {"gpus": (*HEALTHY.gpus, ("Old", 80e9, (6, 1)))}, "Old, 80.0 GB, number 1 of 2: compute", "other GPUs"),
         ("driver", {"driver_cuda": (12, 8)}, "knows CUDA 12.8, torch is built for 13.0", "driver for CUDA 13"),
@@ -88,22 +96,29 @@ def test_maps_larger_than_any_of_the_gpus_are_streamed_there():
 
 
 def test_no_compiler_is_needed_once_everything_is_compiled_but_on_a_gpu_one_helps():
-    without = {"compiler": "build-essential", "headers": "python3-dev"}
+    without = {"compiler": "build-essential", "headers": "python3-dev", "launcher": "gcc libc6-dev"}
     on_cpu, small = {"gpus": (), "driver_cuda": None}, dataclasses.replace(NEEDS, gpu=False)
     assert judged("compiler", small, missing=without, **on_cpu).status == doctor.OK
     check = judged("compiler", missing=without)
-    assert check.status == doctor.WARN and "torch.compile" in check.found and check.fix.endswith("python3-dev")
-    assert "made from this one" in judged("compiler", missing=without, container=True).fix
+    assert (
+        check.status == doctor.WARN
+        and "torch.compile" in check.found
+        and check.fix.endswith("gcc libc6-dev python3-dev")
+    )
+    assert "torch.compile can compile networks" in judged("compiler").found
+    assert "make image" in judged("compiler", missing=without, container=True).fix
     checks = doctor.judge(dataclasses.replace(HEALTHY, missing=without, packages=("torch is not installed",)), None)
     failed = [check for check in checks if check.status == doctor.FAIL]
     assert [check.name for check in failed] == ["compiler", "packages"]
-    assert failed[0].fix.endswith("build-essential python3-dev")
+    assert failed[0].fix.endswith("gcc libc6-dev python3-dev")
+    checks = doctor.judge(dataclasses.replace(HEALTHY, missing=without, packages=("x",), gpus=()), None)
+    assert next(check.fix for check in checks if check.name == "compiler").endswith("build-essential python3-dev")
 
 
 def test_a_running_run_and_a_record_that_make_paper_will_mend_warn():
     check = judged("locks", locks=((7, "dvc repro"),))
     assert check.status == doctor.WARN and "process 7" in check.found
-    check = judged("locks", record=False)
+    check = judged("locks", record="cut off")
     assert check.status == doctor.WARN and "dvc.lock is cut off" in check.found and "make paper" in check.fix
 
 
@@ -122,14 +137,57 @@ def test_holders_of_the_lock_are_told_from_programs_that_got_their_process_id(tm
 
 def test_a_record_that_was_cut_off_is_noticed(tmp_path):
     record = tmp_path / "dvc.lock"
-    assert doctor._is_whole(record)
-    for text, whole in (
-        ("", False),
-        ("schema: '2.0'\nstages:\n  maps: {cmd: a}\n", True),
-        ("stages: {maps: {cm", False),
+    assert doctor._wrong_with(record) == ""
+    for text, wrong in (
+        ("", "cut off"),
+        ("schema: '2.0'\nstages:\n  maps: {cmd: a}\n", ""),
+        ("stages: {maps: {cm", "cut off"),
+        ("a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> other\n", doctor.CONFLICT),
+        ("a: |\n  <<<<<<< no marker\n", ""),
     ):
         record.write_text(text)
-        assert doctor._is_whole(record) == whole
+        assert doctor._wrong_with(record) == wrong
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder in which doctor can run, beside the real environment."""
+    for name in ("code", "profiles", "requirements.lock", "params.yaml", "Makefile", ".venv"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path
+
+
+def doctor_in(project, **environment):
+    """What doctor, started by hand, says there: name -> (status, found, fix)."""
+    command = [sys.executable, "-m", "camelsight.commands.doctor", "--json"]
+    surroundings = os.environ | {"PYTHONPATH": str(ROOT / "code")} | environment
+    run = subprocess.run(command, cwd=project, env=surroundings, capture_output=True, text=True, check=False)
+    assert "Traceback" not in run.stderr and run.stdout, run.stderr
+    checks = {check["name"]: check for check in json.loads(run.stdout)["checks"]}
+    assert (run.returncode == 0) == all(check["status"] != doctor.FAIL for check in checks.values())
+    return checks
+
+
+def test_a_foreign_library_that_breaks_torch_is_named_with_its_cure(project):
+    """doctor said "ok, torch None", or ended in a traceback."""
+    (project / "libgomp.so.1").write_text("of a module")
+    check = doctor_in(project, LD_LIBRARY_PATH=str(project))["packages"]
+    assert check["status"] == doctor.FAIL and "torch does not load: OSError" in check["found"]
+    assert check["fix"].startswith("unset LD_LIBRARY_PATH")
+
+
+def test_packages_of_a_module_are_named_by_doctor_and_left_out_by_make(project):
+    foreign = project / "module"
+    store.write_text(foreign / "numpy/__init__.py", "raise ImportError('of a module')")
+    checks = doctor_in(project, PYTHONPATH=f"{foreign}{os.pathsep}{ROOT / 'code'}")
+    assert checks["packages"]["status"] == doctor.FAIL and "of a module" in checks["packages"]["found"]
+    assert checks["packages"]["fix"].startswith("unset PYTHONPATH")
+    assert checks["environment"]["status"] == doctor.WARN and "PYTHONPATH set" in checks["environment"]["found"]
+    surroundings = os.environ | {"PYTHONPATH": str(foreign), "PYTHONHOME": "/nowhere", "PYTHONSTARTUP": "/nowhere"}
+    command = ["make", "doctor", "JSON=1"]
+    run = subprocess.run(command, cwd=project, env=surroundings, capture_output=True, text=True, check=False)
+    checks = {check["name"]: check for check in json.loads(run.stdout)["checks"]}
+    assert checks["packages"]["status"] == doctor.OK and "left out by make" in checks["environment"]["found"]
 
 
 def test_pins_are_compared_with_what_is_installed(tmp_path):

@@ -1,4 +1,5 @@
 import copy
+import ctypes
 
 import pytest
 import torch
@@ -108,3 +109,29 @@ def test_where_it_was_not_built_one_line_says_so_and_torch_trains(monkeypatch, c
     assert capsys.readouterr().err == "fused-AVX.so is not built, so training takes longer; make setup builds it\n"
     assert networks.engine(torch.device("cuda")) == "torch" and not fused.serves(torch.zeros(1))
     compiled.load.cache_clear()
+
+
+def test_one_of_another_machine_is_one_line_and_torch_trains(monkeypatch, capsys, tmp_path):
+    """On a disk that machines share it may be there and not load: every training ended with a traceback."""
+    fused.load(None)
+    compiled.load.cache_clear()
+    path = tmp_path / "fused-AVX.so"
+    path.write_bytes(b"\x7fELF of an aarch64")
+    monkeypatch.setattr(compiled, "library", lambda source: path)
+    assert networks.engine(torch.device("cpu")) == "torch" and not fused.serves(torch.zeros(1))
+    said = capsys.readouterr().err
+    assert said.startswith("fused-AVX.so does not load here (") and said.count("\n") == 1
+    assert said.endswith("so training takes longer; make setup on this machine builds it anew\n")
+    compiled.load.cache_clear()
+
+
+def test_building_leaves_no_library_of_other_sources_or_flags(monkeypatch, tmp_path):
+    source = tmp_path / "fused.cpp"
+    source.write_text('extern "C" int answer() { return 42; }\n')
+    (tmp_path / "fused-AVX2-0123456789ab.so").touch()
+    monkeypatch.setattr(compiled, "SERVES", {source: "training"})
+    compiled.build()
+    libraries = sorted(tmp_path.glob("*.so"))
+    assert not tmp_path.joinpath("fused-AVX2-0123456789ab.so").exists()
+    assert all(ctypes.CDLL(str(path)).answer() == 42 for path in libraries)
+    assert compiled.library(source) in libraries

@@ -1,5 +1,6 @@
 """What is judged is data: files that would leave a mark if they were run or believed, and no mark."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -83,6 +84,16 @@ def test_the_commit_of_a_repository_around_this_one_is_not_ours(home, tmp_path):
     git(tmp_path, "init")
     git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "theirs")
     assert environment.read()["commit"] == "unknown"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_checkout_of_another_user_is_said_to_be_one(home):
+    git(home, "init")
+    git(home, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "one")
+    assert environment.refusal() == "" and len(environment.read()["commit"]) == 40
+    for path in (home, home / ".git"):
+        os.chown(path, 12345, 12345)
+    assert "dubious ownership" in environment.refusal() and environment.read()["commit"] == "unknown"
 
 
 @pytest.mark.parametrize("name", ["tqdm.py", "json.py", "camelsight.py", "sitecustomize.py"])

@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from submitit.core.utils import FailedJobError
 
 from camelsight.commands import paper, status
-from camelsight.pipeline import cli, launch, params, paths, store
+from camelsight.pipeline import cli, launch, machine, params, paths, store
 
 ROOT = Path(__file__).parent.parent
 QUEUE = [(f"case-{number}", [f"train@case-{number}"]) for number in range(5)]
@@ -56,7 +57,7 @@ def test_without_a_gpu_processes_times_threads_are_the_cores(smoke, monkeypatch)
     monkeypatch.setattr(launch, "gpus", list)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     monkeypatch.setattr(launch, "process_bytes", lambda _: 1)
-    monkeypatch.setattr(cli, "_cgroup", lambda _: "")
+    monkeypatch.setattr(machine, "groups", lambda _: [])
     assert launch.default_jobs(smoke) == 8
     object.__setattr__(smoke, "threads", 3)
     assert launch.default_jobs(smoke) == 2
@@ -204,3 +205,70 @@ def test_the_lock_forgets_stages_that_the_pipeline_has_no_more_and_keeps_the_oth
         paths.DVC_LOCK.write_text(text)
         launch.forget(loaded)
         assert paths.DVC_LOCK.read_text() == text.replace(gone, "")
+
+
+class Cluster:
+    """An executor of submitit's whose SLURM takes ``limit`` jobs at a time, and ``array`` in an array."""
+
+    def __init__(self, limit, array):
+        self.limit, self.array, self.jobs, self.asked = limit, array, {}, []
+
+    def batch(self):
+        return self
+
+    def __enter__(self):
+        self.piece = []
+
+    def __exit__(self, *_):
+        self.asked.append(len(self.piece))
+        if len(self.piece) > self.array:
+            raise FailedJobError("sbatch: error: Batch job submission failed: Invalid job array specification")
+        if len(self.jobs) + len(self.piece) > self.limit:
+            raise FailedJobError(
+                "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+            )
+
+    def submit(self, job):
+        self.piece.append(job)
+        return job
+
+
+@pytest.mark.parametrize(
+    ("limit", "array", "concurrency"), [(1000, 5, 256), (7, 1001, 256), (1000, 5, 8), (1000, 1001, 2)]
+)
+def test_no_more_jobs_are_submitted_than_slurm_takes_and_all_are_in_the_end(smoke, limit, array, concurrency):
+    paths.PARAMS.write_text("seed: 1")
+    cluster, left, done = Cluster(limit, array), {f"case-{number}": ["true"] for number in range(54)}, []
+    limits = {"array": array, "jobs": concurrency}
+    while left or cluster.jobs:
+        launch._submit(cluster, left, cluster.jobs, limits)
+        assert cluster.jobs and len(cluster.jobs) <= limit
+        before = len(cluster.asked)
+        launch._submit(cluster, left, cluster.jobs, limits)
+        assert len(cluster.asked) == before, "not asked again before one has ended"
+        done.append(next(iter(cluster.jobs)))
+        del cluster.jobs[done[-1]]
+    assert sorted(done) == sorted(f"case-{number}" for number in range(54))
+
+
+def test_another_refusal_of_slurm_is_one_line_at_once(smoke, monkeypatch):
+    paths.PARAMS.write_text("seed: 1")
+    cluster = Cluster(1000, 1000)
+    monkeypatch.setattr(Cluster, "__exit__", lambda *_: (_ for _ in ()).throw(FailedJobError("invalid partition")))
+    with pytest.raises(ValueError, match="SLURM takes no job: invalid partition"):
+        launch._submit(cluster, {"a": ["true"], "b": ["true"]}, {}, {"array": 9, "jobs": 9})
+
+
+def test_what_a_site_wants_passes_through_to_slurm(smoke):
+    asked = launch.job_parameters(smoke, qos="short", constraint="a100&nvme", sbatch="--reservation='a b' --exclusive")
+    assert (asked["qos"], asked["constraint"], asked["time"]) == ("short", "a100&nvme", 720)
+    assert "partition" not in asked
+    assert asked["additional_parameters"] == {"requeue": True, "reservation": "a b", "exclusive": True}
+    object.__setattr__(smoke, "threads", 4)
+    of_node = int(launch.job_parameters(smoke)["mem"][:-1])
+    of_cpu = launch.job_parameters(smoke, memory="cpu")
+    assert "mem" not in of_cpu and of_node / 4 <= int(of_cpu["mem_per_cpu"][:-1]) <= of_node / 4 + 1
+    assert not {"mem", "mem_per_cpu"} & launch.job_parameters(smoke, memory="none").keys()
+    for wrong in ("exclude=node3", "-x", "--", "--a='b"):
+        with pytest.raises(ValueError, match="expected options of sbatch"):
+            launch.job_parameters(smoke, sbatch=wrong)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from camelsight.pipeline import dvc_repro, launch, leftovers, paths
+from camelsight.pipeline import dvc_repro, launch, leftovers, params, paths
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of DVC's own
 ROOT = Path(__file__).parent.parent
@@ -308,3 +308,15 @@ def test_a_stage_that_was_killed_is_said_to_have_been():
     Path("dvc.yaml").write_text(PIPELINE.replace("seq 1000", "kill -9 $$; seq 1000"))
     said = fail()
     assert said[1].startswith("dvc: failed to reproduce 'one': failed to run: ") and "make paper JOBS=1" in said[1]
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml", "params.yaml"])
+def test_an_unfinished_merge_is_one_line_with_what_to_do_and_nothing_is_set_aside(tmp_path, monkeypatch, name):
+    """dvc.lock was called cut off, and moved away."""
+    monkeypatch.chdir(tmp_path)
+    text = "a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> theirs\n"
+    Path(name).write_text(text)
+    for look in (params.load,) if name == "params.yaml" else (leftovers.clear, launch.out_of_date, launch.peek):
+        with pytest.raises(ValueError, match=rf"^{name}: .* from line 2 on; .*git checkout --ours {name}"):
+            look()
+    assert Path(name).read_text() == text and not list(tmp_path.glob("*.damaged"))

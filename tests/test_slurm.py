@@ -13,7 +13,7 @@ import time
 import pytest
 import yaml
 
-from camelsight.pipeline import params, paths, store
+from camelsight.pipeline import launch, params, paths, store
 from camelsight.stages import cut, evaluate, train, tune
 from test_smoke import camelsight, check_out, finish
 
@@ -49,6 +49,7 @@ SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2,bf_interval=2
 MailProg=/bin/true
 SlurmdParameters=config_overrides
+MaxArraySize=5
 ReturnToService=2
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=4000
 NodeName=node2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=4000
@@ -262,3 +263,22 @@ def test_a_refusal_of_slurm_and_options_without_it_are_one_line(project, ended):
     assert "paper: SLURM takes no job" in output and "invalid partition" in output and "Traceback" not in output
     output = finish(camelsight(project, "paper", "--partition", "all"), code=1)
     assert output == "paper: expected --partition with --launch slurm only\n"
+
+
+@pytest.mark.parametrize("memory", launch.MEMORY)
+def test_more_jobs_than_an_array_may_have_are_submitted_in_pieces(project, ended, monkeypatch, memory):
+    """Inside a job, too, whose own memory contradicts what ours ask for."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "100")
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "_array", lambda *_: {})
+        launch.slurm(params.load(), ["evaluate@IllustrisTNG-original"], str)
+    assert "SLURM_MEM_PER_CPU" not in os.environ and launch._most_in_an_array() == 5
+    parameters = launch.job_parameters(params.load(), memory=memory, sbatch="--comment='in pieces' --no-kill")
+    commands = {f"{memory}-{number}": ["true"] for number in range(7)}
+    assert launch._array(f"many-{memory}", commands, {}, parameters | {"array_parallelism": 6}) == {}
+    jobs = [job for job in scontrol("show", "job").split("\n\n") if f"JobName=camelsight-many-{memory}" in job]
+    assert len(jobs) == 7 and all("JobState=COMPLETED" in job and "Comment=in pieces" in job for job in jobs)
+    assert 2 <= len({re.search(r"(?:Array|^)JobId=(\d+)", job)[1] for job in jobs}) <= 3
+    asked = {"node": "MinMemoryNode=", "cpu": "MinMemoryCPU="}.get(memory)
+    assert asked is None or all(f"{asked}" in job and f"{asked}0" not in job for job in jobs)

@@ -19,6 +19,7 @@ import pytest
 import safetensors.torch
 import torch
 
+import camelsight as camelsight_package
 from camelsight.analysis import dataset, networks, prediction
 from camelsight.ground import cmd, theta
 from camelsight.inference import metrics, training
@@ -29,8 +30,8 @@ from camelsight.stages import attribute, evaluate, paper, train, tune
 
 ROOT = Path(__file__).parent.parent
 COPIED = (
-    "code", "paper", "profiles", "figures", "benchmarks/tuning.json", "dvc.yaml", ".dvc/config", ".dvcignore",
-    "requirements.lock",
+    "code", "paper", "profiles", "figures", "benchmarks/tuning.json", "dvc.yaml", ".dvc/config", ".dvc/.gitignore",
+    ".dvcignore", ".gitignore", "requirements.lock",
 )  # fmt: skip
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
 CHAIN = ("cut", "tune", "train", "evaluate")
@@ -80,6 +81,8 @@ def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("smoke")
     check_out(folder)
     (folder / "params.yaml").write_text(params.with_everything((folder / "profiles/smoke.yaml").read_text()))
+    git(folder, "init", "--quiet")
+    commit(folder, "Begin")
 
     first = camelsight(folder, "paper", "--jobs", "2")
     deadline = time.monotonic() + 300
@@ -95,7 +98,43 @@ def project(tmp_path_factory):
 
     output = finish(camelsight(folder, "paper", "--jobs", "2"))
     assert f"{kept}/8" in output, "the interrupted simulations were not kept"
+    assert git(folder, "status", "--porcelain").split() == ["??", "dvc.lock"]
+    commit(folder, "A run")
     return folder, output
+
+
+def git(folder, *arguments):
+    author = ("-c", "user.name=A", "-c", "user.email=a@b.c")
+    run = subprocess.run(["git", *author, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return run.stdout
+
+
+def commit(folder, message):
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", message)
+
+
+def dvc(folder, *arguments):
+    run = subprocess.run(
+        [".venv/bin/python", "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+@pytest.fixture(scope="module")
+def pulled(project, tmp_path_factory):
+    """A clone of the finished run into which DVC has pulled what it pushed to a folder."""
+    remote, folder = tmp_path_factory.mktemp("remote"), tmp_path_factory.mktemp("pulled") / "clone"
+    dvc(project[0], "remote", "add", "--local", "--default", "--force", "folder", str(remote))
+    dvc(project[0], "push")
+    git(project[0].parent, "clone", "--quiet", str(project[0]), str(folder))
+    (folder / ".venv").symlink_to(sys.prefix)
+    for library in (ROOT / "code").rglob("*.so"):
+        shutil.copy(library, folder / library.relative_to(ROOT))
+    dvc(folder, "remote", "add", "--local", "--default", "folder", str(remote))
+    dvc(folder, "pull")
+    return folder
 
 
 def simulated(folder):
@@ -290,18 +329,117 @@ def test_a_second_run_has_nothing_to_do(project):
     before = (folder / "dvc.lock").read_bytes()
     output = finish(camelsight(folder, "paper"))
     assert "everything is up to date" in output
-    status = subprocess.run(
-        [".venv/bin/python", "-m", "dvc", "repro", "--dry"], cwd=folder, capture_output=True, text=True, check=True
-    )
-    assert "Running stage" not in status.stdout
+    assert "Running stage" not in dvc(folder, "repro", "--dry")
+    assert not git(folder, "status", "--porcelain")
     assert (folder / "dvc.lock").read_bytes() == before
+
+
+def judge_in(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(environment, "ROOT", folder)
+    monkeypatch.setattr(evidence, "REMADE", ("tabulate",))
+    return verify.judge()
+
+
+def test_a_run_that_was_pulled_is_judged_and_what_it_lacks_is_named(pulled, monkeypatch):
+    """79 rows failed for want of maps."""
+    said = judge_in(pulled, monkeypatch)
+    rows = {row["id"]: row for row in said["rows"]}
+    assert said["conclusion"]["verdict"] == "WARN" and not git(pulled, "status", "--porcelain")
+    assert rows["weights.IllustrisTNG.original"]["verdict"] == rows["stage.tabulate"]["verdict"] == "PASS"
+    for name in ("data.IllustrisTNG", "stage.maps", "stage.train@IllustrisTNG-original"):
+        assert rows[name]["verdict"] == "NOT RUN" and rows[name]["why"].endswith("is not there: make maps"), rows[name]
+    assert "rows want: make maps" in said["conclusion"]["text"]
+
+
+def test_of_a_pulled_run_what_is_wrong_or_missing_is_one_row(pulled, monkeypatch):
+    path = pulled / paths.weights("IllustrisTNG", "original")
+    whole, aside = path.read_bytes(), path.with_suffix(".aside")
+    os.replace(path, aside)
+    lost = {row["id"]: row for row in judge_in(pulled, monkeypatch)["rows"]}
+    store.write_bytes(path, whole[:-1] + bytes([whole[-1] ^ 1]))
+    said = judge_in(pulled, monkeypatch)
+    path.unlink()
+    os.replace(aside, path)
+    assert "FAIL" not in {row["verdict"] for row in lost.values()}
+    why = lost["stage.train@IllustrisTNG-original"]["why"]
+    assert why == f"{paths.weights('IllustrisTNG', 'original')} is not there: dvc pull, or make paper"
+    (failed,) = (row for row in said["rows"] if row["verdict"] == "FAIL")
+    follows = {row["id"] for row in said["rows"] if row["cause"] == failed["id"]}
+    assert failed["id"] == "weights.IllustrisTNG.original" and "stage.evaluate@IllustrisTNG-original" in follows
+    assert f"; {len(follows)} more rows only follow from it" in failed["why"]
+
+
+def test_files_of_another_commit_are_said_to_be(pulled, monkeypatch):
+    text = (pulled / "dvc.lock").read_text()
+    digest = evidence._md5(pulled / paths.metrics("IllustrisTNG", "original"))
+    store.write_text(pulled / "dvc.lock", text.replace(digest, "0" * 32))
+    commit(pulled, "Another run")
+    try:
+        said = judge_in(pulled, monkeypatch)
+    finally:
+        git(pulled, "reset", "--quiet", "--hard", "HEAD~1")
+    (failed,) = (row for row in said["rows"] if row["verdict"] == "FAIL")
+    assert failed["id"] == "dvc.lock"
+    assert f"those of commit {git(pulled, 'rev-parse', 'HEAD')[:12]}" in failed["why"]
+
+
+def test_a_network_is_loaded_by_itself_from_a_folder_a_cache_and_an_archive(project, tmp_path, monkeypatch):
+    """With what the stages made of the same maps."""
+    folder, cached = project[0], tmp_path / "cached"
+    maps = np.load(folder / paths.maps("IllustrisTNG"))
+    monkeypatch.chdir(folder)
+    pack.write(tmp_path / "one.tar", params.load())
+    git(tmp_path, "clone", "--quiet", str(folder), str(cached))
+    dvc(folder, "cache", "dir", "--local", str((folder / ".dvc/cache").resolve()))
+    shutil.copy(folder / ".dvc/config.local", cached / ".dvc/config.local")
+    monkeypatch.chdir(tmp_path)
+    for case, run in (("original", folder), ("max_1e12_random", folder), ("kmax_1", "one.tar"), ("original", cached)):
+        one = camelsight_package.load("IllustrisTNG", case, run=run)
+        made = store.read_arrays(folder / paths.predictions("IllustrisTNG", case))
+        rows = made["index"][:15]
+        got = one.predict(maps[rows], index=rows[0])
+        for column, name in enumerate(theta.NAMES):
+            for values, expected in zip(got[name], (made["mean"], made["sigma"]), strict=True):
+                np.testing.assert_allclose(values, expected[:15, column], rtol=1e-4, atol=1e-5)
+    made = store.read_arrays(folder / paths.attributions("IllustrisTNG", "original"))
+    index = int(made["index"][0])
+    got = one.attribute(maps[index], index=index)
+    for method in attribution.METHODS:
+        np.testing.assert_allclose(got[method]["omega_m"], made[method][0, 0], rtol=1e-3, atol=1e-5)
+    with pytest.raises(ValueError, match=r"expected maps of 16 x 16 pixels, got an array \(8, 8\)"):
+        one.predict(maps[0, :8, :8])
+    with pytest.raises(ValueError, match="take no log"):
+        one.predict(-maps[0])
+    with pytest.raises(ValueError, match="expected one of original, kmax_1, max_1e12_random, got 'kmax_2'"):
+        camelsight_package.load("IllustrisTNG", "kmax_2", run=folder)
+
+
+def test_dvc_shows_what_a_change_did_and_runs_experiments_beside_it(pulled):
+    """``exp run --queue`` works in copies of the checkout, without a .venv, and leaves this one as it is."""
+    shown = json.loads(dvc(pulled, "metrics", "show", "--json"))[""]["data"]["results/metrics.json"]["data"]
+    record = json.loads((pulled / paths.metrics(SUITES[0], "kmax_1")).read_text())["metrics"]
+    assert shown[SUITES[0]]["kmax_1"]["r2"]["omega_m"] == record["r2"]["omega_m"][0]
+    assert set(shown[SUITES[1]]["original"]) == {"r2", "coverage_68", "coverage_95", "loss"}
+    plots = json.loads(dvc(pulled, "plots", "show", "--json"))["data"]
+    for name in ("r2_kmax/IllustrisTNG.csv", "truth_prediction/IllustrisTNG_omega_m.csv"):
+        assert f"results/plots/{name}" in plots
+    assert "results/curves/IllustrisTNG/original.json" in plots
+
+    for resamples in (210, 220):
+        dvc(pulled, "exp", "run", "--queue", "-S", f"evaluate.resamples={resamples}")
+    dvc(pulled, "exp", "run", "--run-all")
+    assert not git(pulled, "status", "--porcelain")
+    experiments = list(csv.DictReader(dvc(pulled, "exp", "show", "--csv").splitlines()))
+    assert {"210", "220"} <= {one["evaluate.resamples"] for one in experiments}
+    assert not [one["State"] for one in experiments if one.get("State") == "Failed"]
 
 
 @pytest.fixture
 def run(project, tmp_path, monkeypatch):
     """A copy of the finished run, to be judged or tampered with."""
     folder = tmp_path / "run"
-    left_out = shutil.ignore_patterns("cache", "tmp", "__pycache__", "build", "checkpoints")
+    left_out = shutil.ignore_patterns("cache", "tmp", "__pycache__", "build", "checkpoints", ".git")
     shutil.copytree(project[0], folder, symlinks=True, ignore=left_out)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(environment, "ROOT", folder)

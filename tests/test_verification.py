@@ -163,7 +163,7 @@ def test_an_archive_is_not_made_anew_and_a_stage_is_that_of_dvc_yaml(clone):
         verify.verify(3, pack="some.tar")
     stages = dict(evidence._expanded())
     train = stages["train@IllustrisTNG-original"]
-    assert train["cmd"].endswith("stages.train --suite IllustrisTNG --case original")
+    assert train["cmd"] == "code/stage train --suite IllustrisTNG --case original"
     assert "runs/IllustrisTNG/original/tuning.json" in train["deps"] and not any("$" in path for path in train["deps"])
 
 

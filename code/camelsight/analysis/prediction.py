@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from camelsight.ground import seeding, theta
-from camelsight.inference import metrics, training
+from camelsight.inference import loss, metrics, training
 from camelsight.maps import scaling
 from camelsight.pipeline import cli
 
@@ -49,3 +49,11 @@ def measure(predictions, generator=None, params=None):
         metric: {name: values for name, *values in zip(names, *triple, strict=True)}
         for metric, triple in summary.items()
     }
+
+
+def loss_of(predictions, suite):
+    """The loss of what ``predict`` returns, as the training computes it."""
+    low, high = theta.ranges(suite)
+    mean, truth = ((predictions[key] - low) / (high - low) for key in ("mean", "truth"))
+    tensors = (torch.from_numpy(values) for values in (mean, predictions["sigma"] / (high - low), truth))
+    return loss.moment_loss(*tensors).item()

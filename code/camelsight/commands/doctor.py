@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from camelsight.pipeline import packages
+from camelsight.pipeline import machine, packages
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 MIN_PYTHON = (3, 11)
@@ -26,6 +26,12 @@ OTHER_RESULTS = 2e8  # figures, tables, the PDF, logs
 WRITTEN = (".", ".dvc", "data", "figures", "paper", "profiles", "results", "runs")
 RWLOCK, RECORD = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
 CONTAINER = Path(".dvc/container.lock")  # code/container.sh leaves it
+LOADED = ("torch", "numpy", "scipy.linalg", "yaml", "camb", "MAS_library")  # packages with libraries of their own
+LIBRARIES = ("LD_LIBRARY_PATH", "LD_PRELOAD")  # from which the system takes libraries before ours
+INSTALL = "apt-get update && apt-get install --no-install-recommends"
+CONFLICT = "conflict markers of a merge"
+REFUSED_FIX = 'chown it to yourself, or git config --global --add safe.directory "$PWD"'
+BROUGHT = "CAMELSIGHT_PYTHONPATH"  # PYTHONPATH as make found it
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,7 @@ class Facts:
     python: tuple
     missing: dict  # purpose: system packages that are missing, as code/setup.sh names them
     packages: tuple  # Python packages that are not as pinned, in words
+    broken: tuple = ()  # of these that are there, but do not load, in words
     torch: str = None
     build_cuda: tuple = None  # None: torch is a CPU build
     build_capability: tuple = None  # the oldest GPU it was built for
@@ -45,7 +52,10 @@ class Facts:
     disk: float = None
     unwritable: tuple = ()
     locks: tuple = ()  # (process id, command) of who is at work in this folder
-    record: bool = True  # dvc.lock, which DVC does not write in one go, is whole
+    record: str = ""  # what is wrong with dvc.lock, which DVC does not write in one go
+    git: str = ""  # why Git refuses this checkout
+    foreign: tuple = ()  # variables that bring other software, which this process has
+    left_out: tuple = ()  # and those that make has kept from it
     container: bool = False
 
 
@@ -70,7 +80,8 @@ class Check:
 
 def judge(facts, needs):
     """The list of ``Check`` that follows from ``Facts`` and ``Needs``; needs are None where they cannot be known."""
-    checks = [_python(facts), *_system(facts), _packages(facts), _gpu(facts, needs), _driver(facts)]
+    checks = [_python(facts), *_system(facts), _packages(facts), _environment(facts)]
+    checks += [_gpu(facts, needs), _driver(facts)]
     if needs:
         name = f"of profile {needs.profile}"
         stop = "stop other programs, or take a machine or a container limit with more"
@@ -82,7 +93,7 @@ def judge(facts, needs):
     checks.append(
         _enough("shared memory", shared, MIN_SHARED_MEMORY, "a pool of processes", more, where=" in /dev/shm")
     )
-    return [*checks, _writing(facts), _locks(facts)]
+    return [*checks, _writing(facts), _locks(facts), _git(facts)]
 
 
 def _python(facts):
@@ -93,26 +104,52 @@ def _python(facts):
 
 
 def _system(facts):
-    for name, purposes in (("compiler", ("compiler", "headers")), ("latex", ("latex",)), ("libraries", ("openmp",))):
-        packages = " ".join(facts.missing[purpose] for purpose in purposes if purpose in facts.missing)
-        install = f"apt-get update && apt-get install --no-install-recommends {packages}"
-        if not packages:
-            yield Check(name, OK, "there")
-        elif name == "compiler" and not facts.packages and facts.gpus:
-            without = f"missing: {packages}; torch.compile needs a C compiler on a GPU, training takes longer without"
-            fix = "an image made from this one, with gcc, libc6-dev and python3-dev" if facts.container else None
-            yield Check(name, WARN, without, fix or f"as root: {install}")
-        elif name == "compiler" and not facts.packages:
-            yield Check(name, OK, "none, and none needed: everything is compiled")
+    yield _compiler(facts)
+    for name, purpose in (("latex", "latex"), ("libraries", "openmp")):
+        if packages := facts.missing.get(purpose):
+            yield Check(name, FAIL, f"missing: {packages}", f"as root: {INSTALL} {packages}")
         else:
-            yield Check(name, FAIL, f"missing: {packages}", f"as root: {install}")
+            yield Check(name, OK, "there")
+
+
+def _compiler(facts):
+    purposes = ("launcher", "headers") if facts.gpus else ("compiler", "headers")
+    packages = " ".join(facts.missing[purpose] for purpose in purposes if purpose in facts.missing)
+    fix = f"as root: {INSTALL} {packages}"
+    if facts.packages and packages:
+        return Check("compiler", FAIL, f"missing: {packages}", fix)
+    if facts.gpus and packages:
+        without = f"missing: {packages}; torch.compile needs a C compiler on a GPU, training takes longer without"
+        return Check("compiler", WARN, without, "make image, which puts one in" if facts.container else fix)
+    if facts.gpus:
+        return Check("compiler", OK, "there, with headers: torch.compile can compile networks for the GPU")
+    return Check("compiler", OK, "none, and none needed: everything is compiled" if packages else "there")
 
 
 def _packages(facts):
-    if not facts.packages:
-        return Check("packages", OK, f"as pinned in requirements.lock; torch {facts.torch}")
-    first, more = facts.packages[0], len(facts.packages) - 1
-    return Check("packages", FAIL, first + (f", and {more} more" if more else ""), "make setup")
+    if wrong := facts.packages or facts.broken:
+        first, more = wrong[0], len(wrong) - 1
+        return Check("packages", FAIL, first + (f", and {more} more" if more else ""), _mended(facts))
+    return Check("packages", OK, f"as pinned in requirements.lock; torch {facts.torch}")
+
+
+def _mended(facts):
+    """How packages that are not as they should be become so."""
+    if facts.foreign:
+        return f"unset {' '.join(facts.foreign)}, or unload the module that sets it, and try again; or else make setup"
+    return "make setup" if facts.packages else "rm -r .venv && make setup"
+
+
+def _environment(facts):
+    paths = [name for name in facts.foreign if name not in LIBRARIES]
+    if paths:
+        set_ = f"{', '.join(paths)} set: programs that are started by hand take foreign packages before ours"
+        return Check("environment", WARN, set_, f"start them by make, or unset {' '.join(paths)}")
+    found = [f"{name} is set" + ("" if facts.broken else " and does no harm") for name in facts.foreign]
+    found += [f"{name} is set and left out by make" for name in facts.left_out]
+    if found:
+        return Check("environment", OK, "; ".join(found))
+    return Check("environment", OK, "nothing that brings other software")
 
 
 def _gpu(facts, needs):
@@ -172,14 +209,23 @@ def _writing(facts):
 
 
 def _locks(facts):
-    if not facts.record:
+    if facts.record == CONFLICT:
+        fix = f"git checkout --ours {RECORD} (or --theirs); make paper then brings it up to date"
+        return Check("locks", FAIL, f"{RECORD} has {CONFLICT}", fix)
+    if facts.record:
         fix = (
             f"make paper, which sets it aside and takes what was made before from .dvc/cache, or git checkout {RECORD}"
         )
-        return Check("locks", WARN, f"{RECORD} is cut off: DVC was killed while it wrote it", fix)
+        return Check("locks", WARN, f"{RECORD} is {facts.record}: DVC was killed while it wrote it", fix)
     for pid, command in facts.locks:
         return Check("locks", WARN, f"a run is at work here: process {pid}, {command}", "wait for it, or end it")
     return Check("locks", OK, "nobody holds one")
+
+
+def _git(facts):
+    if facts.git:
+        return Check("git", WARN, f"{facts.git}; results are recorded without a commit", REFUSED_FIX)
+    return Check("git", OK, "what it knows of this checkout is recorded with results")
 
 
 def _size(value):
@@ -228,34 +274,71 @@ def _disk_needed(loaded, suite):
 
 def probe():
     """The ``Facts`` of this machine, as seen from the project's root."""
-    torch = _import("torch")
+    broken = tuple(_broken())
+    torch = None if any(line.startswith("torch ") for line in broken) else _import("torch")
     facts = {
         "python": sys.version_info[:3],
         "missing": _missing_packages(),
         "packages": tuple(packages.wrong()),
+        "broken": broken,
         "driver_cuda": _driver_cuda(),
+        "memory": machine.free_memory(),
         "disk": shutil.disk_usage(".").free,
         "shared_memory": shutil.disk_usage("/dev/shm").free if os.access("/dev/shm", os.W_OK) else 0,
         "unwritable": tuple(_unwritable([*WRITTEN, tempfile.gettempdir()])),
         "locks": tuple(_locks_held(RWLOCK)),
-        "record": _is_whole(RECORD),
+        "record": _wrong_with(RECORD),
         "container": CONTAINER.exists(),
+        "foreign": tuple(_foreign(os.environ)),
+        "left_out": ("PYTHONPATH",) if os.environ.get(BROUGHT) else (),
     }
     if torch:
         facts |= _torch_facts(torch)
+    if torch and not broken and not facts["packages"]:
+        from camelsight.pipeline import environment
+
+        facts["git"] = environment.refusal()
     return Facts(**facts)
 
 
 def _import(name):
     try:
         return importlib.import_module(name)
-    except ImportError:
+    except Exception:  # foreign libraries raise what they like
         return None
 
 
-def _torch_facts(torch):
-    from camelsight.pipeline import cli
+def _broken(names=LOADED):
+    """Yield, in words, which of these packages are installed, but do not load.
 
+    A foreign library can end the process that loads it, so that another process tries where there may be one.
+    """
+    for name in names:
+        if any(map(os.environ.get, LIBRARIES)):
+            command = [sys.executable, "-c", f"import {name}"]
+            tried = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+            if tried.returncode and "ModuleNotFoundError" not in tried.stderr:
+                last = (tried.stderr.strip() or f"ended by signal {-tried.returncode}").splitlines()[-1]
+                yield f"{name} does not load: {last}"
+            continue
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if not error.name or not name.startswith(error.name):
+                yield f"{name} does not load: {error}"
+        except Exception as error:
+            yield f"{name} does not load: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _foreign(environment):
+    """Yield the variables that bring other software into this process."""
+    ours = os.path.realpath("code")
+    if any(os.path.realpath(path) != ours for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path):
+        yield "PYTHONPATH"
+    yield from (name for name in ("PYTHONHOME", *LIBRARIES) if environment.get(name))
+
+
+def _torch_facts(torch):
     cuda, visible = torch.version.cuda, torch.cuda.is_available()
     built = [name.partition("_")[2] for name in torch.cuda.get_arch_list() if name.startswith("sm_")] if visible else []
     gpus = []
@@ -267,7 +350,6 @@ def _torch_facts(torch):
         "build_cuda": tuple(map(int, cuda.split("."))) if cuda else None,
         "build_capability": min(((int(name[:-1]), int(name[-1])) for name in built if name.isdigit()), default=None),
         "gpus": tuple(gpus),
-        "memory": cli.free_bytes(torch.device("cpu")),
     }
 
 
@@ -313,16 +395,21 @@ def _locks_held(path, processes=Path("/proc")):
             yield pid, command
 
 
-def _is_whole(path):
-    """Whether a YAML file is not there, or ends where it should, as far as can be told without YAML."""
-    if (yaml := _import("yaml")) is None or not path.exists():
-        return True
+def _wrong_with(path):
+    """What is wrong with a YAML file; empty if nothing, if it is not there, or if the packages are not to tell."""
+    if not path.exists():
+        return ""
+    yaml, store = _import("yaml"), _import("camelsight.pipeline.store")
+    if yaml is None or store is None:
+        return ""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if store.conflict(text):
+        return CONFLICT
     try:
-        return isinstance(
-            yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)), dict
-        )
+        whole = isinstance(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), dict)
     except yaml.YAMLError:
-        return False
+        whole = False
+    return "" if whole else "cut off"
 
 
 def main():
@@ -334,7 +421,7 @@ def main():
     arguments = parser.parse_args()
     facts = probe()
     try:
-        wanted = needs(arguments.profile) if facts.torch and not facts.packages else None
+        wanted = needs(arguments.profile) if facts.torch and not facts.packages and not facts.broken else None
     except ValueError as error:
         sys.exit(f"doctor: {error}")
     checks = judge(facts, wanted)

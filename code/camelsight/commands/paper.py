@@ -31,6 +31,10 @@ def main():
     cluster.add_argument("--launch", choices=("local", "slurm"), default="local", help="where cases run")
     cluster.add_argument("--partition")
     cluster.add_argument("--account")
+    cluster.add_argument("--qos")
+    cluster.add_argument("--constraint")
+    cluster.add_argument("--memory", choices=launch.MEMORY, help="for what a job asks memory; default: its node")
+    cluster.add_argument("--sbatch", help="more options of sbatch, such as '--exclude=node3 --exclusive'")
     cluster.add_argument("--gpus", type=int, help="of a job that trains; default: none")
     cluster.add_argument("--minutes", type=int, help="of a job, which then goes on in a new one; default: 720")
     cluster.add_argument("--concurrency", type=int, help="jobs at a time; default: 256")
@@ -42,7 +46,7 @@ def main():
     elif arguments.command == "maps":
         cli.guard(lambda: say(make_maps, arguments.json, arguments.profile), prefix="maps")
     else:
-        names = ("partition", "account", "gpus", "minutes", "concurrency")
+        names = ("partition", "account", "qos", "constraint", "memory", "sbatch", "gpus", "minutes", "concurrency")
         options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
         chosen = (arguments.profile, arguments.full, arguments.jobs, arguments.launch, options)
         cli.guard(lambda: say(make_paper, arguments.json, *chosen), prefix="paper")
@@ -169,6 +173,7 @@ def _is_a_profile(content):
 def prune(loaded):
     """Remove the results of suites and cases that ``params.yaml`` no longer has: DVC sees folders as a whole."""
     wanted = {paths.CUTS: loaded.cases, paths.TRIALS: loaded.cases, paths.EVALUATIONS: loaded.cases}
+    wanted[paths.CURVES] = loaded.cases
     wanted[paths.ATTRIBUTIONS] = loaded.attribute.cases
     for folder, cases in wanted.items():
         for path in folder.glob("*/*"):

@@ -40,7 +40,7 @@ def _in_place_of_params(profile, full):
     known = os.environ.get("DVC_SITE_CACHE_DIR")
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
         for path in Path().resolve().iterdir():
-            if path.name != paths.PARAMS.name:
+            if path.name not in (paths.PARAMS.name, ".git"):  # a link to .git would lead DVC back here
                 Path(folder, path.name).symlink_to(path)
         store.write_text(Path(folder, paths.PARAMS), params.with_everything(wanted) if full else wanted)
         os.environ["DVC_SITE_CACHE_DIR"] = cache

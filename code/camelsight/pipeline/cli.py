@@ -10,12 +10,11 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
 
 import threadpoolctl
 from tqdm import tqdm
 
-from camelsight.pipeline import params, paths, store
+from camelsight.pipeline import machine, params, paths, store
 
 INTERRUPTED = 130
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -134,14 +133,7 @@ def hardware(device):
 
 def processes(threads, bytes_each):
     """How many processes fit the cores and the memory that this process may use, cgroup limits included; at least 1."""
-    cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    quota, _, period = _cgroup("cpu.max").partition(" ")
-    if quota.isdigit():
-        cores = min(cores, int(quota) / int(period))
-    if (limit := _cgroup("memory.max")).isdigit():
-        memory = min(memory, int(limit))
-    return max(1, int(min(cores / threads, memory / bytes_each)))
+    return max(1, int(min(machine.cores() / threads, machine.memory() / bytes_each)))
 
 
 def keep_memory():
@@ -171,18 +163,7 @@ def free_bytes(device):
         import torch
 
         return torch.cuda.mem_get_info(device)[0]
-    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    if (limit := _cgroup("memory.max")).isdigit():
-        fields = dict(line.split() for line in _cgroup("memory.stat").splitlines())
-        cached = int(fields.get("inactive_file", 0))  # pages of files that were read, which the kernel gives up
-        free = min(free, int(limit) - int(_cgroup("memory.current")) + cached)
-    return max(free, 0)
-
-
-def _cgroup(name):
-    path = Path("/sys/fs/cgroup", name)
-    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    return machine.free_memory()
 
 
 def progress(total, what, unit, initial=0):

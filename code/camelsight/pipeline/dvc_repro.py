@@ -21,12 +21,11 @@ SPOKEN = (1, 2, cli.INTERRUPTED)  # exit codes of a stage that has said why
 def main(targets):
     import dvc.dvcfile
     from dvc.logger import set_loggers_level
-    from dvc.repo import Repo
 
     dvc.dvcfile.modify_yaml = _in_one_go(dvc.dvcfile.modify_yaml)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # as in a job of a cluster
         signal.signal(signal.SIGTERM, _end)
-    with set_loggers_level(logging.CRITICAL), Repo(_wait_for_lock=True) as repo:
+    with set_loggers_level(logging.CRITICAL), leftovers.repository(_wait_for_lock=True) as repo:
         _read_what_is_restored(repo.cache.local)
         repo.reproduce(targets, single_item=bool(targets), repro_fn=_reproduce)
 

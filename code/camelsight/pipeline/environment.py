@@ -15,14 +15,15 @@ ROOT = paths.PACKAGE.parent.parent  # of the checkout whose code this is
 MAKES_RESULTS = ("code", "paper", "dvc.yaml", "params.yaml", "requirements.lock")
 # Programs that a repository's own configuration may name, which Git would start.
 HARMLESS = ("-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "--no-optional-locks")
+REFUSALS = ("dubious ownership", "unsafe repository")  # the latter is Git 2.35.2's
 
 
 def read():
     """commit of this code ("unknown" without git), dirty (its tree differs), versions by package, hardware and cpu."""
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
-        "commit": _git("rev-parse", "HEAD") or os.environ.get("CAMELSIGHT_COMMIT", "unknown"),
-        "dirty": bool(_git("status", "--porcelain", "--", *MAKES_RESULTS)),
+        "commit": git("rev-parse", "HEAD") or os.environ.get("CAMELSIGHT_COMMIT", "unknown"),
+        "dirty": bool(git("status", "--porcelain", "--", *MAKES_RESULTS)),
         "versions": packages.versions(),
         "hardware": hardware(accelerator),
         "cpu": _cpu(),
@@ -42,12 +43,27 @@ def _cpu():
     return name[1].strip() if name else "unknown"
 
 
-def _git(*arguments):
+def refusal():
+    """Why Git refuses to speak of this checkout, in words; empty where it does not, or where this is none."""
+    _, said = _ask("rev-parse", "HEAD")
+    if any(words in said for words in REFUSALS):
+        return f"Git says nothing of {ROOT}, which is another user's (dubious ownership)"
+    return ""
+
+
+def git(*arguments):
     """What Git says of the checkout of this code, wherever this process works; empty where it is none."""
+    return _ask(*arguments)[0]
+
+
+def _ask(*arguments):
+    """What Git says of the checkout of this code, and what it complains of, if it says nothing."""
     if shutil.which("git") is None:
-        return ""
+        return "", ""
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     surroundings["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)  # of somebody else's repository around it
     command = ["git", "-C", str(ROOT), *HARMLESS, *arguments]
-    result = subprocess.run(command, env=surroundings, capture_output=True, encoding="utf-8", check=False)
-    return result.stdout.strip() if result.returncode == 0 else ""
+    result = subprocess.run(
+        command, env=surroundings | {"LC_ALL": "C"}, capture_output=True, encoding="utf-8", check=False
+    )
+    return (result.stdout.strip(), "") if result.returncode == 0 else ("", result.stderr)

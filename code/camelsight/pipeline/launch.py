@@ -8,10 +8,12 @@ as on one.
 import contextlib
 import copy
 import ctypes
+import itertools
 import math
 import os
 import pickle
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -48,6 +50,14 @@ ACTIVE = (
 )
 TAKEN_BACK = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")  # where SLURM did not put the job in its queue again by itself
 MOST_TIMEOUTS = 100  # of one job, after each of which it goes on in a new one
+MAX_ARRAY_SIZE = 1001  # SLURM's default
+# What SLURM says where it takes no more for now, or no array as large.
+TOO_MANY = re.compile(r"(?i)(job submit|submitjobs?) *limit|maxsubmit|array spec|QOS policy|temporarily")
+MEMORY = ("node", "cpu", "none")  # for what a job asks memory; some sites refuse it for a node, or altogether
+# What a job in which the command runs, or a site, has set: it would contradict what our jobs ask for.
+OTHER_JOB = re.compile(
+    r"(SLURM|SBATCH|SRUN)_(MEM_PER_\w+|CPUS_PER_\w+|NTASKS\w*|NPROCS|TRES_PER_TASK|ARRAY_INX|TIMELIMIT)"
+)
 POLL_SECONDS = 2
 RESULT_SECONDS = 90
 SILENT_SECONDS = 600  # that SLURM's controller may need to come back, or to hand over to another
@@ -62,10 +72,10 @@ def out_of_date(describe=lambda stage, upstream: None):
     ``describe`` is given DVC's stage, and those that run before it and that it depends on.
     """
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
+    leftovers.refuse_conflicts()
     try:
-        with Repo() as repo, repo.lock:
+        with leftovers.repository() as repo, repo.lock:
             return _out_of_date(repo, lambda stage: stage.changed(), describe)
     except (DvcException, OSError, sqlite3.Error) as error:
         raise ValueError(leftovers.one_line(error)) from error
@@ -74,14 +84,14 @@ def out_of_date(describe=lambda stage, upstream: None):
 def peek():
     """``out_of_date`` without DVC's locks, beside a run that goes on; what it is writing just then is read again."""
     from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
     def changed(stage):
         return stage.changed_stage() or any(item.status() for item in (*stage.deps, *stage.outs))
 
+    leftovers.refuse_conflicts()
     for _ in range(PEEKS):
         before = _modified(paths.DVC_LOCK)
-        with contextlib.suppress(DvcException, OSError, sqlite3.Error), Repo() as repo:
+        with contextlib.suppress(DvcException, OSError, sqlite3.Error), leftovers.repository() as repo:
             pending = _out_of_date(repo, changed, lambda *_: None)
             if _modified(paths.DVC_LOCK) == before:
                 return pending
@@ -315,31 +325,25 @@ def _deaf():
         signal.signal(warning, signal.SIG_IGN)
 
 
-def slurm(loaded, pending, on_end, *, partition=None, account=None, gpus=0, minutes=720, concurrency=256):
-    """Run ``maps`` and the chains as jobs, one array for each family of stages, and wait for them; they end with us.
+def slurm(loaded, pending, on_end, *, concurrency=256, **options):
+    """Run ``maps`` and the chains as jobs, arrays for each family of stages, and wait for them; they end with us.
 
     A case that fails is left out of the families that follow, and named at the end in a ValueError. What SLURM takes
-    back, or has no time left for, goes on in a new job. ``gpus``: of a job of a family that has a use for them;
-    ``minutes``: of a job; ``concurrency``: jobs at a time; ``on_end(name)`` as for ``local``.
+    back, or has no time left for, goes on in a new job. ``concurrency``: jobs at a time; ``options``: those of
+    ``job_parameters``, and ``gpus`` of a job of a family that has a use for them; ``on_end(name)`` as for ``local``.
     """
     missing = [program for program in ("sbatch", "srun", "squeue", "scancel") if not shutil.which(program)]
     if missing:
         raise ValueError(f"expected SLURM's commands on this machine, got no {', '.join(missing)}: use a login node")
+    gpus = options.pop("gpus", 0)
+    parameters = job_parameters(loaded, **options) | {"array_parallelism": concurrency}
+    for name in [name for name in os.environ if OTHER_JOB.fullmatch(name)]:
+        del os.environ[name]
     queue = dict(chains(loaded, pending) + experiments(pending))
     if loaded.maps.source == "twin":
         queue |= {stage: [stage] for stage in makers(pending)}
     elif wanted := makers(pending):  # nodes often have no network
         repro(*wanted)
-    parameters = {
-        "cpus_per_task": loaded.threads,
-        "srun_args": ["--cpus-per-task", str(loaded.threads)],  # which srun does not take from the job
-        "mem": f"{math.ceil(process_bytes(loaded) / 2**20)}M",
-        "time": minutes,
-        "array_parallelism": concurrency,
-        "stderr_to_stdout": True,
-        "additional_parameters": {"requeue": True},
-        **{name: value for name, value in {"partition": partition, "account": account}.items() if value},
-    }
     failed = {}
     for family in FAMILIES:
         targets = {key: [one for one in stages if one.partition("@")[0] in family] for key, stages in queue.items()}
@@ -354,6 +358,44 @@ def slurm(loaded, pending, on_end, *, partition=None, account=None, gpus=0, minu
                 print(on_end(key), file=sys.stderr)
     if failed:
         raise ValueError("; ".join(f"{key} failed: {why}" for key, why in failed.items()))
+
+
+def job_parameters(loaded, *, partition=None, account=None, qos=None, constraint=None, minutes=720, **more):
+    """What submitit asks of SLURM for a job.
+
+    ``memory`` (of ``more``) says whether for a node, per cpu, or not at all; ``sbatch`` holds more of its options, as
+    on its command line. ValueError if these are no options.
+    """
+    memory, bytes_ = more.get("memory", MEMORY[0]), process_bytes(loaded)
+    if memory not in MEMORY:
+        raise ValueError(f"expected memory among {', '.join(MEMORY)}, got {memory!r}")
+    asked = {"node": {"mem": _mebibytes(bytes_)}, "cpu": {"mem_per_cpu": _mebibytes(bytes_ / loaded.threads)}}
+    named = {"partition": partition, "account": account, "qos": qos, "constraint": constraint}
+    return {
+        "cpus_per_task": loaded.threads,
+        "srun_args": ["--cpus-per-task", str(loaded.threads)],  # which srun does not take from the job
+        "time": minutes,
+        "stderr_to_stdout": True,
+        "additional_parameters": {"requeue": True} | _sbatch_options(more.get("sbatch", "")),
+        **asked.get(memory, {}),
+        **{name: value for name, value in named.items() if value},
+    }
+
+
+def _mebibytes(value):
+    return f"{math.ceil(value / 2**20)}M"
+
+
+def _sbatch_options(text):
+    """Name -> value of options such as ``--reservation=x --exclusive``; True for one without."""
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quote without its end
+        words = [""]
+    if not all(re.fullmatch(r"--[a-z][a-z-]*(=.*)?", word, re.DOTALL) for word in words):
+        raise ValueError(f"expected options of sbatch such as --exclude=node3 --exclusive, got {text!r}")
+    pairs = [word.removeprefix("--").partition("=") for word in words]
+    return {name: value if equals else True for name, equals, value in pairs}
 
 
 def _helpers(loaded, commands):
@@ -379,32 +421,62 @@ def _array(name, commands, helpers, parameters):
     if not commands:
         return failed
     executor = submitit.SlurmExecutor(paths.LOGS / "slurm", max_num_timeout=MOST_TIMEOUTS)
+    executor.update_parameters(job_name=f"camelsight-{name}", **parameters)
+    limits = {"array": _most_in_an_array(), "jobs": parameters["array_parallelism"]}
     with cli.progress(len(commands), name, "job") as bar, _cancelling(jobs):
-        while left:
-            try:
-                executor.update_parameters(job_name=f"camelsight-{name}", **parameters)
-                with executor.batch():
-                    submitted = {key: executor.submit(Job(command, paths.log(key))) for key, command in left.items()}
-            except submitit.core.utils.FailedJobError as error:
-                raise ValueError(f"SLURM takes no job: {store.one_line(error)}") from None
-            jobs |= submitted
-            left = {}
-            while jobs.keys() & commands:
-                time.sleep(POLL_SECONDS)
-                states = _states(jobs.values())
-                for key, job in list(jobs.items()):
-                    state, node = states.get(job.job_id, (None, None))
-                    if state in ACTIVE:
-                        continue
-                    del jobs[key]
-                    if state in TAKEN_BACK:
-                        left[key] = (commands | helpers)[key]
-                    elif key in commands:
-                        if (why := _failure(job, state, node, paths.log(key))) is not None:
-                            failed[key] = why
-                        bar.update()
-            left = {key: command for key, command in left.items() if left.keys() & commands}
+        while (left.keys() | jobs.keys()) & commands.keys():
+            _submit(executor, left, jobs, limits)
+            time.sleep(POLL_SECONDS)
+            states = _states(jobs.values())
+            for key, job in list(jobs.items()):
+                state, node = states.get(job.job_id, (None, None))
+                if state in ACTIVE:
+                    continue
+                del jobs[key]
+                if state in TAKEN_BACK:
+                    left[key] = (commands | helpers)[key]
+                elif key in commands:
+                    if (why := _failure(job, state, node, paths.log(key))) is not None:
+                        failed[key] = why
+                    bar.update()
     return failed
+
+
+def _submit(executor, left, jobs, limits):
+    """Move commands from ``left`` to ``jobs``, in arrays, as long as SLURM takes more.
+
+    An array has at most ``limits["array"]`` jobs. The first one lets as many run at a time as it may by itself; further
+    ones only fill up to ``limits["jobs"]``, which falls to what SLURM took where that is less.
+    """
+    from submitit.core.utils import FailedJobError
+
+    most = limits["array"]
+    while left and (room := limits["jobs"] - len(jobs) if jobs else len(left)) > 0:
+        piece = dict(itertools.islice(left.items(), min(room, most)))
+        try:
+            with executor.batch():
+                submitted = {key: executor.submit(Job(command, paths.log(key))) for key, command in piece.items()}
+        except FailedJobError as error:
+            if not TOO_MANY.search(str(error)) or (len(piece) == 1 and not jobs):
+                raise ValueError(f"SLURM takes no job: {store.one_line(error)}") from None
+            most = len(piece) // 2
+            if most == 0:
+                limits["jobs"] = len(jobs)  # more when one of these has ended
+                return
+            continue
+        jobs |= submitted
+        for key in piece:
+            del left[key]
+
+
+def _most_in_an_array():
+    """How many jobs an array may have here: SLURM's MaxArraySize, or else its default."""
+    command = ["scontrol", "show", "config"]
+    said = ""
+    if shutil.which(command[0]):
+        said = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False).stdout
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)
+    return max(1, int(found[1])) if found else MAX_ARRAY_SIZE
 
 
 def _states(jobs, patience=SILENT_SECONDS):

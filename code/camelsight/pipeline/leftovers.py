@@ -18,8 +18,19 @@ PART = f".{'?' * 22}.tmp"  # as DVC calls a file that it has not copied to the e
 POLL_SECONDS = 0.5
 
 
+def repository(**options):
+    """DVC's ``Repo`` of this folder: with its Git, or without any where it is no checkout, as in an image.
+
+    A repository of somebody else's around this folder is none of ours.
+    """
+    from dvc.repo import Repo
+
+    return Repo(config={} if Path(".git").exists() else {"core": {"no_scm": True}}, **options)
+
+
 def clear():
     """Wait for what is still at work in this folder, then drop what would stop DVC; for who holds the run's lock."""
+    refuse_conflicts()
     said = None
     while working := at_work():
         pid, command = next(iter(working.items()))
@@ -41,6 +52,12 @@ def clear():
             f"{paths.DVC_LOCK} was cut off and is now called {aside}; what did not change is restored from .dvc/cache",
             file=sys.stderr,
         )
+
+
+def refuse_conflicts():
+    """ValueError if a merge is not finished in what DVC reads."""
+    for path in (paths.DVC, paths.DVC_LOCK):
+        store.refuse_conflict(path)
 
 
 def at_work():

@@ -323,6 +323,7 @@ class Params:
 
 def load(path="params.yaml"):
     """``Params`` of a YAML file; ValueError in one line that names the key, what was expected and what came."""
+    store.refuse_conflict(path)
     return parse(Path(path).read_bytes(), path)
 
 

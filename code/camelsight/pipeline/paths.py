@@ -18,6 +18,7 @@ STATUS = Path("runs/status")  # what running stages say of themselves
 CUTS = Path("results/cuts")
 TRIALS = Path("results/tune")
 EVALUATIONS = Path("results/evaluate")
+CURVES = Path("results/curves")  # of the training, for dvc plots
 ATTRIBUTIONS = Path("results/attribute")
 UNIVERSE = Path("results/universe.json")
 SANITY = Path("results/sanity")
@@ -25,6 +26,8 @@ ROBUSTNESS = Path("results/robustness")  # inputs/CASE/SUITE.json, STAGE/EXPERIM
 FURTHER = Path("data/further")  # maps of the suites that transfer@suites adds
 INTERPRETATION = Path("results/interpretation.json")
 TABLES = Path("results/tables")
+METRICS = Path("results/metrics.json")  # for dvc metrics
+PLOTS = Path("results/plots")  # for dvc plots
 NUMBERS = Path("results/numbers.tex")
 FIGURES = Path("figures")
 ROBUSTNESS_FIGURES = FIGURES / "robustness"  # those of the experiments that were run
@@ -146,6 +149,11 @@ def predictions_text(suite, case):
 
 def metrics(suite, case):
     return EVALUATIONS / suite / f"{case}.json"
+
+
+def curve(suite, case):
+    """Loss and learning rate, epoch by epoch, as ``dvc plots`` reads them."""
+    return CURVES / suite / f"{case}.json"
 
 
 def attributions(suite, case):

@@ -583,6 +583,22 @@ class PartialSet:
         shutil.rmtree(self.folder)
 
 
+def conflict(text):
+    """The line, from 1, at which ``text`` has the markers that Git leaves where a merge failed; 0 if nowhere."""
+    found = re.search(r"^<{7} .*?^={7}$.*?^>{7} ", text, re.MULTILINE | re.DOTALL)
+    return text.count("\n", 0, found.start()) + 1 if found else 0
+
+
+def refuse_conflict(path):
+    """ValueError if Git left the markers of a merge in the file at ``path``."""
+    path = Path(path)
+    if path.exists() and (line := conflict(path.read_text(encoding="utf-8", errors="replace"))):
+        raise ValueError(
+            f"{path}: expected one text, got the conflict markers of a merge, from line {line} on; choose, or take one "
+            f"side: git checkout --ours {path} (or --theirs)"
+        )
+
+
 def one_line(error):
     """What went wrong, for a person, in one line."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import sqlite3
 import time
 import warnings
@@ -26,6 +27,7 @@ TRANSIENT = {
     sqlite3.SQLITE_READONLY: "a change to it was broken off; copy it with its -journal to where you may write, and run "
     "there sqlite3 study.db .tables",
 }
+NO_TIME = "1970-01-01T00:00:00+00:00"  # as Optuna writes it
 
 NUMBER = int | float
 COLUMNS = {
@@ -242,6 +244,15 @@ def journal(path):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).touch()
     return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path), JournalLock(path)))
+
+
+def timeless(path):
+    """The journal in ``path`` as bytes that the same search gives again: without its times, and who worked on it."""
+    lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line["worker_id"] = "search"
+        line |= {key: NO_TIME for key in line if key.startswith("datetime_")}
+    return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode()
 
 
 def gather(journals):

@@ -34,6 +34,7 @@ CRITICAL_DENSITY = 2.77536627e11  # (Msun/h)/(Mpc/h)^3
 PIXELS = {"mean": 1e-5, "std": 1e-3, "log10_mean": 1e-5, "log10_std": 1e-4}
 TWIN_PARTICLES = 64  # a side, from which a map of the twin is set beside the real one
 PACKAGE = "code/camelsight"
+COMMITS = 20  # of dvc.lock, among which that of files from elsewhere is looked for
 REMADE = launch.LAST  # stages that are cheap enough to be run once more, whatever the tier
 
 
@@ -59,7 +60,7 @@ def measured(params):
             found[f"valid_loss.{suite}.{case}.all"] = min(epoch["valid"] for epoch in epochs)
         if paths.predictions(suite, case).exists():
             predictions[suite, case] = store.read_arrays(paths.predictions(suite, case))
-            found[f"test_loss.{suite}.{case}.all"] = _test_loss(predictions[suite, case], suite)
+            found[f"test_loss.{suite}.{case}.all"] = prediction.loss_of(predictions[suite, case], suite)
     for suite in params.suites:
         for name in theta.COSMOLOGICAL:
             if f"r2.{suite}.original.{name}" in found:
@@ -78,13 +79,6 @@ def _twin(params):
             means = zip(validation.SCALES, validation.by_scale(one["k"], one[name]), strict=True)
             found |= {f"twin_{name}.{suite}.original.k_{low:g}_{high:g}": mean for (low, high), mean in means}
     return found
-
-
-def _test_loss(arrays, suite):
-    low, high = theta.ranges(suite)
-    mean, truth = ((arrays[key] - low) / (high - low) for key in ("mean", "truth"))
-    tensors = (torch.from_numpy(values) for values in (mean, arrays["sigma"] / (high - low), truth))
-    return loss.moment_loss(*tensors).item()
 
 
 def _costs(params, predictions):
@@ -232,20 +226,26 @@ def code_facts():
 def integrity(params, elsewhere=False):
     """Rows on whether the files of a run are those that it made, and say the same of every number.
 
-    ``elsewhere``: the maps were made anew on this machine, and may differ from those of the run in rounding.
+    ``elsewhere``: the maps were made anew on this machine, and may differ from those of the run in rounding. So may
+    maps that are simulated, where the run has no record of this very machine. One cause is one row that fails.
     """
-    return [
+    remade = {suite for suite in params.suites if _remade(params, suite, elsewhere)}
+    stages = list(_or_fail("stage", _stages(params, elsewhere or bool(remade))))
+    changed = {path for one in stages if one["verdict"] == FAIL for path in one["accuses"]}
+    rows = [
+        *[one for one in stages if one["id"] == "dvc.lock"],
         *_damaged(),
-        *_or_fail("data", _data(params, elsewhere)),
-        *_or_fail("statistics", _statistics(params, elsewhere)),
+        *_or_fail("data", _data(params, remade)),
+        *_or_fail("statistics", _statistics(params, remade)),
         *_or_fail("weights", _weights(params)),
         *_or_fail("predictions", _predictions(params)),
-        *_or_fail("r2", _numbers(params)),
+        *_or_fail("r2", _numbers(params, str(paths.TABLES) in changed)),
         *_or_fail("file.tables", _made_again(params)),
-        *_or_fail("stage", _stages(params, elsewhere)),
+        *[one for one in stages if one["id"] != "dvc.lock"],
         *_or_fail("environment.training", _environment(params)),
         _lint(),
     ]
+    return verification.causes(rows)
 
 
 def _or_fail(name, rows):
@@ -253,7 +253,38 @@ def _or_fail(name, rows):
     try:
         yield from rows
     except Exception as error:  # what a damaged file raises depends on where it is damaged
-        yield row(name, "integrity", FAIL, _unreadable(error), tier=0)
+        yield row(
+            name,
+            "integrity",
+            FAIL,
+            _unreadable(error),
+            tier=0,
+            accuses=[],
+            stands_on=[paths.NUMBERS.parent, paths.MAPS],
+        )
+
+
+def how_to_get(path):
+    """The commands that bring a file that is not there."""
+    return "make maps" if Path(path).is_relative_to(paths.MAPS.parent) else "dvc pull, or make paper"
+
+
+def _remade(params, suite, elsewhere):
+    """Whether the maps of ``suite`` were simulated anew, so that every one of them may be another in its last bits.
+
+    An archive has no maps. A run that was pulled has no record of the processor either, or one of another.
+    """
+    if params.maps.source == "camels" or elsewhere:
+        return elsewhere
+    made = [store.read_json(path)["cpu"] for case in params.cases if (path := paths.record(suite, case)).exists()]
+    if environment.read()["cpu"] in made:
+        return False
+    try:
+        given = store.read_json(paths.cut(suite, "original"))["digests"]
+        maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+    except (OSError, ValueError, KeyError):  # its own row says so
+        return False
+    return all(digest != dataset.map_digest(dataset.read_simulation(maps, n)) for n, digest in enumerate(given))
 
 
 def _unreadable(error, what="it"):
@@ -278,20 +309,22 @@ def _damaged():
             if path.suffix in readers:
                 _read(readers[path.suffix], path)
         except ValueError as error:
-            yield row(f"file.{path.relative_to(paths.NUMBERS.parent)}", "integrity", FAIL, str(error), tier=0)
+            name = f"file.{path.relative_to(paths.NUMBERS.parent)}"
+            yield row(name, "integrity", FAIL, str(error), tier=0, accuses=[path])
 
 
-def _data(params, elsewhere):
+def _data(params, remade):
     for suite in params.suites:
         name, record = f"data.{suite}", paths.cut(suite, "original")
-        if not (paths.maps(suite).exists() and record.exists()):
-            yield row(name, "integrity", NOT_RUN, "there are no maps, or no record of them: make paper", tier=0)
+        if lost := [path for path in (paths.maps(suite), record) if not path.exists()]:
+            yield row(name, "integrity", NOT_RUN, f"{lost[0]} is not there: {how_to_get(lost[0])}", tier=0)
             continue
         expected = _read(store.read_json, record)
         try:
             given = dataset.open_suite(params, suite)
         except ValueError as error:
-            yield row(name, "integrity", FAIL, f"{paths.maps(suite)}: {store.one_line(error)}", tier=0)
+            why = f"{paths.maps(suite)}: {store.one_line(error)}"
+            yield row(name, "integrity", FAIL, why, tier=0, accuses=[paths.maps(suite)])
             continue
         drawn = camels.parameters(suite)[given.numbers] if params.maps.source == "twin" else given.parameters
         if not np.array_equal(given.parameters, drawn):
@@ -302,28 +335,32 @@ def _data(params, elsewhere):
         other = [number for number, found, seen in pairs if found != seen]
         verdict, why = PASS, "every map is the one that the run saw"
         if other:
-            verdict = WARN if elsewhere else FAIL
+            verdict = WARN if suite in remade else FAIL
             why = f"simulation {', '.join(map(str, other[:3]))} of {paths.maps(suite)} is not the one that the run saw"
-        yield row(name, "integrity", verdict, why, expected=expected["digest"], got=store.digest(digests), tier=0)
+            if suite in remade:
+                why += f"; made anew here, where they round differently: statistics.{suite} judges them"
+        facts = {"expected": expected["digest"], "got": store.digest(digests), "accuses": [paths.maps(suite)]}
+        yield row(name, "integrity", verdict, why, tier=0, **facts)
 
 
-def _statistics(params, elsewhere):
+def _statistics(params, remade):
     """The statistics of pixels in universe.json beside those of the maps."""
     record = _read(store.read_json, paths.UNIVERSE)
     for suite in params.suites:
         name = f"statistics.{suite}"
         if record is None or not paths.maps(suite).exists():
             lost = paths.maps(suite) if record else paths.UNIVERSE
-            yield row(name, "integrity", NOT_RUN, f"{lost} is not there", tier=0)
+            yield row(name, "integrity", NOT_RUN, f"{lost} is not there: {how_to_get(lost)}", tier=0)
             continue
         made = validation.pixel_statistics(store.open_maps(suite, params.maps.simulations, params.maps.pixels))
         given, wrong = record["statistics"][suite], None
         if made != given:
-            tolerances = PIXELS if elsewhere else dict.fromkeys(made, ROUNDING)
+            tolerances = PIXELS if suite in remade else dict.fromkeys(made, ROUNDING)
             pairs = [(key, content.values(made[key], given.get(key), most)) for key, most in tolerances.items()]
             wrong = next((f"{key} of the maps{why[2:]}" for key, why in pairs if why), None)
         why = wrong or f"those of the maps{', but for rounding' if made != given else ''}"
-        yield row(name, "integrity", FAIL if wrong else PASS, why, tier=0)
+        judged = {"accuses": [paths.UNIVERSE], "stands_on": [paths.maps(suite)]}
+        yield row(name, "integrity", FAIL if wrong else PASS, why, tier=0, **judged)
 
 
 def _weights(params):
@@ -334,11 +371,12 @@ def _weights(params):
             records = [_read(store.read_json, path(suite, case)) or {} for path in (paths.metrics, paths.history)]
             evaluated, trained = (record.get("weights") for record in records)
         except ValueError as error:
-            yield row(name, "integrity", FAIL, str(error), tier=0)
+            yield row(name, "integrity", FAIL, str(error), tier=0, accuses=[file])
             continue
-        facts = {"expected": evaluated, "got": got, "tier": 0}
+        facts = {"expected": evaluated, "got": got, "tier": 0, "accuses": [file]}
+        facts["stands_on"] = [paths.metrics(suite, case), paths.history(suite, case)]
         if got is None or evaluated is None:
-            yield row(name, "integrity", NOT_RUN, "not trained, or not evaluated: make paper", **facts)
+            yield row(name, "integrity", NOT_RUN, f"not trained, or not evaluated: {how_to_get(file)}", **facts)
         elif got != evaluated or trained not in (None, got):
             why = f"the tensors in {file} are not those {'trained' if got == evaluated else 'evaluated'}"
             yield row(name, "integrity", FAIL, why, **facts)
@@ -384,7 +422,7 @@ def _predictions(params):
     for suite, case in product(params.suites, params.cases):
         name, path = f"predictions.{suite}.{case}", paths.predictions(suite, case)
         if not path.exists():
-            yield row(name, "integrity", NOT_RUN, f"{path} is not there", tier=0)
+            yield row(name, "integrity", NOT_RUN, f"{path} is not there: {how_to_get(path)}", tier=0)
             continue
         try:
             arrays = _read(store.read_arrays, path)
@@ -396,7 +434,8 @@ def _predictions(params):
         if not known:
             why = f"the same as text; without {paths.parameters(suite)} nobody knows the true parameters"
         verdict = FAIL if wrong else PASS if known else NOT_RUN
-        yield row(name, "integrity", verdict, wrong or why, tier=0)
+        accuses = [path, paths.predictions_text(suite, case)]
+        yield row(name, "integrity", verdict, wrong or why, tier=0, accuses=accuses)
 
 
 def _other_text(suite, case, arrays):
@@ -425,8 +464,11 @@ def _other_maps(params, suite, arrays):
     return None
 
 
-def _numbers(params):
-    """Each R²: as the predictions have it, in the results, and in the table for programs."""
+def _numbers(params, other_tables):
+    """Each R²: as the predictions have it, in the results, and in the table for programs.
+
+    ``other_tables``: the tables are not those of dvc.lock, so that they are at fault where the two differ.
+    """
     by_id = {(one["suite"], one["case"], one["parameter"]): one for one in table()}
     for suite, case in product(params.suites, params.cases):
         try:
@@ -436,14 +478,19 @@ def _numbers(params):
             again = prediction.measure(arrays, generator, params) if arrays else None
         except (KeyError, ValueError) as error:
             why = _unreadable(error, f"the result of {suite} {case}")
-            yield row(f"r2.{suite}.{case}", "integrity", FAIL, why, tier=0)
+            judged = {"accuses": [paths.metrics(suite, case)], "stands_on": [paths.predictions(suite, case)]}
+            yield row(f"r2.{suite}.{case}", "integrity", FAIL, why, tier=0, **judged)
             continue
         for name in theta.NAMES:
             where, line = f"r2.{suite}.{case}.{name}", by_id.get((suite, case, name))
             facts = {"tier": 0, "got": record["metrics"]["r2"][name][0] if record else None}
+            facts |= {"accuses": [paths.metrics(suite, case)], "stands_on": [paths.predictions(suite, case)]}
             if record is None:
-                wrong = f"{paths.TABLES}/r2.csv has it, {paths.metrics(suite, case)} is missing" if line else None
-                yield row(where, "integrity", FAIL if line else NOT_RUN, wrong or "no result: make paper", **facts)
+                get = how_to_get(paths.metrics(suite, case))
+                wrong = (
+                    f"{paths.TABLES}/r2.csv has it, {paths.metrics(suite, case)} is missing: {get}" if line else None
+                )
+                yield row(where, "integrity", FAIL if line else NOT_RUN, wrong or f"no result: {get}", **facts)
                 continue
             wrong, value = [], facts["got"]
             if again is not None:
@@ -455,6 +502,8 @@ def _numbers(params):
                     f"the predictions give {one} in {paths.metrics(suite, case)}"
                     for one in differences(given, values, rounding=ROUNDING)
                 ]
+            if other_tables and not wrong:
+                facts["accuses"] = [paths.TABLES / "r2.csv"]
             if line is None:
                 wrong.append(f"{paths.TABLES}/r2.csv has no such row")
             elif not _same(float(line["r2"]), value):
@@ -475,10 +524,12 @@ def _made_again(params):
     """Tables, numbers, figures and PDF beside those that their stages make of the same results once more."""
     if not paths.NUMBERS.exists():
         names = ("numbers", "tables", "figures", "ms.pdf")
-        yield from (row(name, "integrity", NOT_RUN, "no tables: make paper", tier=0) for name in names)
+        why = f"{paths.NUMBERS} is not there: {how_to_get(paths.NUMBERS)}"
+        yield from (row(name, "integrity", NOT_RUN, why, tier=0) for name in names)
         return
     with rerun.empty() as folder:
-        made = (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION, paths.VERDICT, paths.CRATE)
+        made = (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION, paths.METRICS, paths.PLOTS)
+        made += (paths.VERDICT, paths.CRATE)
         results = [path for path in paths.NUMBERS.parent.iterdir() if path not in made]
         rerun.prepare(folder, params, [*results, *paths.TEXTS, paths.REFERENCES, paths.DIGITISED])
         try:
@@ -487,12 +538,12 @@ def _made_again(params):
                     rerun.here(folder, params, stage)
         except Exception as error:  # what records that somebody made up raise depends on what is wrong with them
             why = f"the results do not give the tables and figures again: {_unreadable(error)}"
-            yield row("file.tables", "integrity", FAIL, why, tier=0)
+            yield row("file.tables", "integrity", FAIL, why, tier=0, accuses=[paths.TABLES], stands_on=results)
             return
         for place in (paths.NUMBERS.parent, paths.FIGURES):
-            yield from _compared(folder, place)
+            yield from (one | {"stands_on": results} for one in _compared(folder, place))
         if "paper" in REMADE:
-            yield _typeset(folder, params)
+            yield _typeset(folder, params) | {"accuses": [paths.PDF], "stands_on": results}
 
 
 def _compared(folder, place):
@@ -505,11 +556,12 @@ def _compared(folder, place):
         verdict, why = (FAIL, wrong) if wrong else (PASS, "what its stage makes of the results")
         if wrong and path.suffix in COMPARED and path.exists() and any(packages.wrong(paths.REQUIREMENTS)):
             verdict, why = NOT_RUN, f"{wrong}; but other packages than those of {paths.REQUIREMENTS} drew it here"
-        yield row(f"file.{name}", "integrity", verdict, why, tier=0)
+        yield row(f"file.{name}", "integrity", verdict, why, tier=0, accuses=[path])
     if place == paths.FIGURES and made:
         given = {path for kind in ("*.pdf", "*.png") for path in paths.FIGURES.rglob(kind)}
         for path in sorted(given - made):
-            yield row(f"file.{path}", "integrity", FAIL, "no stage makes it of these results", tier=0)
+            why = "no stage makes it of these results"
+            yield row(f"file.{path}", "integrity", FAIL, why, tier=0, accuses=[path])
 
 
 COMPARED = {".png": content.picture, ".pdf": content.drawing}
@@ -557,39 +609,68 @@ def _stages(params, elsewhere):
     defined, known = dict(_expanded()), {}
     for name in sorted(defined.keys() - set(launch.stages(params))):
         yield row(f"stage.{name}", "integrity", WARN, f"{paths.DVC} has it, this package has not", tier=0)
-    for name in launch.stages(params):
-        verdict, why = _stage(name, defined.get(name), lock.get(name), known, elsewhere)
-        yield row(f"stage.{name}", "integrity", verdict, why, tier=0)
+    lost = [Path(one["path"]) for entry in lock.values() for one in entry.get("outs", [])]
+    lost = [path for path in lost if not path.exists()]
+    judged = {
+        name: _stage(name, defined.get(name), lock.get(name), known, lost, elsewhere) for name in launch.stages(params)
+    }
+    outs = {one["path"] for entry in lock.values() for one in entry.get("outs", [])}
+    wrong = outs.intersection(*[[path for _, _, accuses in judged.values() for path in accuses]])
+    if wrong and not elsewhere and (commit := _commit_of({path: known[path] for path in wrong})):
+        why = f"{len(wrong)} outputs are those of commit {commit[:12]}, not of this {paths.DVC_LOCK}: dvc checkout"
+        yield row("dvc.lock", "integrity", FAIL, why, tier=0, accuses=sorted(wrong))
+    for name, (verdict, why, accuses) in judged.items():
+        yield row(f"stage.{name}", "integrity", verdict, why, tier=0, accuses=accuses)
 
 
-def _stage(name, definition, entry, known, elsewhere):
-    """The verdict on one stage, and why; ``known`` remembers digests of files."""
+def _commit_of(digests):
+    """The latest commit, among the last ``COMMITS`` of dvc.lock, that has these digests of paths; None without one."""
+    for commit in environment.git("log", "--all", f"-{COMMITS}", "--format=%H", "--", str(paths.DVC_LOCK)).split():
+        text = environment.git("show", f"{commit}:{paths.DVC_LOCK}")
+        try:
+            stages = yaml.load(text, Loader=store.LOADER)["stages"].values()
+        except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+            continue
+        theirs = {one["path"]: one.get("md5") for entry in stages for one in entry.get("outs", [])}
+        if digests.items() <= theirs.items():
+            return commit
+    return None
+
+
+def _stage(name, definition, entry, known, lost, elsewhere):
+    """The verdict on one stage, why, and the files at fault.
+
+    ``known`` remembers digests of files, ``lost`` are outputs of any stage that are not there.
+    """
     if definition is None:
-        return FAIL, f"{paths.DVC} has no such stage"
+        return FAIL, f"{paths.DVC} has no such stage", []
     if entry is None:
         there = next((path for path in sorted(definition["outs"]) if _holds_something(Path(path))), None)
         if there:
-            return FAIL, f"{there} is there, but {paths.DVC_LOCK} has no run that made it: make paper"
-        return NOT_RUN, f"{paths.DVC_LOCK} has no run of it: make paper"
+            return FAIL, f"{there} is there, but {paths.DVC_LOCK} has no run that made it: make paper", []
+        return NOT_RUN, f"{paths.DVC_LOCK} has no run of it: make paper", []
     outs, deps = entry.get("outs", []), entry.get("deps", [])
-    wrong, changed = [], []
-    needed = [*outs, *deps] if elsewhere else outs  # an archive does not hold everything
-    if missing := [one["path"] for one in needed if not Path(one["path"]).exists()]:
-        return NOT_RUN, f"{missing[0]} is not there: make paper"
-    if name == "code":
-        changed += sorted(source.stale())
+    wrong, changed = [], sorted(source.stale()) if name == "code" else []
+    left_out = sorted(definition["outs"] - _named(outs))
+    missing = [path for path in [*(one["path"] for one in [*outs, *deps]), *left_out] if not Path(path).exists()]
+    if outs and _named(outs) <= set(missing):
+        return NOT_RUN, f"{missing[0]} is not there: {how_to_get(missing[0])}", []
     for one in [*outs, *deps]:
         path = one["path"]
-        if path == PACKAGE:  # of which only what the stage code makes of it counts
+        if path == PACKAGE or path in missing:  # of the code only what the stage code makes of it counts
             continue
         if elsewhere and path.startswith("data/"):  # the row of the maps says so once
             continue
         if path not in known:
-            known[path] = _md5(Path(path)) if Path(path).exists() else None
+            known[path] = _md5(Path(path))
         if known[path] != one.get("md5"):
+            if gone := [str(other) for other in lost if Path(path) in other.parents]:
+                missing += gone
+                continue
             typed = one in deps and path.startswith(("code/", "paper/", str(paths.CODE)))
             (changed if typed else wrong).append(path)
-    wrong += sorted(f"{path}, which {paths.DVC_LOCK} leaves out" for path in definition["outs"] - _named(outs))
+    accuses = list(wrong)
+    wrong += [f"{path}, which {paths.DVC_LOCK} leaves out" for path in left_out if path not in missing]
     for key, value in entry.get("params", {}).get(str(paths.PARAMS), {}).items():
         if not _equal(_looked_up(definition["raw"], key), value):
             wrong.append(f"{paths.PARAMS}: {key}")
@@ -597,10 +678,13 @@ def _stage(name, definition, entry, known, elsewhere):
         changed.append(f"the command in {paths.DVC}")
     changed += sorted(f"{path} in {paths.DVC}" for path in definition["deps"] ^ _named(deps))
     if wrong:
-        return FAIL, f"not what {paths.DVC_LOCK} has of this stage: {', '.join(wrong[:3])}"
+        own = [] if len(accuses) < len(wrong) else accuses  # what is more than files follows from no other row
+        return FAIL, f"not what {paths.DVC_LOCK} has of this stage: {', '.join(wrong[:3])}", own
+    if missing:
+        return NOT_RUN, f"{missing[0]} is not there: {how_to_get(missing[0])}", []
     if changed:
-        return WARN, f"changed since: {', '.join(changed[:3])}"
-    return PASS, f"inputs and outputs are those of {paths.DVC_LOCK}"
+        return WARN, f"changed since: {', '.join(changed[:3])}", []
+    return PASS, f"inputs and outputs are those of {paths.DVC_LOCK}", []
 
 
 def _holds_something(path):

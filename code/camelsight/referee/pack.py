@@ -30,7 +30,7 @@ MOST = {  # bytes of one file, by its ending; the largest network of the paper h
     ".safetensors": 1 << 30, ".npz": 1 << 30, ".json": 1 << 28, ".pdf": 1 << 27, ".png": 1 << 26, ".html": 1 << 28,
 }  # fmt: skip
 MOST_TEXT = 1 << 24  # of every other file, the list among them
-_MADE = re.compile(r"results/tables/[a-z0-9_]+\.(csv|md|tex)|figures/(robustness/)?[a-z0-9_]+\.(pdf|png)")
+_MADE = re.compile(r"results/(tables|plots/[a-z0-9_]+)/\w+\.(csv|md|tex)|figures/(robustness/)?[a-z0-9_]+\.(pdf|png)")
 
 
 def write(path, loaded):
@@ -53,7 +53,7 @@ def _found(loaded):
     if lost := sorted(name for name in needed if not Path(name).is_file()):
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise ValueError(f"expected a finished run of {loaded.profile}, got none of {lost[0]}{more}; run make paper")
-    folders = (paths.TABLES, paths.FIGURES)
+    folders = (paths.TABLES, paths.PLOTS, paths.FIGURES)
     made = {path.as_posix() for folder in folders for path in folder.rglob("*") if _MADE.fullmatch(path.as_posix())}
     return sorted(needed | {name for name in made | _known(loaded) if Path(name).is_file()})
 
@@ -69,10 +69,10 @@ def _needed(loaded):
 def _known(loaded):
     """Every file by name that an archive of ``loaded`` may hold, beside the tables and the figures."""
     known = [paths.VERDICT, paths.CRATE, paths.PAGE, paths.IMAGE, paths.PDF]
-    known += [paths.UNIVERSE, paths.INTERPRETATION, paths.NUMBERS]
+    known += [paths.UNIVERSE, paths.INTERPRETATION, paths.NUMBERS, paths.METRICS]
     of_case = (
         paths.study, paths.record, paths.trials, paths.cut, paths.cut_samples, paths.metrics, paths.predictions,
-        paths.predictions_text, paths.robustness_input,
+        paths.predictions_text, paths.curve, paths.robustness_input,
     )  # fmt: skip
     known += [path(*key) for key in product(loaded.suites, loaded.cases) for path in of_case]
     of_attribution = (paths.attributions, paths.attribution_statistics)
@@ -215,8 +215,8 @@ def _copy(run, part):
             raise ValueError(f"expected the folder of a run, got no {paths.PARAMS} in {run}")
         _check_size(paths.PARAMS, os.fstat(file.fileno()).st_size, run)
         loaded = params.parse(file.read(), f"{run}: {paths.PARAMS}")
-    folders = [run / folder for folder in (paths.TABLES, paths.FIGURES, paths.ROBUSTNESS_FIGURES)]
-    listed = {path.relative_to(run).as_posix() for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    folders = [run / folder for folder in (paths.TABLES, paths.PLOTS, paths.FIGURES)]
+    listed = {path.relative_to(run).as_posix() for folder in folders for path in folder.rglob("*")}
     copied = []
     for name in sorted(_known(loaded) | {name for name in listed if _MADE.fullmatch(name)}):
         with _opened(run, name) as file:

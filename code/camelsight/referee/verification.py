@@ -6,6 +6,7 @@ CAMELS decides only what it shares with CAMELS.
 
 import math
 import re
+from pathlib import PurePath
 
 BEYOND = "beyond this tier"  # the group of what only a higher tier can tell
 # What is taken on trust below a tier, beside the network that a tier trains anew, and what that takes.
@@ -28,6 +29,7 @@ FORGERS = (  # what a forger could still have done, tier by tier
     "changed the data or the code itself: compare the commit, and the digests of the maps, with the authors'",
 )
 PASS, WARN, FAIL, NOT_RUN = VERDICTS = ("PASS", "WARN", "FAIL", "NOT RUN")
+ABSENT = " is not there: "  # in the reason of a row that was not run, before the command that brings the file
 CLASSES = ("exact", "float", "seed-statistical", "qualitative")
 NOT_AVAILABLE = "not available"
 ANY, REAL = "any", "camels"  # profiles that can decide a published row: the code alone, or the real maps,
@@ -35,7 +37,7 @@ TWIN, TWIN_MAPS = "twin", "twin-maps"  # a twin at the paper's scale, or the map
 FIELDS = ("id", "value", "class", "tolerance", "reason", "profile", "tier", "source")
 ROW = (
     "id", "group", "verdict", "why", "class", "expected", "got", "low", "high", "tolerance", "reason", "source",
-    "profile", "tier", "holds",
+    "profile", "tier", "holds", "cause",
 )  # fmt: skip
 
 # What may stand in ms.tex as a number, with the reason; everything else with two digits, a point or a per cent sign
@@ -82,6 +84,37 @@ def row(id, group, verdict, why="", **more):
     """A row of the verdict; what it does not have is None. Characters that would steer a terminal are left out."""
     made = dict.fromkeys(ROW) | {"id": id, "group": group, "verdict": verdict, "why": why} | more
     return {key: printable(value) if isinstance(value, str) else value for key, value in made.items()}
+
+
+def causes(rows):
+    """``rows`` in which what only follows from a row that failed is NOT RUN, and names it; each cause counts these.
+
+    A row that fails ``accuses`` files. It is no cause of its own if an earlier one accuses all of these, a part of a
+    folder among them, or any file that it ``stands_on``, from which it was made anew. Both entries are taken out.
+    """
+    accused, causes = {}, {}
+    for one in rows:
+        accuses, stands_on = (list(map(PurePath, one.pop(key, ()))) for key in ("accuses", "stands_on"))
+        if one["verdict"] != FAIL:
+            continue
+        behind = [_accuser(path, accused) for path in accuses]
+        below = [name for path in stands_on if (name := _accuser(path, accused))]
+        if (behind and all(behind)) or below:
+            one["cause"] = (below or behind)[0]
+            one["verdict"], one["why"] = NOT_RUN, f"follows from {one['cause']}: {one['why']}"
+            causes.setdefault(one["cause"], []).append(one["id"])
+        else:
+            accused |= {path: one["id"] for path in accuses if not _accuser(path, accused)}
+    for one in rows:
+        if follows := causes.get(one["id"]):
+            count = f"{len(follows)} more row{'s' if len(follows) > 1 else ''}"
+            one["why"] += f"; {count} only follow{'' if len(follows) > 1 else 's'} from it"
+    return rows
+
+
+def _accuser(path, accused):
+    """The row that accuses ``path``, or a file in it."""
+    return next((name for other, name in accused.items() if other == path or path in other.parents), None)
 
 
 def printable(text):
@@ -235,7 +268,9 @@ def conclusion(rows, *, real, profile, tier=0, elsewhere=False):
     for one in judged:
         if one["group"] == "paper" or one["profile"] == REAL:
             paper.setdefault(one["id"], set()).add(one["verdict"])
-    unchecked = [one["id"] for one in rows if one["group"] == "integrity" and one["verdict"] == NOT_RUN]
+    unchecked = [one for one in rows if one["group"] == "integrity" and one["verdict"] == NOT_RUN]
+    absent = [one["why"].rpartition(ABSENT)[2] for one in unchecked if ABSENT in one["why"]]
+    unchecked = [one["id"] for one in unchecked if not one["cause"]]
     warned = (unchecked and not elsewhere) or any(one["verdict"] == WARN for one in rows)
     trust = f"At this tier a forger could still have {FORGERS[tier]}"
     if failed:
@@ -258,6 +293,7 @@ def conclusion(rows, *, real, profile, tier=0, elsewhere=False):
             text = f"{whole}; nothing was compared with a reference of {profile}"
     if unchecked:
         text += f". Not checked: {', '.join(unchecked[:3])}{' and more' if len(unchecked) > 3 else ''}"
+        text += "".join(f"; {absent.count(get)} rows want: {get}" for get in dict.fromkeys(absent))
     if not real:
         text += f". {_of_twin(rows)}; only the real maps can decide the paper's numbers"
     return {"verdict": verdict, "text": text, "trust": trust, "exit_code": code, "counts": counts}

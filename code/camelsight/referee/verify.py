@@ -199,7 +199,8 @@ def _integrity(params, suite, case, elsewhere):
         measured = evidence.measured(params)
     except Exception as error:  # what a damaged file raises depends on where it is damaged; its own row names it
         why = f"the results cannot be read: {type(error).__name__}: {store.one_line(error)}"
-        rows.append(row("measured", "integrity", FAIL, why, tier=0))
+        cause = next((one["id"] for one in rows if one["verdict"] == FAIL), None)
+        rows.append(row("measured", "integrity", NOT_RUN if cause else FAIL, why, tier=0, cause=cause))
         measured = {}
     rows += _published(params, expected, _whole(params, measured) | evidence.code_facts())
     return rows + _reference_rows(params, measured, 0)
@@ -320,7 +321,8 @@ def _again(folder, number, params, queue, links):
     missing = [str(path) for path in links if not Path(path).exists()]
     missing += [str(paths.maps(suite)) for suite, *_ in queue if not paths.maps(suite).exists()]
     if missing or not queue:
-        return f"{missing[0] if missing else 'weights'} is not there: make paper, or make maps with a PACK"
+        lost = missing[0] if missing else "runs"
+        return f"{lost} is not there: {evidence.how_to_get(lost)}"
     rerun.prepare(folder, params, links)
     chains = [(folder, AGAIN[number] + more, suite, case) for suite, case, more in queue]
     rerun.everywhere(chains, launch.default_jobs(params), TIERS[number])

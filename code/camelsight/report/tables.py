@@ -102,6 +102,23 @@ def csv_text(rows, columns):
     return text.getvalue()
 
 
+def r2_curves(rows):
+    """File name → rows of ``x`` and R² of the cosmological parameters against it, of cases with a single cut.
+
+    ``rows`` as in ``r2_markdown``. For k_max in h/Mpc a file per suite, for thresholds of density one per fill, too.
+    """
+    found = {}
+    for (suite, case), group in groupby(rows, lambda row: (row["suite"], row["case"])):
+        cut = cases.parse(case).only
+        if cut is None or cut.kind not in ("kmax", "max", "min"):
+            continue
+        kind, x = ("r2_kmax", "k_max") if cut.kind == "kmax" else ("r2_threshold", "threshold")
+        name = f"{kind}/{suite}.csv" if cut.kind == "kmax" else f"{kind}/{suite}_{cut.kind}_{cut.fill}.csv"
+        values = {row["parameter"]: row["r2"] for row in group if row["parameter"] in theta.COSMOLOGICAL}
+        found.setdefault(name, []).append({x: cut.threshold} | values)
+    return {name: sorted(points, key=lambda point: next(iter(point.values()))) for name, points in found.items()}
+
+
 def r2_markdown(rows):
     """R² with its 95% interval, one line per suite and case, one column per parameter.
 

@@ -24,6 +24,8 @@ def main(params, suite, case):
     store.write_predictions(
         paths.predictions_text(suite, case), *(predictions[key] for key in ("truth", "mean", "sigma"))
     )
+    history = store.read_json(paths.history(suite, case))
+    store.write_json(paths.curve(suite, case), history["epochs"])
     record = {
         "suite": suite,
         "case": case,
@@ -31,7 +33,7 @@ def main(params, suite, case):
         "n_simulations": len(np.unique(part.simulation)),
         "maps": store.read_json(paths.cut(suite, case))["digest"],
         "weights": store.tensor_digest(net.state_dict()),
-        "versions": store.read_json(paths.history(suite, case))["versions"],
+        "versions": history["versions"],
         "hyperparameters": hyperparameters,
         "n_parameters": network.count_parameters(net),
         "layers": net.describe(),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from camelsight.analysis import dataset
+from camelsight.analysis import dataset, prediction
 from camelsight.ground import cases, cmd, theta
 from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, store
@@ -13,6 +13,7 @@ from camelsight.universe import validation
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
 METHOD = "integrated_gradients"
 METHOD_LABELS = {"saliency": "Saliency", "integrated_gradients": "IG", "gradient_shap": "GradientSHAP"}
+DVC_METRICS = ("r2", "coverage_68", "coverage_95")
 MISSING = "n/a"
 
 
@@ -34,6 +35,7 @@ def main(params):
     store.write_text(paths.TABLES / "r2.md", tables.r2_markdown(rows))
     store.write_text(paths.TABLES / "r2.tex", tables.r2_latex(rows))
     store.write_text(paths.TABLES / "parameters.tex", tables.parameters_latex(*params.suites))
+    _for_dvc(params, metrics, rows)
     universe = store.read_json(paths.UNIVERSE)
     store.write_text(paths.TABLES / "statistics.tex", tables.statistics_latex(_statistics(params, universe)))
     interpretation = {suite: _interpretation(params, suite) for suite in params.suites}
@@ -60,6 +62,25 @@ def main(params):
         | _baseline(params, metrics) | _tuning(store.read_json(paths.TUNING_RECORD))
     )  # fmt: skip
     store.write_text(paths.NUMBERS, tables.macros(numbers))
+
+
+def _for_dvc(params, metrics, rows):
+    """Write what ``dvc metrics`` and ``dvc plots`` show."""
+    shown, curves = {}, tables.r2_curves(rows)
+    for (suite, case), record in metrics.items():
+        arrays = store.read_arrays(paths.predictions(suite, case))
+        shown.setdefault(suite, {})[case] = {
+            **{name: {one: record["metrics"][name][one][0] for one in theta.COSMOLOGICAL} for name in DVC_METRICS},
+            "loss": float(f"{prediction.loss_of(arrays, suite):.9g}"),  # another processor rounds differently
+        }
+        if case == "original":
+            for column, name in enumerate(theta.COSMOLOGICAL):
+                pairs = zip(arrays["truth"][:, column], arrays["mean"][:, column], strict=True)
+                points = [{"truth": truth, "prediction": mean} for truth, mean in pairs]
+                curves[f"truth_prediction/{suite}_{name}.csv"] = points
+    store.write_json(paths.METRICS, shown)
+    for name, points in curves.items():
+        store.write_text(paths.PLOTS / name, tables.csv_text(points, list(points[0])))
 
 
 def _transfer(params, metrics):

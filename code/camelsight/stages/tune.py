@@ -32,7 +32,7 @@ def main(params, suite, case):
             "importances": tuning.importances(study, spec.trials) if study else {},
         },
     )
-    store.write_bytes(paths.study(suite, case), journal.read_bytes() if study else b"")
+    store.write_bytes(paths.study(suite, case), studies.timeless(journal) if study else b"")
     if study:
         for path in journal.parent.glob("*.pt"):  # of trials that were not called again
             store.remove_checkpoint(path)

@@ -1,0 +1,117 @@
+"""A trained network by itself, for maps of one's own: ``camelsight.load("IllustrisTNG", "original")``."""
+
+import contextlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from camelsight.analysis import attributions, networks
+from camelsight.ground import cases, seeding, theta
+from camelsight.inference import training
+from camelsight.interpretation import attribution
+from camelsight.maps import cuts, scaling
+from camelsight.pipeline import cli, params, paths, store
+from camelsight.referee import pack
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network of a suite and case, with what a raw map goes through before it, and parameters after it."""
+
+    suite: str
+    case: str
+    net: torch.nn.Module  # (B, 1, n, n) scaled maps -> (B, 12): normalised means, then standard deviations
+    record: dict  # of the cut: statistics_train and statistics_all in signed log10, log10_range, digests
+    params: params.Params  # of the run
+
+    def scale(self, maps, index=0):
+        """Raw maps ``(n, n)`` or ``(B, n, n)`` in (Msun/h)/(Mpc/h)^2 as ``(B, n, n)`` float32 that the network takes.
+
+        They are cut as the case says. ``index`` is that of the first map in its suite's file: the noise of a random
+        fill is drawn for it. ValueError if the maps have another size, or hold what is no density.
+        """
+        maps, n = np.asarray(maps, dtype=np.float32), self.params.maps.pixels
+        if maps.ndim not in (2, 3) or maps.shape[-2:] != (n, n):
+            raise ValueError(f"expected maps of {n} x {n} pixels, got an array {maps.shape}; average or cut them first")
+        if not (np.isfinite(maps).all() and (maps > 0).all()):
+            raise ValueError("expected surface densities in (Msun/h)/(Mpc/h)^2, all above 0, got others; take no log")
+        maps = maps.reshape(-1, n, n)
+        cut = cuts.apply(
+            maps,
+            cases.parse(self.case).cuts,
+            log10_range=self.record["log10_range"],
+            generator=seeding.numpy_generator(self.params.seed, self.suite, self.case, "fill"),
+            indices=index + np.arange(len(maps)),
+        )
+        statistics = self.record[f"statistics_{self.params.train.normalisation}"]
+        return torch.from_numpy(scaling.standardise(scaling.signed_log10(cut), *statistics).astype(np.float32))
+
+    def predict(self, maps, index=0):
+        """``{parameter: (mean, sigma)}`` in physical units, arrays ``(B,)``, of raw maps as ``scale`` takes them."""
+        mean, sigma = training.predict(self.net, self.scale(maps, index).to(cli.device()))
+        mean, sigma = (values.double().cpu().numpy() for values in (mean, sigma))
+        mean, sigma = theta.denormalise(mean, self.suite), theta.denormalise_sigma(sigma, self.suite)
+        return {name: (mean[:, one], sigma[:, one]) for one, name in enumerate(theta.NAMES)}
+
+    def attribute(self, map_, index=0):
+        """``{method: {parameter: (n, n)}}``: how much each pixel of one raw map adds to a normalised output.
+
+        Methods, settings and parameters are those of ``attribute`` in the run's params.yaml.
+        """
+        spec, net = self.params.attribute, attribution.fold(self.net)
+        values, _ = attributions.of_map(
+            self.params, self.suite, self.case, net, self.record, self.scale(map_, index)[0], index, spec,
+            symmetric=spec.views == "mean8",
+        )  # fmt: skip
+        return {
+            method: dict(zip(spec.parameters, stack.cpu().numpy(), strict=True)) for method, stack in values.items()
+        }
+
+
+def load(suite, case="original", run="."):
+    """``Trained`` of a suite and case, from ``run``: the folder of a run, a checkout with DVC's cache, or an archive.
+
+    An archive is one of ``make pack``. What a checkout lacks is taken from its cache, or fetched from its remote.
+    ValueError if the run has no such network.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if Path(run).is_file():
+            pack.read(run, folder)
+            run = folder
+        with contextlib.chdir(run if Path(run).is_dir() else _none(run)):
+            loaded = params.load(paths.PARAMS)
+            for value, known in ((suite, loaded.suites), (case, loaded.cases)):
+                if value not in known:
+                    raise ValueError(f"expected one of {', '.join(known)}, got {value!r}")
+            with contextlib.chdir(_gathered(suite, case, folder)):
+                net, _ = networks.trained(loaded, suite, case)
+                record = store.read_json(paths.cut(suite, case))
+    return Trained(suite, case, net.to(cli.device()).eval(), record, loaded)
+
+
+def _none(run):
+    raise ValueError(f"expected the folder of a run, or an archive of make pack, got {run}, which is neither")
+
+
+def _gathered(suite, case, folder):
+    """A folder with the files of a network: this one, or ``folder``, into which DVC puts what this one lacks."""
+    needed = [path(suite, case) for path in (paths.weights, paths.tuning, paths.cut)]
+    if all(path.exists() for path in needed):
+        return "."
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+
+    try:
+        files = DVCFileSystem(".", config={} if Path(".git").exists() else {"core": {"no_scm": True}})
+        for path in needed:
+            Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
+            files.get_file(str(path), str(Path(folder, path)))
+    except (DvcException, OSError) as error:
+        raise ValueError(
+            f"expected {needed[0]} in {Path.cwd()}, or in its DVC cache or remote, got none ({store.one_line(error)}); "
+            "run dvc pull, or make paper"
+        ) from None
+    return folder
