@@ -416,7 +416,7 @@ def test_a_network_is_loaded_by_itself_from_a_folder_a_cache_and_an_archive(proj
 
 
 def test_dvc_shows_what_a_change_did_and_runs_experiments_beside_it(pulled):
-    """``exp run --queue`` works in copies of the checkout, without a .venv, and leaves this one as it is."""
+    """``exp run --temp`` works in a copy of the checkout, without a .venv, and leaves this one as it is."""
     shown = json.loads(dvc(pulled, "metrics", "show", "--json"))[""]["data"]["results/metrics.json"]["data"]
     record = json.loads((pulled / paths.metrics(SUITES[0], "kmax_1")).read_text())["metrics"]
     assert shown[SUITES[0]]["kmax_1"]["r2"]["omega_m"] == record["r2"]["omega_m"][0]
@@ -426,13 +426,10 @@ def test_dvc_shows_what_a_change_did_and_runs_experiments_beside_it(pulled):
         assert f"results/plots/{name}" in plots
     assert "results/curves/IllustrisTNG/original.json" in plots
 
-    for resamples in (210, 220):
-        dvc(pulled, "exp", "run", "--queue", "-S", f"evaluate.resamples={resamples}")
-    dvc(pulled, "exp", "run", "--run-all")
+    dvc(pulled, "exp", "run", "--temp", "-S", "evaluate.resamples=210")
     assert not git(pulled, "status", "--porcelain")
     experiments = list(csv.DictReader(dvc(pulled, "exp", "show", "--csv").splitlines()))
-    assert {"210", "220"} <= {one["evaluate.resamples"] for one in experiments}
-    assert not [one["State"] for one in experiments if one.get("State") == "Failed"]
+    assert "210" in {one["evaluate.resamples"] for one in experiments}
 
 
 @pytest.fixture
