@@ -15,7 +15,7 @@ import yaml
 
 from camelsight.analysis import dataset, prediction
 from camelsight.ground import cases, cmd, seeding, split, theta
-from camelsight.inference import loss, metrics, network, training, tuning
+from camelsight.inference import metrics, network, training, tuning
 from camelsight.maps import scaling
 from camelsight.pipeline import environment, launch, packages, paths, rerun, source, store
 from camelsight.pipeline import params as parameters_file
