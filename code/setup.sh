@@ -167,9 +167,9 @@ esac
 # DVC asks Git for commits, and refuses to work without one unless it is told: an archive is no checkout.
 with_or_without_git() {
   if [ ! -e .git ]; then
-    grep -qs no_scm .dvc/config.local || .venv/bin/dvc config --quiet --local core.no_scm true
+    grep -qs no_scm .dvc/config.local || .venv/bin/python -m dvc config --quiet --local core.no_scm true
   elif grep -qs no_scm .dvc/config.local; then
-    .venv/bin/dvc config --quiet --local --unset core.no_scm
+    .venv/bin/python -m dvc config --quiet --local --unset core.no_scm
   fi
 }
 

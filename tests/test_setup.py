@@ -17,6 +17,7 @@ SCRIPTS = (
     "requirements.lock",
     "pyproject.toml",
     ".gitattributes",
+    ".dvc/config",
 )
 OPERATORS = (
     "code/camelsight/pipeline/compiled.py",

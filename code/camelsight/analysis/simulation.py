@@ -83,11 +83,16 @@ def _run(params, suites, jobs):
 def _deaf():
     """Hear Ctrl-C only after the block; processes that begin in it never do, since this one ends them."""
     resource_tracker.ensure_running()  # whose start would end the block
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    heard = []
+    handler = signal.signal(signal.SIGINT, lambda *_: heard.append(True))  # a library's thread may take the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # what new processes inherit
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, handler)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 _prepared = None
