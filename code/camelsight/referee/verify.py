@@ -373,8 +373,8 @@ def _recorded_again(folder, path, tier, rounding, apart=()):
         wrong = content.named_arrays(store.read_arrays(folder / path), store.read_arrays(path), rounding)
     else:
         made, given = (store.read_json(place / path) for place in (folder, Path()))
-        for one in (made, given):
-            one.update(dict.fromkeys(apart))
+        for name in apart:
+            made[name] = given[name] = None
         wrong = content.values(made, given, rounding)
     return row(
         _name(path), GROUPS[tier], FAIL if wrong else PASS, wrong or "made anew, it is the same but for rounding",
