@@ -411,7 +411,7 @@ def test_a_network_is_loaded_by_itself_from_a_folder_a_cache_and_an_archive(proj
     with pytest.raises(ValueError, match=r"expected maps of 16 x 16 pixels, got an array \(8, 8\)"):
         one.predict(map_[:8, :8])
     with pytest.raises(ValueError, match="take no log"):
-        one.predict(-maps[0])
+        one.predict(-map_)
     with pytest.raises(ValueError, match="expected one of original, kmax_1, max_1e12_random, got 'kmax_2'"):
         camelsight_package.load("IllustrisTNG", "kmax_2", run=folder)
 
