@@ -117,7 +117,7 @@ def test_no_finished_work_is_taken_for_work_done_now(given, monkeypatch, tier):
     keys = [("IllustrisTNG", "original"), ("Nbody_IllustrisTNG", "kmax_1")]
     for suite, case in keys:
         store.write_bytes(paths.maps(suite), b"")
-        for path in (paths.weights, paths.tuning, paths.history, paths.metrics):
+        for path in (paths.weights, paths.hyperparameters, paths.history, paths.metrics):
             store.write_json(path(suite, case), {})
         for folder in ("", "runs/again/T2-0123", "runs/again/new-"):
             store.write_bytes(Path(folder, paths.finished_training("0123")), b"planted")
@@ -131,7 +131,8 @@ def test_no_finished_work_is_taken_for_work_done_now(given, monkeypatch, tier):
     monkeypatch.setattr(rerun, "everywhere", look)
     with pytest.raises(KeyboardInterrupt):
         verify._TIER_ROWS[tier](loaded, *keys[0], False)
-    links = {"tuning.json", "maps"} | ({"weights.safetensors", "history.json"} if tier == 1 else set())
+    of_runs = {"weights.safetensors", "history.json", *(f"{case}.json" for _, case in keys)}
+    links = {"tuning.json", "maps"} | (of_runs if tier == 1 else set())
     assert set(seen) == {(name, True) for name in links} | {("params.yaml", False)}, "tuning.json is that of benchmarks"
 
 

@@ -25,15 +25,15 @@ GOOD = {"max_lr": 4.6934e-3, "weight_decay": 0, "dropout": 0.0, "hidden": 6}
         ({"more": 1}, "expected hyperparameters max_lr, weight_decay, dropout, hidden, got .*, more"),
     ],
 )
-def test_a_tuning_json_from_elsewhere_is_used_as_it_is_or_refused(change, message, tmp_path, monkeypatch):
+def test_hyperparameters_from_elsewhere_are_used_as_they_are_or_refused(change, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = paths.tuning("SIMBA", "original")
+    path = paths.hyperparameters("SIMBA", "original")
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"hyperparameters": GOOD}), encoding="utf-8")
-    assert networks.tuned("SIMBA", "original") == GOOD
+    assert networks.chosen("SIMBA", "original") == GOOD
     path.write_text(json.dumps({"hyperparameters": GOOD | change}), encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"runs/SIMBA/original/tuning\.json: .*{message}"):
-        networks.tuned("SIMBA", "original")
+    with pytest.raises(ValueError, match=rf"results/hyperparameters/SIMBA/original\.json: .*{message}"):
+        networks.chosen("SIMBA", "original")
 
 
 @pytest.mark.parametrize("values", [None, [1], "hidden", {}])

@@ -25,7 +25,7 @@ def run(tmp_path, monkeypatch):
     for suite in loaded.suites:
         for case in loaded.cases:
             names |= {str(paths.weights(suite, case).with_name(name)) for name in pack.WEIGHTS}
-            names.add(str(paths.metrics(suite, case)))
+            names |= {str(paths.metrics(suite, case)), str(paths.hyperparameters(suite, case))}
     for name in names:
         store.write_text(name, f"what {name} holds\n")
     store.write_bytes(paths.PARAMS, (ROOT / "profiles/smoke.yaml").read_bytes())

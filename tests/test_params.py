@@ -183,6 +183,14 @@ KMAX, MAX = (1, 5, 10, 20, 30, 40, 50), ("5e10", "1e11", "2e11", "5e11", "1e12")
 MIN = ("1e11", "2e11", "4e11", "6e11", "8e11", "1e12", "2e12")
 
 
+def test_a_case_takes_its_own_search_or_its_own_start_or_the_uncut_search():
+    tune = params.load(PROFILES[0].parent / "mini.yaml").tune
+    own = dataclasses.replace(tune, cases=("original", "kmax_1"), start=tune.start | {"kmax_3": tune.start["original"]})
+    found = [own.search_of(case) for case in ("original", "kmax_1", "kmax_3", "kmax_5")]
+    assert found == ["original", "kmax_1", None, "original"]
+    assert dataclasses.replace(own, cases=("kmax_1",)).search_of("kmax_5") is None
+
+
 @pytest.mark.parametrize("name", ["camels", "twin"])
 def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
     profile = params.load(PROFILES[0].parent / f"{name}.yaml")

@@ -26,7 +26,7 @@ from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
 from camelsight.pipeline import environment, params, paths, rerun, store
 from camelsight.referee import evidence, pack, verification, verify
-from camelsight.stages import attribute, evaluate, paper, train, tune
+from camelsight.stages import attribute, choose, evaluate, paper, train, tune
 
 ROOT = Path(__file__).parent.parent
 COPIED = (
@@ -755,11 +755,12 @@ def test_the_verdict_on_a_run_goes_from_its_files_to_networks_trained_anew(run, 
     chain = json.loads(capsys.readouterr().out)
     assert chain["paper"]["macro"] == r"\OrigOmegaM" and chain["paper"]["lines of paper/ms.tex"]
     assert chain["result"]["weights"] == trained["got"]
-    steps = ["maps", *(f"{name}@IllustrisTNG-original" for name in CHAIN), "tabulate", "paper"]
+    cut, *searched, train_, evaluate_ = (f"{name}@IllustrisTNG-original" for name in CHAIN)
+    steps = ["maps", cut, *searched, "choose", train_, evaluate_, "tabulate", "paper"]
     assert list(chain["stages"]) == steps
     inputs = chain["stages"]["train@IllustrisTNG-original"]["inputs"]
-    outputs = chain["stages"]["tune@IllustrisTNG-original"]["outputs"]
-    assert inputs["runs/IllustrisTNG/original/tuning.json"] == outputs["runs/IllustrisTNG/original/tuning.json"]
+    chosen = paths.hyperparameters("IllustrisTNG", "original")
+    assert inputs[str(chosen)] == evidence._md5(chosen)
     assert [row["id"] for row in chain["published"]] == [
         f"{m}.IllustrisTNG.original.omega_m" for m in ("r2", "r2_table")
     ]
@@ -952,16 +953,16 @@ def test_a_released_checkpoint_is_evaluated_with_the_released_normalisation_and_
 def test_studies_travel_both_ways(project, tmp_path):
     folder, _ = project
     stage(folder, "tune", "--export", tmp_path / "study.db", "--suite", "IllustrisTNG", "--case", "original")
-    before = json.loads((folder / "runs/IllustrisTNG/original/tuning.json").read_text())
+    before = json.loads((folder / "results/hyperparameters/IllustrisTNG/original.json").read_text())
     where = ("--import", tmp_path / "study.db", "--suite", "SIMBA", "--case", "original")
     record = json.loads(stage(folder, "tune", *where, "--json"))
     assert list(record) == ["study", "value", "trial", "complete", "hyperparameters"]
     assert {key: record[key] for key in ("value", "trial", "complete", "hyperparameters")} == {
         key: before[key] for key in ("value", "trial", "complete", "hyperparameters")
     }
-    assert json.loads((folder / "runs/SIMBA/original/tuning.json").read_text()) == record
+    assert json.loads((folder / "results/hyperparameters/SIMBA/original.json").read_text()) == record
     assert "tune.start" in stage(folder, "tune", *where)
-    shutil.rmtree(folder / "runs/SIMBA")
+    shutil.rmtree(folder / "results/hyperparameters/SIMBA")
     half = stage(folder, "tune", *where[:4], code=1)
     assert "both --suite and --case" in half and half.count("\n") == 1
     assert "expected a suite among" in stage(folder, "tune", *where[:2], "--suite", "Foo", "--case", "original", code=1)
@@ -978,11 +979,10 @@ def test_without_trials_a_case_takes_its_own_starting_point(project, monkeypatch
     start = loaded.tune.start | {"kmax_1": own}
     loaded = dataclasses.replace(loaded, tune=dataclasses.replace(loaded.tune, trials=0, start=start))
     monkeypatch.chdir(tmp_path)
-    tune.main(loaded, "IllustrisTNG", "kmax_1")
-    tune.main(loaded, "IllustrisTNG", "original")
-    hidden = [
-        store.read_json(paths.tuning("IllustrisTNG", case))["hyperparameters"]["hidden"] for case in loaded.cases[:2]
-    ]
+    for suite, case in itertools.product(loaded.suites, loaded.tune.cases):
+        tune.main(loaded, suite, case)
+    choose.main(loaded)
+    hidden = [networks.chosen("IllustrisTNG", case)["hidden"] for case in loaded.cases[:2]]
     assert loaded.cases[:2] == ("original", "kmax_1") and hidden == [loaded.tune.start["original"].hidden, 3]
 
 

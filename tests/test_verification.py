@@ -164,7 +164,9 @@ def test_an_archive_is_not_made_anew_and_a_stage_is_that_of_dvc_yaml(clone):
     stages = dict(evidence._expanded())
     train = stages["train@IllustrisTNG-original"]
     assert train["cmd"] == "code/stage train --suite IllustrisTNG --case original"
-    assert "runs/IllustrisTNG/original/tuning.json" in train["deps"] and not any("$" in path for path in train["deps"])
+    assert "results/hyperparameters/IllustrisTNG/original.json" in train["deps"] and not any(
+        "$" in path for path in train["deps"]
+    )
 
 
 def conclude(*rows, real=False):
@@ -322,7 +324,7 @@ def test_the_page_is_one_file_without_a_network_and_escapes_what_it_shows():
 
 
 def test_a_reference_goes_on_after_a_change_that_no_network_depends_on():
-    files = {str(path) for stage in verify.AGAIN[2] for path in source.files(stage)}
+    files = {str(path) for stage in (*verify.SEARCH, *verify.AGAIN[2]) for path in source.files(stage)}
     assert {"inference/fused.cpp", "stages/tune.py"} <= files
     assert not any("plotting" in one or "reference" in one for one in files)
 

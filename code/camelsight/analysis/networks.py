@@ -71,16 +71,16 @@ def engine(device):
     return "compiled" if device.type == "cpu" and compiled.load(fused) else "torch"
 
 
-def tuned(suite, case):
-    """The hyperparameters of a case, as the stage tune or an import left them; ValueError if they can be none."""
-    path = paths.tuning(suite, case)
+def chosen(suite, case):
+    """The hyperparameters of a case, as the stage choose or an import left them; ValueError if they can be none."""
+    path = paths.hyperparameters(suite, case)
     record = store.read_json(path)
     return checked(record.get("hyperparameters") if isinstance(record, dict) else record, path)
 
 
 def trained(params, suite, case):
     """The network of a case with its weights, and its hyperparameters."""
-    hyperparameters = tuned(suite, case)
+    hyperparameters = chosen(suite, case)
     net = network.build(hyperparameters["hidden"], hyperparameters["dropout"], size=params.maps.pixels)
     return store.read_weights(paths.weights(suite, case), net), hyperparameters
 

@@ -98,7 +98,7 @@ def _none(run):
 
 def _gathered(suite, case, folder):
     """A folder with the files of a network: this one, or ``folder``, into which DVC puts what this one lacks."""
-    needed = [path(suite, case) for path in (paths.weights, paths.tuning, paths.cut)]
+    needed = [path(suite, case) for path in (paths.weights, paths.hyperparameters, paths.cut)]
     if all(path.exists() for path in needed):
         return "."
     from dvc.api import DVCFileSystem

@@ -111,7 +111,11 @@ def make_paper(profile, full, jobs, where, options):
     elif pending and jobs > 1:
         if makers := launch.makers(pending):
             launch.repro(*makers)
-        for queue in (launch.chains(loaded, pending), launch.experiments(pending)):
+        first, rest = launch.halves(launch.chains(loaded, pending))
+        launch.local(first, jobs, lambda key: summary(key, loaded) if key == "universe" else f"  {key}: searched")
+        if "choose" in pending:
+            launch.repro("choose")
+        for queue in (rest, launch.experiments(pending)):
             launch.local(queue, jobs, lambda key: summary(key, loaded))
     if pending:
         launch.repro()
@@ -172,7 +176,7 @@ def _is_a_profile(content):
 
 def prune(loaded):
     """Remove the results of suites and cases that ``params.yaml`` no longer has: DVC sees folders as a whole."""
-    wanted = {paths.CUTS: loaded.cases, paths.TRIALS: loaded.cases, paths.EVALUATIONS: loaded.cases}
+    wanted = {paths.CUTS: loaded.cases, paths.TRIALS: loaded.tune.cases, paths.EVALUATIONS: loaded.cases}
     wanted[paths.CURVES] = loaded.cases
     wanted[paths.ATTRIBUTIONS] = loaded.attribute.cases
     for folder, cases in wanted.items():

@@ -1,8 +1,8 @@
 """Running the chains of cases: in several processes of this machine, or as array jobs of a SLURM cluster.
 
-A chain is cut -> tune -> train -> evaluate of one suite and case, attribute where attribute.cases names it, sanity
-where nothing is cut. Chains do not depend on one another; DVC's own lock keeps its processes apart, on several machines
-as on one.
+A chain is cut -> train -> evaluate of one suite and case, tune after cut where tune.cases names it, attribute where
+attribute.cases does, sanity where nothing is cut. Between tune and train comes choose, which needs every search; else
+chains do not depend on one another. DVC's own lock keeps its processes apart, on several machines as on one.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from camelsight.pipeline import cli, leftovers, params, paths, source, store
 DVC = [sys.executable, "-m", "camelsight.pipeline.dvc_repro"]
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
 CHAIN = ("cut", "tune", "train", "evaluate")
+SEARCH = ("universe", "cut", "tune")  # what is worth its time before choose
 EXPERIMENTS = tuple(params.EXPERIMENTS)
 LAST = ("tabulate", "figures", "paper")
 MAKERS = ("maps", "further")  # of maps; they use every core by themselves
@@ -123,13 +124,28 @@ def chains(loaded, pending):
     return [(key, targets) for key, targets in wanted.items() if targets]
 
 
+def halves(queue):
+    """What of ``chains`` is to run before choose, the universe and the searches, and what after it."""
+    first = {
+        key: [one for one in targets if _stage(one) in SEARCH]
+        for key, targets in queue
+        if {_stage(one) for one in targets} & {"universe", "tune"}
+    }
+    rest = [(key, [one for one in targets if one not in first.get(key, ())]) for key, targets in queue]
+    return list(first.items()), [(key, targets) for key, targets in rest if targets]
+
+
+def _stage(target):
+    return target.partition("@")[0]
+
+
 def _chains(loaded):
     """Name -> targets of the universe, and every suite and case."""
     everything = {"universe": ["universe"]}
     for case in loaded.cases:
         for suite in loaded.suites:
             key = f"{suite}-{case}"
-            everything[key] = [f"{stage}@{key}" for stage in CHAIN]
+            everything[key] = [f"{stage}@{key}" for stage in CHAIN if stage != "tune" or case in loaded.tune.cases]
             if case in loaded.attribute.cases:
                 everything[key].append(f"attribute@{key}")
             if case == "original":
@@ -139,7 +155,7 @@ def _chains(loaded):
 
 def stages(loaded):
     """Every stage of the pipeline with these params, by the names that DVC gives them."""
-    names = ["code", "maps", *(f"further@{suite}" for suite in loaded.robustness.suites)]
+    names = ["code", "maps", *(f"further@{suite}" for suite in loaded.robustness.suites), "choose"]
     names += [target for targets in _chains(loaded).values() for target in targets]
     for stage in EXPERIMENTS:
         names += [f"{stage}@{experiment}" for experiment in getattr(loaded.robustness, stage)]
@@ -167,19 +183,19 @@ def forget(loaded):
 
 def makers(pending):
     """The stages that make maps and have something to do."""
-    return [stage for stage in pending if stage.partition("@")[0] in MAKERS]
+    return [stage for stage in pending if _stage(stage) in MAKERS]
 
 
 def experiments(pending):
     """(name, targets) of the experiments on robustness that have something to do; they compare what chains made."""
-    return [(stage, [stage]) for stage in pending if stage.partition("@")[0] in EXPERIMENTS]
+    return [(stage, [stage]) for stage in pending if _stage(stage) in EXPERIMENTS]
 
 
 def seconds_of(loaded, stage):
     """As long as the stage took last time here, otherwise as the profile says."""
     timing = paths.TIMINGS / f"{stage.replace('@', '-')}.json"
     last = store.read_json(timing) if timing.exists() else {}
-    name = stage.partition("@")[0]
+    name = _stage(stage)
     return START_SECONDS + (last["seconds"] if last.get("profile") == loaded.profile else getattr(loaded.seconds, name))
 
 
@@ -187,7 +203,7 @@ def forecast(loaded, pending, jobs):
     """Seconds that ``pending`` will roughly take."""
     serial = parallel = 0
     for stage in pending:
-        if stage.partition("@")[0] in PARALLEL:
+        if _stage(stage) in PARALLEL:
             parallel += seconds_of(loaded, stage)
         else:
             serial += seconds_of(loaded, stage)
@@ -346,13 +362,15 @@ def slurm(loaded, pending, on_end, *, concurrency=256, **options):
         repro(*wanted)
     failed = {}
     for family in FAMILIES:
-        targets = {key: [one for one in stages if one.partition("@")[0] in family] for key, stages in queue.items()}
+        targets = {key: [one for one in stages if _stage(one) in family] for key, stages in queue.items()}
         commands = {key: [*DVC, *wanted] for key, wanted in targets.items() if wanted and key not in failed}
         on_gpu = {"gpus_per_node": gpus} if gpus and family[0] not in WITHOUT_GPU else {}
         helpers = _helpers(loaded, commands) if family == ("tune",) else {}
         failed |= _array("+".join(family), commands, helpers, parameters | on_gpu)
-        if "maps" in failed or (failed and "evaluate" in family):
-            break  # nothing, or no experiment, has what it needs
+        if "maps" in failed or (failed and {"tune", "evaluate"} & set(family)):
+            break  # nothing, no network, or no experiment, has what it needs
+        if "tune" in family and "choose" in pending:
+            repro("choose")
         for key, stages in queue.items():
             if key in commands and stages[-1] in targets[key]:
                 print(on_end(key), file=sys.stderr)

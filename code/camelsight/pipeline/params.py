@@ -85,6 +85,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Tune:
+    cases: tuple[str, ...]  # that are searched; another one takes what `search_of` says
     trials: int  # 0: no search, `start` is what the networks are trained with
     epochs: int
     pruner: str  # "halving": stop early what is behind others after as many epochs; "none"
@@ -99,6 +100,8 @@ class Tune:
         _check(self.dropout[1] < 1, "tune.dropout", "numbers below 1", list(self.dropout))
         _check(self.hidden[1] <= HIDDEN_LIMIT, "tune.hidden", f"numbers up to {HIDDEN_LIMIT}", list(self.hidden))
         _check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
+        differ = self.cases and len(set(self.cases)) == len(self.cases)
+        _check(differ, "tune.cases", "cases that differ", list(self.cases))
         _check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
         _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
         _check(self.pruner in ("halving", "none"), "tune.pruner", "halving or none", self.pruner)
@@ -114,6 +117,12 @@ class Tune:
     def start_of(self, case):
         """The starting ``Hyperparameters`` of ``case``: its own, or those of the uncut maps."""
         return self.start.get(case, self.start["original"])
+
+    def search_of(self, case):
+        """The case whose search settles the hyperparameters of ``case``; None where ``start`` does."""
+        if case in self.cases:
+            return case
+        return "original" if "original" in self.cases and case not in self.start else None
 
 
 @dataclass(frozen=True)
@@ -269,6 +278,7 @@ class Seconds:
     universe: float
     cut: float
     tune: float
+    choose: float
     train: float
     evaluate: float
     attribute: float
@@ -313,6 +323,8 @@ class Params:
         meanings = [cases.parse(case).cuts for case in self.cases]
         _check(len(set(meanings)) == len(meanings), "cases", "cases that differ", list(self.cases))
         _check("original" in self.cases, "cases", "original among them", list(self.cases))
+        known = f"some of {', '.join(self.cases)}"
+        _check(set(self.tune.cases) <= set(self.cases), "tune.cases", known, list(self.tune.cases))
         asked = self.attribute.cases
         good = "original" in asked and len(set(asked)) == len(asked) and set(asked) <= set(self.cases)
         _check(good, "attribute.cases", f"some of {', '.join(self.cases)}, original among them", list(asked))

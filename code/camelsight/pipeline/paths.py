@@ -17,6 +17,7 @@ RUN_LOCK = Path("runs/paper.lock")  # of a run, while it goes on
 STATUS = Path("runs/status")  # what running stages say of themselves
 CUTS = Path("results/cuts")
 TRIALS = Path("results/tune")
+HYPERPARAMETERS = Path("results/hyperparameters")
 EVALUATIONS = Path("results/evaluate")
 CURVES = Path("results/curves")  # of the training, for dvc plots
 ATTRIBUTIONS = Path("results/attribute")
@@ -100,8 +101,8 @@ def heartbeat(name):
     return STATUS / f"{name}.json"
 
 
-def tuning(suite, case):
-    return Path("runs", suite, case, "tuning.json")
+def hyperparameters(suite, case):
+    return HYPERPARAMETERS / suite / f"{case}.json"
 
 
 def study(suite, case):

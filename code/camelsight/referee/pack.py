@@ -23,7 +23,7 @@ from pathlib import Path
 from camelsight.pipeline import cli, params, paths, source, store
 
 LIST = "SHA256SUMS"
-WEIGHTS = ("weights.safetensors", "history.json", "tuning.json")  # of every case
+WEIGHTS = ("weights.safetensors", "history.json")  # of every case
 LOCKS = (str(paths.PARAMS), str(paths.DVC), str(paths.DVC_LOCK), str(paths.REQUIREMENTS))
 CHUNK = 1 << 20
 MOST = {  # bytes of one file, by its ending; the largest network of the paper has 135 MB
@@ -62,7 +62,8 @@ def _needed(loaded):
     """What no finished run is without."""
     names = set(LOCKS)
     for key in product(loaded.suites, loaded.cases):
-        names |= {str(paths.weights(*key).with_name(name)) for name in WEIGHTS} | {str(paths.metrics(*key))}
+        names |= {str(paths.weights(*key).with_name(name)) for name in WEIGHTS}
+        names |= {str(paths.metrics(*key)), str(paths.hyperparameters(*key))}
     return names
 
 

@@ -40,7 +40,8 @@ from camelsight.referee.evidence import PIXELS
 from camelsight.referee.verification import FAIL, NOT_AVAILABLE, NOT_RUN, PASS, WARN, row
 from camelsight.report import provenance
 
-AGAIN = {1: ("cut", "evaluate"), 2: ("cut", "tune", "train", "evaluate")}  # stages that a tier runs for a case
+AGAIN = {1: ("cut", "evaluate"), 2: ("cut", "choose", "train", "evaluate")}  # stages that a tier runs for a case
+SEARCH = ("cut", "tune")  # what T2 runs before, for the case whose search settles the hyperparameters
 GROUPS = {1: "evaluated anew", 2: "trained anew", 3: "made anew"}
 TIERS = {
     0: "files, numbers and environment",
@@ -180,8 +181,10 @@ def _forecast(number, params):
         return f"{round(10 + cases / 5 + seconds.tabulate + seconds.figures + seconds.paper)} s"
     if number < 3:
         one = launch.START_SECONDS + sum(getattr(seconds, stage) for stage in AGAIN[number])
+        one += seconds.tune * (number == 2)
         return _minutes(one * (cases / jobs if number == 1 else 1))
     each = sum(getattr(seconds, stage) + launch.START_SECONDS for stage in AGAIN[2])
+    each += len(params.tune.cases) / len(params.cases) * seconds.tune
     each = each * cases + len(params.suites) * (len(params.attribute.cases) * seconds.attribute + seconds.sanity)
     return _minutes(seconds.maps + each / jobs + seconds.universe + seconds.figures + seconds.paper)
 
@@ -325,8 +328,17 @@ def _again(folder, number, params, queue, links):
         return f"{lost} is not there: {evidence.how_to_get(lost)}"
     rerun.prepare(folder, params, links)
     chains = [(folder, AGAIN[number] + more, suite, case) for suite, case, more in queue]
+    if number == 2:
+        rerun.everywhere(_searches(params, chains), launch.default_jobs(params), "searches")
     rerun.everywhere(chains, launch.default_jobs(params), TIERS[number])
     return None
+
+
+def _searches(params, chains):
+    """What is to run before ``chains`` can choose their hyperparameters, but for what is there."""
+    wanted = {(folder, suite, params.tune.search_of(case)) for folder, _, suite, case in chains}
+    wanted = sorted(one for one in wanted if one[2] and not (one[0] / paths.trials(*one[1:])).exists())
+    return [(folder, SEARCH, suite, case) for folder, suite, case in wanted]
 
 
 def _evaluate_again(params, _, case, elsewhere):
@@ -334,7 +346,7 @@ def _evaluate_again(params, _, case, elsewhere):
     queue = [key for key in evaluated if paths.weights(*key).exists()]
     asked = [key for key in queue if key[1] in params.attribute.cases]
     sample = [key for key in asked if key[1] == case]
-    runs = [path(*key) for key in queue for path in (paths.weights, paths.tuning, paths.history)]
+    runs = [path(*key) for key in queue for path in (paths.weights, paths.hyperparameters, paths.history)]
     rows = [
         row(f"weights.{suite}.{case}", GROUPS[1], NOT_RUN, f"{paths.weights(suite, case)} is not there", tier=1)
         for suite, case in evaluated
@@ -603,7 +615,7 @@ def make_reference(seeds, jobs=None):
     jobs = jobs or launch.default_jobs(params)
     data = {suite: store.file_digest(paths.maps(suite)) for suite in params.suites}
     engine = networks.engine(cli.device())
-    code = [source.digest(stage) for stage in AGAIN[2]]  # another figure must not train networks anew
+    code = [source.digest(stage) for stage in ("tune", *AGAIN[2])]  # another figure must not train networks anew
     key = store.digest(_settings(params), data, code, torch.__version__, engine)[:16]
     numbers, queue = range(seeds), []  # that of a run as it comes, 0, among them: it must be known, too
     folders = {number: paths.AGAIN / f"reference-{key}" / f"seed_{number}" for number in numbers}
@@ -612,13 +624,16 @@ def make_reference(seeds, jobs=None):
         other = dataclasses.replace(params, train=dataclasses.replace(params.train, seed=number))
         rerun.prepare(folder, other, [paths.MAPS])
         queue += [(folder, AGAIN[2], *one) for one in combinations if not (folder / paths.metrics(*one)).exists()]
-    seconds = sum(getattr(params.seconds, stage) for stage in AGAIN[2]) + launch.START_SECONDS
+    searches = _searches(params, queue)
+    seconds = len(queue) * (sum(getattr(params.seconds, stage) for stage in AGAIN[2]) + launch.START_SECONDS)
+    seconds += len(searches) * (params.seconds.tune + launch.START_SECONDS)
     here = environment.read()
     print(
         f"Profile {params.profile}: {seeds} seeds × {len(combinations)} networks, {len(queue)} to train; roughly "
-        f"{_minutes(len(queue) * seconds / jobs)} with {jobs} processes, on {here['cpu']}",
+        f"{_minutes(seconds / jobs)} with {jobs} processes, on {here['cpu']}",
         file=sys.stderr,
     )
+    rerun.everywhere(searches, jobs, "searches")
     rerun.everywhere(queue, jobs, "reference")
     values = {}
     for suite, case in combinations:
@@ -679,7 +694,10 @@ def explain(name, as_json=False):
         if paths.record(suite, case).exists():
             chain["trained with"] = store.read_json(paths.record(suite, case))
     lock = yaml.safe_load(paths.DVC_LOCK.read_text(encoding="utf-8"))["stages"] if paths.DVC_LOCK.exists() else {}
-    stages = ["maps", *(f"{stage}@{suite}-{case}" for stage in AGAIN[2]), "tabulate", "paper"]
+    searched = params.tune.search_of(case)
+    cut, tune, train, evaluate = (f"{stage}@{suite}-{case}" for stage in launch.CHAIN)
+    tune = f"tune@{suite}-{searched}" if searched else tune
+    stages = ["maps", cut, tune, "choose", train, evaluate, "tabulate", "paper"]
     chain["stages"] = {stage: _locked(lock[stage]) for stage in stages if stage in lock}
     ids = (name, f"r2_table.{suite}.{case}.{parameter}")
     chain["published"] = [one for one in _expected() if one["id"] in ids]

@@ -66,7 +66,10 @@ def main(params):
             store.read_json(paths.sanity(first))["cascade"], {name: curves[name] for name in theta.COSMOLOGICAL}
         ),
         "tuning": plotting.tuning(
-            {suite: [store.read_json(paths.trials(suite, case)) for case in params.cases] for suite in params.suites}
+            {
+                suite: [store.read_json(paths.trials(suite, case)) for case in params.tune.cases]
+                for suite in params.suites
+            }
         ),
         "tuning_epochs": plotting.tuning_epochs(store.read_json(paths.TUNING_RECORD)["searches"]),
         **_universe(),

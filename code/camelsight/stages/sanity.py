@@ -100,7 +100,7 @@ def _change(before, after):
 def _train(params, suite, what, epochs):
     """A network trained from another seed, or on labels shuffled among simulations; what it is; its checkpoint."""
     device = cli.device()
-    hyperparameters = networks.tuned(suite, CASE)
+    hyperparameters = networks.chosen(suite, CASE)
     parts = dataset.load(params, suite, CASE, ("train", "valid", "test"))
     targets = {name: part.targets for name, part in parts.items()}
     if what == "labels shuffled":

@@ -1,4 +1,4 @@
-"""Train the network of a case with its tuned hyperparameters; goes on from the last epoch if it was cut off."""
+"""Train the network of a case with the hyperparameters chosen for it; goes on from the last epoch if it was cut off."""
 
 from camelsight.analysis import dataset, networks
 from camelsight.inference import network
@@ -7,7 +7,7 @@ from camelsight.pipeline import cli, environment, paths, store
 
 def main(params, suite, case):
     device = cli.device()
-    hyperparameters = networks.tuned(suite, case)
+    hyperparameters = networks.chosen(suite, case)
     key = networks.resume_key(params, suite, case, device, "train", hyperparameters)
     finished = paths.finished_training(key)
     if (made := store.read_checkpoint(finished, device)) is None:

@@ -317,7 +317,7 @@ def _fit(params, experiment, what, train, valid, *, suite=None, words=SAME, epoc
     first, device = params.suites[0], cli.device()
     patience = 0 if epochs else params.train.patience  # learning curves take equal steps
     epochs = epochs or params.train.epochs
-    hyperparameters = networks.tuned(first, CASE)
+    hyperparameters = networks.chosen(first, CASE)
     more = ("transfer", experiment, what, epochs, hyperparameters, store.digest(params.robustness))
     key = networks.resume_key(params, first, CASE, device, *more)
     weights, seed = words

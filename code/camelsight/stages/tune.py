@@ -17,17 +17,17 @@ from camelsight.pipeline.params import load
 
 
 def main(params, suite, case):
+    """Write what came of the search of a case: its best trial, if any ran, all trials, and the journal."""
     spec, study = params.tune, None
     if spec.trials:
         elsewhere = os.environ.get("CAMELSIGHT_HELPERS")  # jobs of their own, see launch
         with _helpers(0 if elsewhere else spec.workers - 1, suite, case):
             study, journal = search(params, suite, case)
-    start = {"hyperparameters": spec.start_of(case), "value": None, "trial": None, "complete": 0}
-    store.write_json(paths.tuning(suite, case), tuning.best(study, spec.trials) if study else start)
     store.write_json(
         paths.trials(suite, case),
         {
             "epochs": spec.epochs,
+            "best": tuning.best(study, spec.trials) if study else None,
             "trials": tuning.record(study, spec.trials) if study else [],
             "importances": tuning.importances(study, spec.trials) if study else {},
         },
@@ -64,7 +64,7 @@ def search(params, suite, case, wait=True):
     """The study of a case, run as far as it was missing, and its journal. What is unfinished outlives this process."""
     spec, device = params.tune, cli.device()
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
-    alike = dataclasses.replace(spec, workers=1, **({"trials": 0} if spec.pruner == "none" else {}))
+    alike = dataclasses.replace(spec, cases=(), workers=1, **({"trials": 0} if spec.pruner == "none" else {}))
     key = networks.resume_key(params, suite, case, device, "tune", alike)
     folder = paths.unfinished_study(suite, case, key).parent
 
@@ -138,7 +138,8 @@ def _helpers(count, suite, case):
 def import_study(import_, *, study=None, suite=None, case=None, json=False):
     """Take the best trial of a published Optuna SQLite file.
 
-    Writes it as the tuning.json of --suite and --case, or else into the current folder; --study names one of several.
+    Writes it as the hyperparameters of --suite and --case, or else into the current folder; --study names one of
+    several.
     """
     if (suite is None) != (case is None):
         raise ValueError("expected both --suite and --case, or neither, got one of them")
@@ -146,7 +147,7 @@ def import_study(import_, *, study=None, suite=None, case=None, json=False):
         theta.hydro_suite(suite)
         cases.parse(case)
     record, why = tuning.choose(studies.read(import_), study)
-    target = paths.tuning(suite, case) if suite else Path(paths.tuning("", "").name)
+    target = paths.hyperparameters(suite, case) if suite else Path("hyperparameters.json")
     store.write_json(target, record)
     print(f"{record['study']}: {why}", file=sys.stderr)
     if json:
