@@ -17,8 +17,10 @@ def test_file_names_are_those_of_the_release(suite, maps, params):
 
 
 def test_unknown_suite_has_no_file():
-    with pytest.raises(ValueError, match="expected a suite among"):
+    with pytest.raises(ValueError, match=r"expected a suite among .*, got 'EAGLE', a suite of CAMELS whose parameters"):
         cmd.maps_file_name("EAGLE")
+    with pytest.raises(ValueError, match=r"expected a suite among .*, got 'TNG'$"):
+        cmd.maps_file_name("TNG")
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
@@ -67,22 +69,53 @@ def test_min_and_max_tell_the_release():
         cmd.check_statistics(new | {"std": 3e12}, "IllustrisTNG", "m.npy")
 
 
-@pytest.mark.parametrize("array", [lognormal(), np.asfortranarray(lognormal()), lognormal().astype(">f4")])
-def test_a_header_is_read_from_the_first_bytes(tmp_path, array):
-    np.save(tmp_path / "m.npy", array)
-    head = (tmp_path / "m.npy").read_bytes()[:4096]
-    if array.flags.f_contiguous:
-        with pytest.raises(ValueError, match="expected rows first"):
-            cmd.read_header(head, "m.npy")
-    else:
-        assert cmd.read_header(head, "m.npy") == (array.shape, array.dtype)
+OLD = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 8, 8), }   \n"  # as NumPy wrote before 1.14
+
+
+def npy(text, version=(1, 0)):
+    length = len(text).to_bytes(2 if version == (1, 0) else 4, "little")
+    return b"\x93NUMPY" + bytes(version) + length + text.encode() + lognormal().tobytes()
+
+
+@pytest.mark.parametrize("order", "CF")
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2"])
+def test_a_header_is_read_from_the_first_bytes(tmp_path, dtype, order):
+    np.save(tmp_path / "m.npy", np.ones((3, 8, 8), dtype, order=order))
+    header = cmd.read_header((tmp_path / "m.npy").read_bytes()[:4096], "m.npy")
+    assert header == ((3, 8, 8), np.dtype(dtype), order == "F", cmd.HEADER_BYTES)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("head", "size"),
+    [
+        (npy(OLD), 10 + len(OLD)),
+        (npy(OLD.replace("3,", "3L,")), 11 + len(OLD)),  # Python 2 wrote the numbers of some shapes like this
+        (npy(OLD, version=(2, 0)), 12 + len(OLD)),
+        (npy(OLD, version=(3, 0)), 12 + len(OLD)),
+        (npy(OLD.replace("\n", " " * 5000 + "\n")), 5010 + len(OLD)),
+    ],
+)
+def test_headers_of_every_age_are_read(head, size):
+    """Those of NumPy before 1.14 and of versions 2 and 3 of the format were called no NPY files."""
+    assert cmd.read_header(head, "m.npy") == ((3, 8, 8), np.dtype("<f4"), False, size)
 
 
 @pytest.mark.parametrize(
-    "head", [b"", b"<html>", b"\x93NUMPY", b"\x93NUMPY\x01\x00v\x00{'descr'", b"\x93NUMPY\x07\x00" + bytes(99)]
+    "head",
+    [
+        b"",
+        b"<html>",
+        b"\x93NUMPY",
+        b"\x93NUMPY\x01\x00v\x00{'descr'",
+        b"\x93NUMPY\x07\x00" + bytes(99),
+        npy("{'descr': '<f4', 'fortran_order': False, 'shape': (3L, \n"),
+        npy("(" * 5000),
+        npy("{[]: 1}\n"),
+    ],
 )
 def test_what_is_no_header_is_one_line(head):
-    with pytest.raises(ValueError, match=r"expected an NPY file, got one that begins with b['\"].* in m.npy") as caught:
+    with pytest.raises(ValueError, match=r"expected an NPY file, got one that begins with .* in m.npy") as caught:
         cmd.read_header(head, "m.npy")
     assert "\n" not in str(caught.value)
 
@@ -101,14 +134,27 @@ def test_published_means_agree_with_the_mean_density_of_the_hypercube():
 
 
 def test_maps_of_the_release_pass():
-    cmd.check_maps((15000, 256, 256), np.float32, 1000, 256, "maps.npy")
+    cmd.check_maps(cmd.Header((15000, 256, 256), np.float32), 1000, 256, "maps.npy")
 
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
-        ((2385, 64, 64), "f4", r"expected \(2400, 64, 64\) float32, got \(2385, 64, 64\) float32 in m.npy: .*incompl"),
-        ((2400, 64, 64), "f8", r"expected .* float32, got .* float64 in m.npy: .*not CMD's"),
+        (
+            (2385, 64, 64),
+            "f4",
+            r"expected \(2400, 64, 64\) float32, got \(2385, 64, 64\) float32 in m.npy: it holds 159 simu",
+        ),
+        (
+            (405, 64, 64),
+            "f4",
+            r"it holds 27 simulations, as many as CMD's sets CV and BE have; take the file of the whole",
+        ),
+        ((60, 64, 64), "f4", r"it holds 4 simulations, as many as CMD's set EX has"),
+        ((160, 128, 128, 128), "f4", r"these are CMD's 3D grids, not its maps"),
+        ((2400, 64, 64), "f8", r"expected .* float32, got .* float64 in m.npy: convert it with python -m .* m.npy$"),
+        ((2400, 64, 64), "f2", r"got .* float16 in m.npy: densities go to 1e15 and float16 ends at 65,504"),
+        ((2400, 64, 64), "i4", r"got .* int32 in m.npy: these are not CMD's maps"),
         ((2400, 32, 32), "f4", r"got \(2400, 32, 32\) .*profile"),
         ((3000, 64, 64), "f4", r"got \(3000, 64, 64\) .*profile"),
         ((2400,), "f4", r"got \(2400,\) "),
@@ -116,8 +162,41 @@ def test_maps_of_the_release_pass():
 )
 def test_wrong_maps_get_one_line_with_both_values(shape, dtype, message):
     with pytest.raises(ValueError, match=message) as error:
-        cmd.check_maps(shape, np.dtype(dtype), 160, 64, "m.npy")
+        cmd.check_maps(cmd.Header(shape, np.dtype(dtype)), 160, 64, "m.npy")
     assert "\n" not in str(error.value)
+
+
+def test_what_is_column_by_column_is_converted_and_the_other_byte_order_is_not():
+    cmd.check_maps(cmd.Header((2400, 64, 64), np.dtype(">f4")), 160, 64, "m.npy")
+    with pytest.raises(ValueError, match=r"got .* float32 column by column in a b.npy: convert .*--convert 'a b.npy'$"):
+        cmd.check_maps(cmd.Header((2400, 64, 64), np.dtype("f4"), True), 160, 64, "a b.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Maps_Mtot_IllustrisTNG_LH_z=0.0.npy", "maps of the total matter density of IllustrisTNG, set LH (1000 "),
+        ("Maps_T_SIMBA_CV_z=0.00.npy", "maps of the gas temperature of SIMBA, set CV (27 simulations at the fid"),
+        ("Maps_Mcdm_Astrid_1P_z=0.00.npy", "maps of the dark matter density of Astrid, set 1P (simulations that v"),
+        ("Maps_Mtot_Nbody_IllustrisTNG_EX_z=0.00.npy", "maps of the total matter density of Nbody_IllustrisTNG, se"),
+        ("Maps_HI_IllustrisTNG_BE_z=0.00.npy", "maps of the neutral hydrogen density of IllustrisTNG, set BE (27 s"),
+        ("Maps_ne_IllustrisTNG_SB28_z=0.00.npy", "maps of the electron number density of IllustrisTNG, set SB (sim"),
+        ("Maps_Mtot_Swift-EAGLE_LH_z=0.00.npy", "maps of the total matter density of Swift-EAGLE, set LH"),
+        ("Grids_Vgas_SIMBA_LH_512_z=2.0.npy", "3D grids of the gas velocity at redshift 2.0 of SIMBA, set LH (1000"),
+        ("params_SB28_IllustrisTNG.txt", "parameters of IllustrisTNG, set SB (simulations over a Sobol sequence"),
+        ("params_CV_Nbody_IllustrisTNG.txt", "parameters of Nbody_IllustrisTNG, set CV"),
+        ("params_IllustrisTNG.txt", None),
+        ("Maps_Mtot_IllustrisTNG_LH.npy", None),
+        ("notes.txt", None),
+    ],
+)
+def test_names_of_cmd_are_said_in_words(name, words):
+    assert cmd.described(name) is None if words is None else cmd.described(name).startswith(words)
+
+
+def test_maps_of_redshift_0_are_found_in_both_spellings():
+    """CMD's own documentation writes z=0.00 and z=0.0."""
+    assert cmd.file_names("SIMBA")[1] == ("Maps_Mtot_SIMBA_LH_z=0.00.npy", "Maps_Mtot_SIMBA_LH_z=0.0.npy")
 
 
 def fiducial(n):

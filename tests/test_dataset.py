@@ -12,6 +12,14 @@ from camelsight.pipeline import cli, params
 ROOT = Path(__file__).parent.parent
 
 
+def test_maps_of_the_other_byte_order_are_what_they_are():
+    maps = np.random.default_rng(0).lognormal(27, 1, (45, 8, 8)).astype(np.float32)
+    numbers = np.array([3, 7, 9])
+    ours, theirs = (dataset.Suite(numbers, one, np.ones((3, 6))) for one in (maps, maps.astype(">f4")))
+    for read in (lambda given: given.simulation(7), lambda given: given.densities([141, 50])):
+        assert read(theirs).dtype.isnative and np.array_equal(read(theirs), read(ours))
+
+
 @pytest.mark.parametrize(("free", "fits"), [(2, True), (1.9, False)])
 def test_maps_too_large_for_a_device_stay_on_the_host_and_a_line_says_so(free, fits, monkeypatch, capsys):
     maps, device = torch.zeros(10, 16, 16), torch.device("meta")

@@ -118,7 +118,7 @@ def server(monkeypatch):
 
 
 def check(head):
-    cmd.check_maps(*cmd.read_header(head, NAME), SIMULATIONS, PIXELS, NAME)
+    cmd.check_maps(cmd.read_header(head, NAME), SIMULATIONS, PIXELS, NAME)
 
 
 def fetch(server, folder, urls=None, **options):

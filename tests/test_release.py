@@ -127,6 +127,43 @@ def test_files_that_are_there_under_old_names_or_in_subfolders_are_adopted_witho
     assert wrong(copied) == []
 
 
+def test_a_file_of_another_machine_and_of_an_old_numpy_are_adopted(copied):
+    first, second = (Path(copied.maps.folder, cmd.maps_file_name(suite)) for suite in SUITES)
+    expected = [np.load(path) for path in (first, second)]
+    np.save(first, expected[0].astype(">f4"))
+    data = second.read_bytes()
+    assert data[8:10] == b"v\0" and data[80:127].isspace()
+    second.write_bytes(data[:8] + b"F\0" + data[10:79] + b"\n" + data[cmd.HEADER_BYTES :])
+    release.adopt(copied)
+    for suite, maps in zip(SUITES, expected, strict=True):
+        assert np.array_equal(store.open_maps(suite, SIMULATIONS, PIXELS), maps)
+    assert wrong(copied) == [] and release.check(copied)[1]["dtype"] == ">f4"
+
+
+def test_packed_maps_are_not_fetched_once_more(copied, base):
+    path = Path(copied.maps.folder, cmd.maps_file_name(SUITES[1]))
+    np.savez(path.with_suffix(".npz"), np.load(path))
+    path.unlink()
+    with pytest.raises(
+        ValueError, match=r"got Maps_\S+.npz, which cannot be mapped into memory; unpack it with python"
+    ):
+        release.adopt(with_maps(copied, bases=(base.url,)))
+    assert base.asked == [] and not paths.MAPS.exists()
+    assert "cannot be mapped into memory; unpack it with" in wrong(copied)[0]
+
+
+def test_other_files_of_cmd_are_said_to_be_what_they_are(copied, capsys):
+    path = Path(copied.maps.folder, cmd.maps_file_name(SUITES[0]))
+    path.rename(path.with_name(path.name.replace("_LH_", "_CV_")))
+    said = f"{path.name.replace('_LH_', '_CV_')} has maps of the total matter density of IllustrisTNG, set CV (27 simu"
+    assert said in wrong(copied)[0]
+    with pytest.raises(ValueError, match="could not be fetched"):
+        release.adopt(copied)
+    assert said in capsys.readouterr().err
+    with pytest.raises(ValueError, match=re.escape(said)):
+        store.open_maps(SUITES[0], SIMULATIONS, PIXELS, path.parent)
+
+
 def test_what_is_fetched_must_be_what_was_pinned(loaded, base, tmp_path):
     """The next person gets the file of the first one, or one clear line."""
     loaded = with_maps(loaded, bases=(base.url,))
@@ -227,7 +264,7 @@ def column_lost(folder):
     ("spoil", "message"),
     [
         (spoil_values, r"expected finite surface densities above zero, got 1 NaN or infinite and 1 zero or negative"),
-        (cut_short, r"expected 61,568 bytes, got 61,564 in Maps_\S+: the copy is not whole"),
+        (cut_short, r"expected 61,568 bytes, got 61,564 in data/CMD/Maps_\S+: the copy is not whole"),
         (
             shuffle,
             r"expected a mean density within 5% of 1.3877e\+12 omega_m, got .* the parameters belong to other maps",
@@ -237,7 +274,10 @@ def column_lost(folder):
         (lambda folder: (folder / cmd.params_file_name(SUITES[0])).write_text(""), r"expected a table of numbers"),
         (lambda folder: (folder / cmd.maps_file_name(SUITES[0])).write_bytes(b"<html>"), r"expected an NPY file, got"),
         (lambda folder: np.save(folder / cmd.maps_file_name(SUITES[0]), np.ones((60, 16, 16))), r"got \S+ .* float64"),
-        (lambda folder: np.save(folder / cmd.maps_file_name(SUITES[0]), np.ones((9, 16, 16), "f4")), r"is incomplete"),
+        (
+            lambda folder: np.save(folder / cmd.maps_file_name(SUITES[0]), np.ones((9, 16, 16), "f4")),
+            r"it holds 0.6 simulations; take",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line_and_links_nothing(copied, spoil, message):
@@ -362,8 +402,9 @@ def test_the_check_is_a_command_with_json_and_an_exit_code(copied, tmp_path):
 
 SCAN = """
 import json, pathlib, re, sys
+from camelsight.ground import cmd
 from camelsight.pipeline import release
-statistics, _, _ = release._scan(pathlib.Path(sys.argv[1]), (3000, 256, 256))
+statistics, _, _ = release._scan(pathlib.Path(sys.argv[1]), cmd.Header((3000, 256, 256), cmd.DTYPE))
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())
 print(json.dumps([statistics, int(peak[1]) / 1024]))
 """

@@ -158,7 +158,7 @@ def test_maps_are_in_cmd_format_and_right(project):
     for suite in SUITES:
         maps = np.load(folder / "data/maps" / cmd.maps_file_name(suite), mmap_mode="r")
         parameters = np.loadtxt(folder / "data/maps" / cmd.params_file_name(suite))
-        cmd.check_maps(maps.shape, maps.dtype, loaded.maps.simulations, loaded.maps.pixels, suite)
+        cmd.check_maps(cmd.Header(maps.shape, maps.dtype), loaded.maps.simulations, loaded.maps.pixels, suite)
         cmd.check_params(parameters, loaded.maps.simulations, suite, suite)
         assert maps.min() > 0
         per_axis = maps.reshape(loaded.maps.simulations, 3, -1).mean(2, dtype=np.float64)

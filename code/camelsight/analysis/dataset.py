@@ -45,12 +45,13 @@ class Suite:
     def densities(self, index):
         """The maps ``(N, n, n)`` with these indices in CAMELS."""
         index = np.asarray(index)
-        return np.array(self.maps[self.rows(index // PER_SIMULATION) * PER_SIMULATION + index % PER_SIMULATION])
+        rows = self.rows(index // PER_SIMULATION) * PER_SIMULATION + index % PER_SIMULATION
+        return np.array(self.maps[rows], dtype=cmd.DTYPE)  # a file may have the other byte order
 
     def simulation(self, number):
         """A copy of the 15 maps of one simulation, of which the memory map keeps nothing in memory."""
         first = int(self.rows(number)) * PER_SIMULATION
-        original = np.array(self.maps[first : first + PER_SIMULATION])
+        original = np.array(self.maps[first : first + PER_SIMULATION], dtype=cmd.DTYPE)
         store.release(self.maps)
         return original
 

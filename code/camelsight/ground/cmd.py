@@ -6,12 +6,36 @@ https://camels-multifield-dataset.readthedocs.io
 import io
 import math
 import re
+import shlex
+import warnings
+from typing import NamedTuple
 
 import numpy as np
 
 from camelsight.ground import theta as parameters
 
-FIELD = "Mtot"  # total matter, of CMD's thirteen
+FIELD = "Mtot"  # of these, which are CMD's prefixes
+FIELDS = {
+    "Mgas": "gas density", "Vgas": "gas velocity", "T": "gas temperature", "P": "gas pressure", "Z": "gas metallicity",
+    "HI": "neutral hydrogen density", "ne": "electron number density", "B": "magnetic fields",
+    "MgFe": "magnesium over iron", "Mcdm": "dark matter density", "Vcdm": "dark matter velocity",
+    "Mstar": "stellar mass density", "Mtot": "total matter density",
+}  # fmt: skip
+SET = "LH"
+SETS = {
+    "LH": "1000 simulations over a Latin hypercube",
+    "CV": "27 simulations at the fiducial parameters",
+    "1P": "simulations that vary one parameter at a time",
+    "EX": "4 simulations with extreme parameters",
+    "BE": "27 simulations that differ by numerical noise alone",
+    "SB": "simulations over a Sobol sequence of other parameters",
+}
+_WORDS = rf"(?P<field>[A-Za-z]+)_(?P<suite>[A-Za-z][\w-]*)_(?P<set>{'|'.join(SETS)})\d*"
+_NAMES = (
+    re.compile(rf"(?P<kind>Maps)_{_WORDS}_z=(?P<z>\d+(?:\.\d+)?)\.np[yz](?:\.gz)?"),
+    re.compile(rf"(?P<kind>Grids)_{_WORDS}_\d+_z=(?P<z>\d+(?:\.\d+)?)\.np[yz](?:\.gz)?"),
+    re.compile(rf"(?P<kind>params)_(?P<set>{'|'.join(SETS)})\d*_(?P<suite>[A-Za-z][\w-]*)\.txt"),
+)
 BOX = 25.0  # Mpc/h
 SLABS = 5  # per axis, of 5 Mpc/h; map = axis * SLABS + slab
 MAPS_PER_SIMULATION = 15
@@ -23,7 +47,9 @@ WEIGHTS = re.compile(
     r"weights_(?P<suite>(?:Nbody_)?[A-Za-z-]+)_(?P<fields>[A-Za-z][\w+-]*?)_\d+_all_steps_500_500_o3"
     r"(?:_smoothing_(?P<smoothing>\d+(?:\.\d+)?))?\.pt"
 )
-HEADER_BYTES = 128  # of an NPY file of maps
+HEADER_BYTES = 128  # of an NPY file of maps, as CMD and NumPy since 1.14 write them
+LONGEST_HEADER = 1 << 14  # bytes; NumPy itself parses no more than 10,000
+CONVERT = "python -m camelsight.stages.maps --convert"
 GLOBUS = "1910cb10-4ba8-11ec-a516-b537d6c07c1d"  # the endpoint that CMD's documentation recommends for large files
 
 # (Msun/h)/(Mpc/h)^2 over all pixels of Maps_Mtot_*_LH_z=0.00.npy as regenerated in May 2024, from CMD's documentation.
@@ -55,7 +81,20 @@ def params_file_name(suite):
 
 def file_names(suite):
     """Names under which CMD has had the parameters and the maps of ``suite``, two tuples, today's names first."""
-    return (params_file_name(suite), f"params_{suite}.txt"), (maps_file_name(suite),)
+    maps = maps_file_name(suite)
+    return (params_file_name(suite), f"params_{suite}.txt"), (maps, maps.replace("z=0.00", "z=0.0"))
+
+
+def described(name):
+    """What a file holds that CMD calls ``name``, in words, or None if CMD calls no file so."""
+    match = next(filter(None, (pattern.fullmatch(name) for pattern in _NAMES)), None)
+    if match is None:
+        return None
+    said = match.groupdict()
+    what = {"Maps": "maps of the ", "Grids": "3D grids of the ", "params": "parameters"}[said["kind"]]
+    what += FIELDS.get(said.get("field"), f"field {said.get('field')}") if "field" in said else ""
+    when = f" at redshift {said['z']}" if float(said.get("z", 0)) else ""
+    return f"{what}{when} of {said['suite']}, set {said['set']} ({SETS[said['set']]})"
 
 
 def published_weights(name):
@@ -153,19 +192,32 @@ def check_statistics(statistics, suite, name):
             )
 
 
+class Header(NamedTuple):
+    """What the header of an NPY file says, and its length in bytes."""
+
+    shape: tuple
+    dtype: np.dtype
+    columns_first: bool = False
+    size: int = HEADER_BYTES
+
+
 def read_header(head, name):
-    """Shape and dtype from the first bytes of an NPY file of maps; ValueError in one line if they are not that."""
+    """The ``Header`` in the first bytes of an NPY file of any age; ValueError in one line if there is none.
+
+    ``LONGEST_HEADER`` bytes are enough.
+    """
     file = io.BytesIO(head)
     try:
+        # Versions 2 and 3 differ by the encoding of names of fields, which maps have not.
         version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f"version {version} of the format")
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-    except ValueError:
-        raise ValueError(f"expected an NPY file, got one that begins with {bytes(head[:16])!r} in {name}") from None
-    if fortran_order or file.tell() != HEADER_BYTES:
-        raise ValueError(f"expected rows first and {HEADER_BYTES} bytes of header in {name}, as CMD's files have")
-    return shape, dtype
+        parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python 2 wrote 15000L, which is as good
+            shape, columns_first, dtype = parse(file)
+    except Exception:  # NumPy raises whatever the bytes make it raise
+        wrong = "a damaged header" if head.startswith(np.lib.format.MAGIC_PREFIX) else f"{bytes(head[:16])!r}"
+        raise ValueError(f"expected an NPY file, got one that begins with {wrong} in {name}") from None
+    return Header(shape, dtype, columns_first, file.tell())
 
 
 def check_first_row(head, name):
@@ -179,19 +231,36 @@ def check_first_row(head, name):
         raise ValueError(f"expected a table of numbers, got a file that begins with {bytes(line[:16])!r} in {name}")
 
 
-def check_maps(shape, dtype, expected_simulations, expected_pixels, name):
-    """ValueError in one line unless an array of ``shape`` and ``dtype`` is the set of maps that is expected."""
+def check_maps(header, expected_simulations, expected_pixels, name):
+    """ValueError in one line unless ``header`` is that of the maps that are expected, in a form that can be mapped.
+
+    Of either byte order, that is float32, row by row. ``name`` is the path of the file, which the advice takes up.
+    """
     expected = (expected_simulations * MAPS_PER_SIMULATION, expected_pixels, expected_pixels)
-    shape = tuple(shape)
-    if shape == expected and np.dtype(dtype) == DTYPE:
+    shape, dtype = tuple(header.shape), np.dtype(header.dtype)
+    if shape == expected and dtype.newbyteorder("=") == DTYPE and not header.columns_first:
         return
-    if np.dtype(dtype) != DTYPE:
+    form = f"{dtype}{' column by column' if header.columns_first else ''}"
+    if dtype.newbyteorder("=") == np.float16:
+        advice = "densities go to 1e15 and float16 ends at 65,504: these are no densities; fetch the file again"
+    elif dtype.newbyteorder("=") not in (DTYPE, np.float64):
         advice = "these are not CMD's maps; fetch the file again"
+    elif len(shape) == 4:
+        advice = "these are CMD's 3D grids, not its maps"
     elif shape[1:] == expected[1:] and shape[0] < expected[0]:
-        advice = "the download is incomplete; fetch the file again"
-    else:
+        advice = f"{_fewer(shape[0])}; take the file of the whole set, or change maps.simulations of the profile"
+    elif shape != expected:
         advice = "make the profile's simulations and pixels agree with the file, or fetch the file again"
-    raise ValueError(f"expected {expected} {DTYPE}, got {shape} {np.dtype(dtype)} in {name}: {advice}")
+    else:
+        advice = f"convert it with {CONVERT} {shlex.quote(str(name))}"
+    raise ValueError(f"expected {expected} {DTYPE}, got {shape!s:.60} {form:.60} in {name}: {advice}")
+
+
+def _fewer(maps):
+    """What a file of so few ``maps`` holds."""
+    sets = {27: "sets CV and BE have", 4: "set EX has"}.get(maps / MAPS_PER_SIMULATION)
+    also = f", as many as CMD's {sets}" if sets else ""
+    return f"it holds {maps / MAPS_PER_SIMULATION:g} simulations{also}"
 
 
 def check_params(array, simulations, suite, name):

@@ -26,6 +26,7 @@ _SUITES = {
     "SIMBA": (_LOW, _HIGH),
     "Astrid": ([*_LOW[:5], 0.25], [*_HIGH[:5], 4.0]),  # the only suite whose A_AGN2 spans .25-4
 }
+_OTHERS = ("EAGLE", "Swift-EAGLE", "Magneticum", "Ramses", "Enzo")  # suites of CAMELS
 SUITES = tuple(_SUITES) + tuple(f"Nbody_{suite}" for suite in _SUITES)
 
 
@@ -39,7 +40,8 @@ def hydro_suite(suite):
     """The hydrodynamic suite that ``suite`` is, or, for ``Nbody_X``, is paired with."""
     name = suite.removeprefix("Nbody_")
     if name not in _SUITES:
-        raise ValueError(f"expected a suite among {', '.join(SUITES)}, got {suite!r:.60}")
+        why = ", a suite of CAMELS whose parameters are not known here" if name in _OTHERS else ""
+        raise ValueError(f"expected a suite among {', '.join(SUITES)}, got {suite!r:.60}{why}")
     return name
 
 

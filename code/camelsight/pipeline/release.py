@@ -21,10 +21,16 @@ BY_HAND = "copied"  # the source of a file that was not fetched
 def adopt(params, target=paths.MAPS):
     """Fetch what ``maps.folder`` lacks, examine everything, pin it, and link it into ``target``.
 
-    A folder on another disk is linked by name. ValueError in one line for the first file that is not as it should be.
+    A folder on another disk is linked by name. ValueError in one line for the first file that is not as it should be,
+    or that must be unpacked.
     """
     folder, lock, linked = params.maps.files, paths.digests(params.profile), {}
     folder.mkdir(parents=True, exist_ok=True)
+    for suite in params.suites:
+        if store.find(folder, suite)[store.MAPS] is None and store.packed(folder, suite):
+            raise ValueError(store.missing(folder, suite, store.MAPS))
+    if others := store.others(folder):
+        print(f"{folder} holds what no stage uses{others}", file=sys.stderr)
     _check_disk(params, folder)
     for kind in (store.PARAMETERS, store.MAPS):  # the small files first
         for suite in params.suites:
@@ -100,10 +106,10 @@ def check(params, folder=None):
     pins, records = read_pins(paths.digests(params.profile)) if camels else {}, []
     for suite in params.suites:
         found = store.find(folder, suite)
-        for names, path in zip(cmd.file_names(suite), found, strict=True):
+        for kind, path in enumerate(found):
             if path is None:
-                wrong = [f"expected {names[0]} in {folder}, got no such file; run make maps, or put it there"]
-                records.append({"file": str(Path(folder, names[0])), "suite": suite, "wrong": wrong})
+                place = str(Path(folder, cmd.file_names(suite)[kind][0]))
+                records.append({"file": place, "suite": suite, "wrong": [store.missing(folder, suite, kind)]})
             else:
                 records.append(examine(path, suite, params.maps, found[store.PARAMETERS], pins))
     return records
@@ -195,19 +201,15 @@ def _examine_maps(path, suite, spec, parameters_path, pinned):
     record = dict.fromkeys(("shape", "dtype", "min", "max", "mean", "std", "n_nan", "n_nonpositive", "published"))
     record |= {"density_ratio": None, "release": None, "sha256": None, "wrong": wrong}
     try:
-        with open(path, "rb") as file:
-            shape, dtype = cmd.read_header(file.read(cmd.HEADER_BYTES), path.name)
-        record |= {"shape": list(shape), "dtype": str(dtype)}
-        cmd.check_maps(shape, dtype, spec.simulations, spec.pixels, path.name)
-        expected = cmd.maps_bytes(spec.simulations, spec.pixels)
-        if size != expected:
-            advice = "the copy is not whole; remove it and run make maps to fetch it again"
-            raise ValueError(f"expected {expected:,} bytes, got {size:,} in {path.name}: {advice}")
+        header = store.read_header(path)
+        record |= {"shape": list(header.shape), "dtype": str(header.dtype)}
+        cmd.check_maps(header, spec.simulations, spec.pixels, path)
+        store.check_whole(header, path)
     except ValueError as error:
         wrong.append(str(error))
         return record
 
-    statistics, means, record["sha256"] = _scan(path, shape)
+    statistics, means, record["sha256"] = _scan(path, header)
     record |= {name: _number(value) for name, value in statistics.items()}
     try:
         cmd.check_values(statistics, path.name)
@@ -232,12 +234,13 @@ def _examine_maps(path, suite, spec, parameters_path, pinned):
     return record
 
 
-def _scan(path, shape):
+def _scan(path, header):
     """Statistics, the mean of every map, and the sha256 of a maps file, in one pass and one simulation at a time."""
+    shape = header.shape
     statistics, means, digest = cmd.Statistics(), np.empty(shape[0]), hashlib.sha256()
-    block = np.empty((cmd.MAPS_PER_SIMULATION, *shape[1:]), dtype=cmd.DTYPE)
+    block = np.empty((cmd.MAPS_PER_SIMULATION, *shape[1:]), dtype=header.dtype)
     with open(path, "rb") as file, futures.ThreadPoolExecutor(1) as thread:
-        digest.update(file.read(cmd.HEADER_BYTES))
+        digest.update(file.read(header.size))
         for start in range(0, shape[0], len(block)):
             if file.readinto(block) != block.nbytes:
                 raise ValueError(f"expected {path} to stay as it is while it is read, got an end at map {start}")
@@ -285,7 +288,7 @@ def _fetch(params, suite, kind, pins):
     def check(head):
         if kind == store.PARAMETERS:
             return cmd.check_first_row(head, name)
-        return cmd.check_maps(*cmd.read_header(head, name), spec.simulations, spec.pixels, name)
+        return cmd.check_maps(cmd.read_header(head, name), spec.simulations, spec.pixels, name)
 
     with cli.progress(size, f"fetch {name}", "B", _size(f"{path}.part")) as bar:
 

@@ -8,9 +8,11 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import mmap
 import os
 import re
+import shlex
 import shutil
 import struct
 import sys
@@ -33,6 +35,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 YAML_LENGTH = 1 << 24  # of a text; dvc.lock has 337,450 characters for mini
 YAML_LEVELS = 50  # of keys and lists within each other: at some 10,000 the parser in C ends the process
 YAML_VALUES = 1_000_000  # that a text may stand for; a few lines of aliases can stand for any number
+OTHERS = 3  # files of CMD that a message lists at most
 PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
 
 
@@ -365,35 +368,72 @@ def code_digest():
 
 def find(folder, suite):
     """The params and the maps file of ``suite`` in ``folder`` or in CMD's sub-folder; None for what is not there."""
-    folders = (Path(folder), Path(folder, cmd.folder_name(suite)))
+    folders = _places(folder, suite)
     return [
         next((place / name for name in names for place in folders if (place / name).exists()), None)
         for names in cmd.file_names(suite)
     ]
 
 
+def _places(folder, suite):
+    return Path(folder), Path(folder, cmd.folder_name(suite))
+
+
+def missing(folder, suite, kind):
+    """What to say where ``find`` has found no file of this ``kind``: also what else of CMD lies there."""
+    names = cmd.file_names(suite)[kind]
+    if found := packed(folder, suite) if kind == MAPS else None:
+        advice = f"which cannot be mapped into memory; unpack it with {cmd.CONVERT} {shlex.quote(str(found))}"
+        return f"expected {Path(folder, names[0])}, got {found.name}, {advice}"
+    return f"expected {Path(folder, names[0])}, got no such file; run make maps, or put it there{others(folder)}"
+
+
+def packed(folder, suite):
+    """The maps of ``suite`` as .npz or .npy.gz in ``folder`` or in CMD's sub-folder, or None."""
+    places = [place / name for name in cmd.file_names(suite)[MAPS] for place in _places(folder, suite)]
+    packed = (path for place in places for path in (Path(f"{place}.gz"), place.with_suffix(".npz")))
+    return next((path for path in packed if path.is_file()), None)
+
+
+def others(folder):
+    """What files in ``folder`` hold that CMD has and this package has no use for, as the end of a sentence."""
+    used = {name for suite in theta.SUITES for names in cmd.file_names(suite) for name in names}
+    names = sorted(path.name for path in Path(folder).iterdir()) if Path(folder).is_dir() else []
+    said = [f"; {name} has {what}" for name in names if name not in used and (what := cmd.described(name))]
+    return "".join(said[:OTHERS])
+
+
 def _found(folder, suite, kind):
     if (path := find(folder, suite)[kind]) is None:
-        name = cmd.file_names(suite)[kind][0]
-        raise ValueError(f"expected {Path(folder, name)}, got no such file; run make maps, or put it there")
+        raise ValueError(missing(folder, suite, kind))
     return path
+
+
+def read_header(path):
+    """The ``cmd.Header`` of an NPY file; ValueError in one line if it is none."""
+    with open(path, "rb") as file:
+        return cmd.read_header(file.read(cmd.LONGEST_HEADER), path)
+
+
+def check_whole(header, path):
+    """ValueError in one line unless an NPY file is as long as its ``header`` says."""
+    expected, size = header.size + math.prod(header.shape) * header.dtype.itemsize, Path(path).stat().st_size
+    if size != expected:
+        advice = "the copy is not whole; remove it and run make maps to fetch or simulate it again"
+        raise ValueError(f"expected {expected:,} bytes, got {size:,} in {path}: {advice}")
 
 
 def open_maps(suite, simulations, pixels, folder=paths.MAPS):
     """The maps of ``suite`` as a read-only memory map, ``(15 * simulations, pixels, pixels)`` float32.
 
-    ValueError if the file is no NPY file, is cut short, or holds another shape or type.
+    A file of another machine may have the other byte order. ValueError if the file is no NPY file, is cut short, or
+    holds another shape or type.
     """
     path = _found(folder, suite, MAPS)
-    try:
-        maps = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(
-            f"expected a whole NPY file, got {path} of {path.stat().st_size:,} bytes, which cannot be read "
-            f"({' '.join(str(error).split())}); fetch or simulate it again"
-        ) from None
-    cmd.check_maps(maps.shape, maps.dtype, simulations, pixels, path.name)
-    return maps
+    header = read_header(path)
+    cmd.check_maps(header, simulations, pixels, path)
+    check_whole(header, path)
+    return np.memmap(path, header.dtype, mode="r", offset=header.size, shape=header.shape)
 
 
 def release(maps):

@@ -3,7 +3,7 @@
 import sys
 
 from camelsight.analysis import simulation
-from camelsight.pipeline import cli, params, paths, release
+from camelsight.pipeline import cli, conversion, params, paths, release
 
 
 def main(params):
@@ -25,5 +25,11 @@ def examine(check=False, *, folder=None, json=False):
     sys.exit(0 if good else 1)
 
 
+def convert(convert):
+    """Write maps that are packed, float64, or column by column into a file that a run can map into memory."""
+    target, rounded = conversion.convert(convert)
+    print(f"{target}: {rounded:,} pixels were rounded to float32" if rounded else f"{target}: the same numbers")
+
+
 if __name__ == "__main__":
-    cli.run_stage(main, examine)
+    cli.run_stage(main, examine, convert)
