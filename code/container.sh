@@ -67,7 +67,7 @@ lay_out() {
         ;;
     esac
   done
-  grep -qs no_scm .dvc/config.local || printf '[core]\n    no_scm = true\n' >>.dvc/config.local # no checkout
+  grep -qs no_scm .dvc/config.local || .venv/bin/python -m dvc config --quiet --local core.no_scm true # no checkout
 }
 
 take_up() { # what leads into the image, where this container laid it

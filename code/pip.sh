@@ -8,11 +8,13 @@ fail() { echo "$(basename "$0" .sh): $*" >&2; exit 1; }
 shield() { # keep of pip's configuration what says where packages come from; drop where they go, and which (user, target, …)
   local kept
   kept=$(.venv/bin/python -I - <<'END'
-import ast, shlex, subprocess, sys
+import ast, os, shlex, subprocess, sys
 
 KEPT = "index-url extra-index-url no-index find-links cert client-cert proxy trusted-host timeout default-timeout retries"
 KEPT += " cache-dir no-cache-dir keyring-provider"
-listed = subprocess.run([sys.executable, "-I", "-m", "pip", "config", "list"], capture_output=True, text=True)
+every_file = os.environ | {"PIP_USER": "0", "PIP_GLOBAL": "0", "PIP_SITE": "0"}  # "user = true" would list one alone
+command = [sys.executable, "-I", "-m", "pip", "config", "list"]
+listed = subprocess.run(command, env=every_file, capture_output=True, text=True)
 if listed.returncode:
     sys.exit("setup: pip cannot read its configuration: " + " ".join(listed.stderr.split()))
 values = dict(line.split("=", 1) for line in listed.stdout.splitlines())

@@ -1,5 +1,6 @@
 """The scripts around the image, without an engine: what a container lays out, and what is recorded of a build."""
 
+import configparser
 import fcntl
 import hashlib
 import json
@@ -8,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -23,7 +25,7 @@ def image(tmp_path):
     for name in ("code/container.sh", "params.yaml", "dvc.lock", "paper/ms.tex", "profiles/mini.yaml", ".dvc/config"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    (folder / ".venv").mkdir()
+    program(folder / ".venv/bin/python", f'exec {sys.executable} "$@"')
     (folder / "figures").mkdir()
     (tmp_path / "out").mkdir()
     return folder, tmp_path / "out"
@@ -40,7 +42,7 @@ def programs(tmp_path, monkeypatch):
 
 
 def program(path, script):
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/bash\n{script}\n")
     path.chmod(0o755)
 
@@ -75,6 +77,17 @@ def test_a_folder_that_was_used_before_keeps_its_params_and_record(image):
     assert (out / "params.yaml").read_text() == "mine" and (out / "dvc.lock").stat().st_size
     assert (out / "paper/ms.tex").read_bytes() == (source / "paper/ms.tex").read_bytes()
     assert not (out / ".dvc/tmp/rwlock").exists()
+
+
+def test_settings_of_dvc_that_are_the_owners_are_kept(image):
+    """A second section of the same name was appended to them, which DVC refuses to read."""
+    container(image, "lay")
+    settings = image[1] / ".dvc/config.local"
+    settings.write_text("[core]\n    remote = mine\n['remote \"mine\"']\n    url = /data/cache\n", encoding="utf-8")
+    container(image, "lay")
+    read = configparser.ConfigParser()
+    read.read(settings, encoding="utf-8")
+    assert dict(read["core"]) == {"remote": "mine", "no_scm": "true"} and len(read.sections()) == 2
 
 
 def test_one_container_at_a_time_works_in_a_folder_and_none_in_a_checkout(image, programs):
@@ -135,6 +148,7 @@ def test_a_signal_reaches_the_run_and_the_folder_is_tidied_after_it(image, progr
 
 
 def test_the_exit_code_of_verify_is_that_of_the_verdict(image, programs):
+    container(image, "lay")
     for path in (programs / "make", image[0] / ".venv/bin/python"):
         program(path, 'echo "ran ${0##*/} $*"; [ "${0##*/}" = make ]')
     said = container(image, "verify", "TIER=1", "PACK=", "CASE=kmax_1", "JSON=1", code=1)
