@@ -335,3 +335,41 @@ def test_a_damaged_file_of_published_numbers_is_one_line(tmp_path, monkeypatch, 
     with pytest.raises(ValueError, match=r"expected\.yaml") as error:
         verify._expected()
     assert "\n" not in store.one_line(error.value) and len(store.one_line(error.value)) < 400
+
+
+def test_what_only_follows_from_a_failure_names_it_and_the_first_cause_counts_them():
+    """One changed pixel failed 42 rows."""
+
+    def one(name, verdict=FAIL, accuses=(), stands_on=()):
+        more = {"accuses": [Path(path) for path in accuses], "stands_on": [Path(path) for path in stands_on]}
+        return verification.row(name, "integrity", verdict, f"{name} is wrong", **more)
+
+    rows = verification.causes(
+        [
+            one("data", accuses=["maps/one.npy"]),
+            one("statistics", accuses=["universe.json"], stands_on=["maps/one.npy"]),
+            one("whole", PASS, accuses=["r2.csv"]),
+            one("weights", accuses=["runs/a.safetensors"]),
+            one("train", accuses=["maps", "runs/a.safetensors"]),
+            one("table", accuses=["r2.csv"]),
+            one("figures", accuses=["universe.json"]),
+            one("mixed", accuses=["maps", "other.json"]),
+            one("nobody"),
+        ]
+    )
+    said = {row["id"]: (row["verdict"], row["cause"]) for row in rows}
+    assert said == {
+        "data": (FAIL, None),
+        "statistics": (NOT_RUN, "data"),
+        "whole": (PASS, None),
+        "weights": (FAIL, None),
+        "train": (NOT_RUN, "data"),
+        "table": (FAIL, None),
+        "figures": (FAIL, None),  # what a row that only follows accuses is no cause
+        "mixed": (FAIL, None),  # one of its files has no cause yet
+        "nobody": (FAIL, None),
+    }
+    why = {row["id"]: row["why"] for row in rows}
+    assert why["data"] == "data is wrong; 2 more rows only follow from it"
+    assert why["train"] == "follows from data: train is wrong"
+    assert why["weights"] == "weights is wrong" and not {"accuses", "stands_on"} & set().union(*rows)
