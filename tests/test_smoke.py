@@ -334,6 +334,18 @@ def test_a_second_run_has_nothing_to_do(project):
     assert (folder / "dvc.lock").read_bytes() == before
 
 
+def test_after_a_run_one_page_shows_everything_before_any_verdict(project):
+    folder, output = project
+    text = (folder / "report/index.html").read_text()
+    assert "report/index.html" in output and "Nobody has judged this run yet" in text
+    assert text.count("data:image/png;base64,") >= 14 and "profile: smoke" in text and "<svg" in text
+    with open(folder / "results/tables/r2.csv", newline="") as file:
+        row = next(csv.DictReader(file))
+    assert "{:.2f} [{:.2f}, {:.2f}]".format(*(float(row[key]) for key in ("r2", "low", "high"))) in text
+    linked = re.findall(r'href="([^"]*)"', text)
+    assert linked and all((folder / "report" / place).is_file() for place in linked)
+
+
 def judge_in(folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(environment, "ROOT", folder)
@@ -368,6 +380,28 @@ def test_of_a_pulled_run_what_is_wrong_or_missing_is_one_row(pulled, monkeypatch
     follows = {row["id"] for row in said["rows"] if row["cause"] == failed["id"]}
     assert failed["id"] == "weights.IllustrisTNG.original" and "stage.evaluate@IllustrisTNG-original" in follows
     assert f"; {len(follows)} more rows only follow from it" in failed["why"]
+
+
+def test_maps_made_anew_are_judged_bit_for_bit_or_by_their_statistics(project, pulled, monkeypatch):
+    """A pulled run has no record of the processor. Other bits in every map are another processor, in one a forger."""
+    shutil.copytree(project[0] / paths.MAPS, pulled / paths.MAPS)
+    try:
+        same = judge_in(pulled, monkeypatch)
+        for suite in SUITES:
+            maps = np.load(pulled / paths.maps(suite), mmap_mode="r+")
+            maps *= np.float32(1 + 2e-7)
+        rounded = judge_in(pulled, monkeypatch)
+        shutil.rmtree(pulled / paths.MAPS)
+        shutil.copytree(project[0] / paths.MAPS, pulled / paths.MAPS)
+        np.load(pulled / paths.maps(SUITES[0]), mmap_mode="r+")[0, 0, 0] *= 1.001
+        forged = judge_in(pulled, monkeypatch)
+    finally:
+        shutil.rmtree(pulled / paths.MAPS)
+    rows = [{row["id"]: row for row in said["rows"]} for said in (same, rounded, forged)]
+    assert [by_id[f"data.{SUITES[0]}"]["verdict"] for by_id in rows] == ["PASS", "WARN", "FAIL"]
+    assert [by_id[f"statistics.{SUITES[0]}"]["verdict"] for by_id in rows[:2]] == ["PASS", "PASS"]
+    assert not [row["id"] for said in (same, rounded) for row in said["rows"] if row["verdict"] == "FAIL"]
+    assert [row["id"] for row in forged["rows"] if row["verdict"] == "FAIL"] == [f"data.{SUITES[0]}"]
 
 
 def test_files_of_another_commit_are_said_to_be(pulled, monkeypatch):
@@ -428,6 +462,7 @@ def test_dvc_shows_what_a_change_did_and_runs_experiments_beside_it(pulled):
     assert "results/curves/IllustrisTNG/original.json" in plots
 
     dvc(pulled, "exp", "run", "--temp", "-S", "evaluate.resamples=210")
+    dvc(pulled, "plots", "diff", "HEAD~1")
     assert not git(pulled, "status", "--porcelain")
     experiments = list(csv.DictReader(dvc(pulled, "exp", "show", "--csv").splitlines()))
     assert "210" in {one["evaluate.resamples"] for one in experiments}

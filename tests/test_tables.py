@@ -201,3 +201,20 @@ def test_searches_that_did_not_come_to_their_end_are_called_unfinished(finished,
     assert numbers["SearchedFullUnfinished"] == said and numbers["SearchedHalvingUnfinished"] == ""
     assert numbers["SearchedFullTrials"] == "3, 3" and numbers["SearchedTrials"] == 36
     assert numbers["SearchedFullAgain"] == "-1.50, -1.50" and numbers["SearchedScatter"] == "0.71"
+
+
+def test_curves_for_dvc_are_of_single_cuts_in_the_order_of_their_thresholds():
+    values = {"kmax_10": 0.9, "kmax_2": 0.5, "max_1e12_clamp": 0.7, "min_1e12_random": 0.6, "original": 0.95}
+    rows = [
+        row(case=case, parameter=name, r2=value - (name == "sigma_8") / 10)
+        for case, value in (values | {"smooth_2": 0.1, "kmax_2__max_1e12_clamp": 0.2}).items()
+        for name in ("omega_m", "sigma_8", "A_SN1")
+    ]
+    assert tables.r2_curves(rows) == {
+        "r2_kmax/IllustrisTNG.csv": [
+            {"k_max": 2.0, "omega_m": 0.5, "sigma_8": 0.4},
+            {"k_max": 10.0, "omega_m": 0.9, "sigma_8": 0.8},
+        ],
+        "r2_threshold/IllustrisTNG_max_clamp.csv": [{"threshold": 1e12, "omega_m": 0.7, "sigma_8": pytest.approx(0.6)}],
+        "r2_threshold/IllustrisTNG_min_random.csv": [{"threshold": 1e12, "omega_m": 0.6, "sigma_8": 0.5}],
+    }

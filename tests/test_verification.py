@@ -309,15 +309,24 @@ def test_every_figure_and_table_says_which_stage_made_it():
 
 def test_the_page_is_one_file_without_a_network_and_escapes_what_it_shows():
     row = verification.row("r2.A", "reference", FAIL, "expected <0.9>", got=0.5, low=0.8, high=1.0)
+    run = {
+        "profile": "mini", "maps": "twin", "figures": {"r2": "AAAA"}, "made_by": provenance.MADE_BY,
+        "timings": [{"stage": "train", "seconds": 2.0}], "parameters": "seed: <1>", "files": {"PDF": "../paper/ms.pdf"},
+        "environment": {"commit": "abc", "dirty": True, "cpu": "x", "hardware": "y", "versions": {"torch": "2"}},
+        "r2": [{"suite": "<A>", "case": "original", "parameter": "omega_m", "r2": ".9512", "low": ".9", "high": ".97"}],
+    }  # fmt: skip
     verdict = {
         "profile": "mini", "maps": "twin", "tier": 0, "rows": [row], "error_rates": None, "seconds": {"T0": 1.0},
         "conclusion": verification.conclusion([row], real=False, profile="mini"),
-        "environment": {"commit": "abc", "dirty": True, "cpu": "x", "hardware": "y", "versions": {"torch": "2"}},
     }  # fmt: skip
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    text = page.html(verdict, {"r2": "AAAA"}, stages, [{"stage": "train", "seconds": 2.0}], provenance.MADE_BY)
-    assert "&lt;0.9&gt;" in text and "<0.9>" not in text and "data:image/png;base64,AAAA" in text
-    assert not re.findall(r"(?:src|href)=\"(?!data:)|https?://|@import|<script|<link", text)
+    run["stages"] = stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    judged, unjudged = page.html(run, verdict), page.html(run)
+    for text in (judged, unjudged):
+        assert "data:image/png;base64,AAAA" in text and "0.95 [0.90, 0.97]" in text and "&lt;A&gt;" in text
+        assert not re.findall(r"(?:src|href)=\"(?!data:|\.\./paper)|https?://|@import|<script|<link|<A>|<1>", text)
+    assert "&lt;0.9&gt;" in judged and "<0.9>" not in judged and page.UNJUDGED not in judged
+    assert page.UNJUDGED in unjudged and "Verdict" not in unjudged
+    assert "<b>bad</b>" not in page.html(run | {"r2": [run["r2"][0] | {"r2": "<b>bad</b>"}]})
     links = page.edges(stages)
     assert {("maps", "cut"), ("train", "evaluate"), ("baseline", "tabulate"), ("figures", "paper")} <= links
     assert ("maps", "train") not in links, "cut implies it"
@@ -337,3 +346,41 @@ def test_a_damaged_file_of_published_numbers_is_one_line(tmp_path, monkeypatch, 
     with pytest.raises(ValueError, match=r"expected\.yaml") as error:
         verify._expected()
     assert "\n" not in store.one_line(error.value) and len(store.one_line(error.value)) < 400
+
+
+def test_what_only_follows_from_a_failure_names_it_and_the_first_cause_counts_them():
+    """One changed pixel failed 42 rows."""
+
+    def one(name, verdict=FAIL, accuses=(), stands_on=()):
+        more = {"accuses": [Path(path) for path in accuses], "stands_on": [Path(path) for path in stands_on]}
+        return verification.row(name, "integrity", verdict, f"{name} is wrong", **more)
+
+    rows = verification.causes(
+        [
+            one("data", accuses=["maps/one.npy"]),
+            one("statistics", accuses=["universe.json"], stands_on=["maps/one.npy"]),
+            one("whole", PASS, accuses=["r2.csv"]),
+            one("weights", accuses=["runs/a.safetensors"]),
+            one("train", accuses=["maps", "runs/a.safetensors"]),
+            one("table", accuses=["r2.csv"]),
+            one("figures", accuses=["universe.json"]),
+            one("mixed", accuses=["maps", "other.json"]),
+            one("nobody"),
+        ]
+    )
+    said = {row["id"]: (row["verdict"], row["cause"]) for row in rows}
+    assert said == {
+        "data": (FAIL, None),
+        "statistics": (NOT_RUN, "data"),
+        "whole": (PASS, None),
+        "weights": (FAIL, None),
+        "train": (NOT_RUN, "data"),
+        "table": (FAIL, None),
+        "figures": (FAIL, None),  # what a row that only follows accuses is no cause
+        "mixed": (FAIL, None),  # one of its files has no cause yet
+        "nobody": (FAIL, None),
+    }
+    why = {row["id"]: row["why"] for row in rows}
+    assert why["data"] == "data is wrong; 2 more rows only follow from it"
+    assert why["train"] == "follows from data: train is wrong"
+    assert why["weights"] == "weights is wrong" and not {"accuses", "stands_on"} & set().union(*rows)

@@ -122,8 +122,17 @@ def make_paper(profile, full, jobs, where, options):
     for path in Path().glob(str(paths.finished_training("*"))):  # recorded by now
         store.remove_checkpoint(path)
     seconds = time.monotonic() - start
+    if pending or not paths.PAGE.exists():
+        from camelsight.referee import overview  # with torch, which a run with nothing to do must not wait for
+
+        overview.write(loaded)
     report(loaded, pending, seconds)
-    results = {"pdf": str(paths.PDF), "tables": str(paths.TABLES), "figures": str(paths.FIGURES)}
+    results = {
+        "page": str(paths.PAGE),
+        "pdf": str(paths.PDF),
+        "tables": str(paths.TABLES),
+        "figures": str(paths.FIGURES),
+    }
     return {"profile": loaded.profile, "ran": list(pending), "seconds": round(seconds, 1)} | results
 
 
@@ -233,6 +242,7 @@ def report(loaded, pending, seconds):
     if pending:
         print(f"Done in {seconds / 60:.1f} min.")
     figures = len(list(paths.FIGURES.rglob("*.pdf")))
+    print(f"  all      {paths.PAGE} (everything on one page, for a browser)")
     print(f"  PDF      {paths.PDF}")
     print(f"  tables   {paths.TABLES}/ (r2.csv, r2.md, r2.tex)")
     print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")

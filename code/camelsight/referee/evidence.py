@@ -280,11 +280,12 @@ def _remade(params, suite, elsewhere):
     if environment.read()["cpu"] in made:
         return False
     try:
-        given = store.read_json(paths.cut(suite, "original"))["digests"]
-        maps = store.open_maps(suite, params.maps.simulations, params.maps.pixels)
+        seen = store.read_json(paths.cut(suite, "original"))["digests"]
+        given = dataset.open_suite(params, suite)
     except (OSError, ValueError, KeyError):  # its own row says so
         return False
-    return all(digest != dataset.map_digest(dataset.read_simulation(maps, n)) for n, digest in enumerate(given))
+    here = (dataset.map_digest(given.simulation(number)) for number in given.numbers)
+    return all(digest not in seen for digest in here)
 
 
 def _unreadable(error, what="it"):

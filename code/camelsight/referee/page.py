@@ -1,9 +1,10 @@
-"""The verdict as one HTML page that needs nothing else: no network, no other file."""
+"""A run, with its verdict where it has one, as one HTML page that needs nothing else: no network, no other file."""
 
 import fnmatch
 import html as escaping
 import re
 
+from camelsight.ground import theta
 from camelsight.referee.verification import FAIL, NOT_RUN, PASS, VERDICTS, WARN
 
 COLOURS = {PASS: "#1a7f37", WARN: "#9a6700", FAIL: "#cf222e", NOT_RUN: "#6e7781"}
@@ -21,31 +22,64 @@ GROUPS = {
 }
 BOX = (96, 26, 34, 14)  # of the diagram: width, height, gaps, in pixels
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:1500px;margin:0 auto;padding:1.5em;color:#1f2328;background:#fff}
-h1{margin-bottom:.2em}h2{margin-top:2em;border-bottom:1px solid #d0d7de}table{border-collapse:collapse;font-size:13px}
-th,td{text-align:left;vertical-align:top;padding:.25em .6em;border-bottom:1px solid #eaeef2}th{background:#f6f8fa}
-thead th{position:sticky;top:0}.scroll{overflow-x:auto;max-height:80vh}.badge{color:#fff;border-radius:4px;
-padding:.1em .5em;font-weight:600;font-size:12px;white-space:nowrap}td.id{font-family:ui-monospace,monospace;
-overflow-wrap:anywhere;min-width:17em}td.long{min-width:16em;max-width:28em}td.number{white-space:nowrap}
-summary{cursor:pointer;margin:.6em 0;font-weight:600}.said{border-left:6px solid;padding:.6em 1em;background:#f6f8fa}
-figure{display:inline-block;margin:.6em;max-width:47%;vertical-align:top}figure img{max-width:100%;max-height:420px}
-figcaption{font-size:13px;color:#57606a}dl{display:grid;grid-template-columns:max-content auto;gap:.1em 1em}
-dt{color:#57606a}dd{margin:0;font-family:ui-monospace,monospace;font-size:13px}svg text{font:12px system-ui,sans-serif}
-@media(max-width:800px){figure{max-width:100%}}
+:root{color-scheme:light dark;--text:#1f2328;--soft:#57606a;--back:#fff;--raised:#f6f8fa;--line:#d0d7de;--box:#ddf4ff;
+--edge:#54aeff;--link:#0969da}
+@media(prefers-color-scheme:dark){:root{--text:#e6edf3;--soft:#9198a1;--back:#0d1117;--raised:#161b22;--line:#30363d;
+--box:#12263f;--edge:#388bfd;--link:#58a6ff}}
+*{box-sizing:border-box}
+body{font:15px/1.5 system-ui,sans-serif;max-width:1500px;margin:0 auto;padding:1.5em;color:var(--text);
+background:var(--back);overflow-wrap:break-word}a{color:var(--link)}
+h1{margin-bottom:.2em}h2{margin-top:2em;border-bottom:1px solid var(--line)}table{border-collapse:collapse;
+font-size:13px}th,td{text-align:left;vertical-align:top;padding:.25em .6em;border-bottom:1px solid var(--line)}
+th{background:var(--raised)}thead th{position:sticky;top:0}.scroll{overflow:auto;max-height:80vh}
+.badge{color:#fff;border-radius:4px;padding:.1em .5em;font-weight:600;font-size:12px;white-space:nowrap}
+td.id{font-family:ui-monospace,monospace;overflow-wrap:anywhere;min-width:17em}td.long{min-width:16em;max-width:28em}
+td.number{white-space:nowrap}summary{cursor:pointer;margin:.6em 0;font-weight:600}
+.said{border-left:6px solid var(--edge);padding:.6em 1em;background:var(--raised)}
+figure{display:inline-block;margin:.6em;max-width:47%;vertical-align:top}figure img{max-width:100%;max-height:420px;
+background:#fff}figcaption{font-size:13px;color:var(--soft)}
+dl{display:grid;grid-template-columns:max-content auto;gap:.1em 1em}dt{color:var(--soft)}
+dd{margin:0;font-family:ui-monospace,monospace;font-size:13px;overflow-wrap:anywhere;min-width:0}
+pre{background:var(--raised);padding:1em;font-size:13px;overflow:auto}
+svg text{font:12px system-ui,sans-serif;fill:var(--text)}svg path{stroke:var(--soft)}
+svg rect{fill:var(--box);stroke:var(--edge)}
+@media(max-width:800px){body{padding:.8em}figure{max-width:100%;margin:.6em 0}}
 """
+TWIN = "The maps are CAMELS' universes, simulated again: these are not results on its own maps."
+UNJUDGED = "Nobody has judged this run yet: make verify."
 
 
-def html(verdict, figures, stages, timings, made_by):
+def html(run, verdict=None):
     """The page as text.
 
-    ``verdict`` is the content of verdict.json, ``figures`` name → PNG in base64, ``stages`` the block of dvc.yaml,
-    ``timings`` dicts with stage and seconds, ``made_by`` figure → stage.
+    ``run`` is what ``overview.read`` returns, and ``verdict`` the content of verdict.json, or None before there is one.
     """
-    said, rows = verdict["conclusion"], verdict["rows"]
-    title = f"{said['verdict']}: profile {verdict['profile']}"
-    groups = dict.fromkeys(row["group"] for row in rows)
+    parts = _verdict(verdict) if verdict else _unjudged(run)
+    parts += [*_headline(run), *_rows_of(verdict), *_figures(run), *_table_of_r2(run)]
+    if run["parameters"]:
+        parts += [
+            "<h2>Parameters</h2>",
+            f"<details><summary>params.yaml</summary><pre>{_text(run['parameters'])}</pre>",
+        ]
+        parts.append("</details>")
+    if run["stages"]:
+        parts += ["<h2>Pipeline</h2>", f'<div class="scroll">{diagram(run["stages"])}</div>']
+    parts += ["<h2>Environment</h2>", _facts(run["environment"])]
+    parts += ["<h2>Timings</h2>", _timings(run["timings"], verdict)]
+    title = f"{verdict['conclusion']['verdict']}: profile {run['profile']}" if verdict else f"Profile {run['profile']}"
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
+        + "\n".join(parts)
+        + "</body></html>\n"
+    )
+
+
+def _verdict(verdict):
+    said = verdict["conclusion"]
     sentence = said["text"][0].upper() + said["text"][1:]
-    parts = [
+    groups = dict.fromkeys(row["group"] for row in verdict["rows"])
+    return [
         f"<h1>Verdict {_badge(said['verdict'])}</h1>",
         f'<p class="said" style="border-color:{COLOURS[said["verdict"]]}">{_text(sentence)}.</p>',
         f"<p>{_text(said['trust'])}{'.' if said['trust'] else ''}</p>",
@@ -57,26 +91,60 @@ def html(verdict, figures, stages, timings, made_by):
         ),
         *_rates(verdict["error_rates"]),
     ]
+
+
+def _unjudged(run):
+    twin = f"{TWIN} " if run["maps"] == "twin" else ""
+    return [f"<h1>Profile {_text(run['profile'])}</h1>", f'<p class="said">{twin}{UNJUDGED}</p>']
+
+
+def _headline(run):
+    """R² of the uncut maps, and the files that a reader looks for first."""
+    uncut = [row for row in run["r2"] if row["case"] == "original" and row["parameter"] in theta.COSMOLOGICAL]
+    parts = ["<h2>The uncut maps</h2>"] if uncut else []
+    for row in uncut:
+        parts.append(f"<p>{_text(row['suite'])}, {_text(row['parameter'])}: R² <b>{_interval(row)}</b></p>")
+    links = [f'<a href="{_text(place)}">{_text(name)}</a>' for name, place in run["files"].items()]
+    return [*parts, f"<p>{' · '.join(links)}</p>" if links else ""]
+
+
+def _rows_of(verdict):
+    if not verdict:
+        return []
+    said, rows = verdict["conclusion"], verdict["rows"]
     bad = [row for row in rows if row["verdict"] in (FAIL, WARN)]
-    if bad:
-        parts += ["<h2>What failed, and what to look at</h2>", _rows(bad)]
+    parts = ["<h2>What failed, and what to look at</h2>", _rows(bad)] if bad else []
     parts.append("<h2>All rows</h2>")
-    for group in groups:
+    for group in dict.fromkeys(row["group"] for row in rows):
         inside = [row for row in rows if row["group"] == group]
         counts = ", ".join(f"{said['counts'][group][name]} {name}" for name in VERDICTS if said["counts"][group][name])
         parts.append(
             f"<details><summary>{_text(GROUPS.get(group, group))} ({counts})</summary>{_rows(inside)}</details>"
         )
+    return parts
+
+
+def _figures(run):
+    figures, made_by = run["figures"], run["made_by"]
     ordered = sorted(figures, key=lambda name: list(made_by).index(name) if name in made_by else len(made_by))
-    parts += ["<h2>Figures</h2>" if figures else "", *(_figure(name, figures[name], made_by) for name in ordered)]
-    parts += ["<h2>Pipeline</h2>" if stages else "", diagram(stages)]
-    parts += ["<h2>Environment</h2>", _facts(verdict["environment"]), "<h2>Timings</h2>", _timings(verdict, timings)]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
-        + "\n".join(parts)
-        + "</body></html>\n"
-    )
+    return ["<h2>Figures</h2>" if figures else "", *(_figure(name, figures[name], made_by) for name in ordered)]
+
+
+def _table_of_r2(run):
+    """R² of every network with its 95% interval, a line for each suite and case."""
+    lines = {}
+    for row in run["r2"]:
+        lines.setdefault((row["suite"], row["case"]), {})[row["parameter"]] = _interval(row)
+    body = [(*map(_text, key), *(found.get(name, "") for name in theta.NAMES)) for key, found in lines.items()]
+    kinds = ["", "", *["number"] * len(theta.NAMES)]
+    return ["<h2>R² with 95% intervals</h2>", _table(("suite", "case", *theta.NAMES), body, kinds)] if body else []
+
+
+def _interval(row):
+    try:
+        return "{:.2f} [{:.2f}, {:.2f}]".format(*(float(row[key]) for key in ("r2", "low", "high")))
+    except ValueError:  # somebody else's table
+        return _text(row["r2"])
 
 
 def edges(stages):
@@ -108,9 +176,9 @@ def diagram(stages):
         (x1, y1), (x2, y2) = place[a], place[b]
         x1, y1, y2, half = x1 + width, y1 + height / 2, y2 + height / 2, across / 2
         curve = f"M{x1},{y1} C{x1 + half},{y1} {x2 - half},{y2} {x2},{y2}"
-        lines.append(f'<path d="{curve}" fill="none" stroke="#8c959f"/>')
+        lines.append(f'<path d="{curve}" fill="none"/>')
     boxes = [
-        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5" fill="#ddf4ff" stroke="#54aeff"/>'
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5"/>'
         f'<text x="{x + width / 2}" y="{y + height / 2 + 4}" text-anchor="middle">{_text(name)}</text>'
         for name, (x, y) in place.items()
     ]
@@ -183,13 +251,15 @@ def _facts(environment):
     return "<dl>" + "".join(f"<dt>{_text(key)}</dt><dd>{_text(value)}</dd>" for key, value in facts.items()) + "</dl>"
 
 
-def _timings(verdict, timings):
+def _timings(timings, verdict):
     total = {}
     for one in timings:
         count, seconds = total.get(one["stage"], (0, 0.0))
         total[one["stage"]] = count + 1, seconds + one["seconds"]
     body = [(_text(stage), count, f"{seconds:.1f}") for stage, (count, seconds) in total.items()]
-    body += [(f"verify {tier}", 1, f"{seconds:.1f}") for tier, seconds in verdict["seconds"].items()]
+    body += [
+        (f"verify {tier}", 1, f"{seconds:.1f}") for tier, seconds in (verdict["seconds"] if verdict else {}).items()
+    ]
     return _table(("stage", "runs", "seconds in all"), body)
 
 

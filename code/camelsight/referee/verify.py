@@ -13,7 +13,6 @@ folder below report/. Exit codes: 0 nothing failed, 1 a row failed or the comman
 """
 
 import argparse
-import base64
 import contextlib
 import dataclasses
 import os
@@ -34,11 +33,10 @@ from camelsight.analysis import networks
 from camelsight.ground import theta
 from camelsight.pipeline import cli, environment, launch, paths, rerun, source, store
 from camelsight.pipeline import params as parameters_file
-from camelsight.referee import content, crate, evidence, page, reference, verification
+from camelsight.referee import content, crate, evidence, overview, page, reference, verification
 from camelsight.referee import pack as archive
 from camelsight.referee.evidence import PIXELS
 from camelsight.referee.verification import FAIL, NOT_AVAILABLE, NOT_RUN, PASS, WARN, row
-from camelsight.report import provenance
 
 AGAIN = {1: ("cut", "evaluate"), 2: ("cut", "choose", "train", "evaluate")}  # stages that a tier runs for a case
 SEARCH = ("cut", "tune")  # what T2 runs before, for the case whose search settles the hyperparameters
@@ -71,10 +69,12 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
         path.unlink(missing_ok=True)
     with _judged(pack, home) as rows:
         verdict = judge(tier, suite, case, elsewhere=bool(pack), rows=rows)
-        crate, page = _crate(parameters_file.load(), verdict), _page(verdict)
+        params = parameters_file.load()
+        crate = _crate(params, verdict)
+        shown = page.html(overview.read(params, verdict["environment"], links=not pack), verdict)
     store.write_json(report["verdict"], verdict)
     store.write_json(report["crate"], crate)
-    store.write_text(report["page"], page)
+    store.write_text(report["page"], shown)
     if as_json:
         cli.print_json(verdict)
     else:
@@ -579,13 +579,6 @@ def _digests(verdict, prefix):
     """Suite, or suite/case → digest, from the rows of T0."""
     rows = [one for one in verdict["rows"] if one["id"].startswith(prefix) and one["got"] and one["tier"] == 0]
     return {one["id"].removeprefix(prefix).replace(".", "/", 1): one["got"] for one in rows}
-
-
-def _page(verdict):
-    figures = {path.stem: base64.b64encode(path.read_bytes()).decode() for path in sorted(paths.FIGURES.rglob("*.png"))}
-    stages = yaml.safe_load(paths.DVC.read_text(encoding="utf-8"))["stages"] if paths.DVC.exists() else {}
-    timings = [store.read_json(path) for path in sorted(paths.TIMINGS.glob("*.json"))]
-    return page.html(verdict, figures, stages, timings, made_by=provenance.MADE_BY)
 
 
 def _print(verdict):
