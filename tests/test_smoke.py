@@ -189,7 +189,7 @@ def test_the_pdf_holds_every_figure_without_a_loose_end(project):
     assert (folder / "paper/ms.pdf").read_bytes().startswith(b"%PDF")
     source = (folder / "paper/ms.tex").read_text()
     figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
-    assert len(figures) == 17 and all(f"{{{name}}}" in source for name in figures)
+    assert len(figures) == 18 and all(f"{{{name}}}" in source for name in figures)
     log = (folder / "paper/build/ms.log").read_text(errors="replace")
     assert "undefined" not in log.lower() and "multiply" not in log and "Overfull" not in log
     assert r"\newcommand{\IsTwin}{1}" in (folder / "results/numbers.tex").read_text()

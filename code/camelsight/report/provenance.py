@@ -9,6 +9,8 @@ MADE_BY = {  # label of a figure or table of the paper → the stage whose resul
     "cuts": "cut",
     "network": "train",
     "truth_prediction": "evaluate",
+    "calibration": "evaluate",
+    "calibrationtable": "evaluate",
     "r2_kmax": "evaluate",
     "r2_density": "evaluate",
     "r2": "evaluate",

@@ -3,11 +3,11 @@
 import numpy as np
 
 from camelsight.analysis import dataset, prediction
-from camelsight.ground import cases, cmd, theta
+from camelsight.ground import cases, cmd, seeding, theta
 from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, store
 from camelsight.pipeline import params as parameters_file
-from camelsight.report import provenance, rivals, robustness, tables
+from camelsight.report import calibration, provenance, rivals, robustness, tables
 from camelsight.universe import validation
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
@@ -59,7 +59,7 @@ def main(params):
     numbers = (
         _provenance(params, metrics, weights, data) | _settings(params, metrics) | _results(params, metrics)
         | _attribution(params) | _failures(judged) | _universe(universe) | _transfer(params, metrics)
-        | _baseline(params, metrics) | _tuning(store.read_json(paths.TUNING_RECORD))
+        | _baseline(params, metrics) | _calibration(params, metrics) | _tuning(store.read_json(paths.TUNING_RECORD))
     )  # fmt: skip
     store.write_text(paths.NUMBERS, tables.macros(numbers))
 
@@ -125,6 +125,31 @@ def _baseline(params, metrics):
         arrays = store.read_arrays(paths.experiment_arrays("baseline", "likelihood"))
         bands = {name: arrays[name] for name in ("errors", "scatter")}
     return {"RivalTrials": params.rivals.trials} | rivals.numbers(network, records, **bands)
+
+
+def _calibration(params, metrics):
+    """Write what is known of how well the predicted standard deviations are; the macros on it."""
+    measured = {(suite, suite, case): record["metrics"] for (suite, case), record in metrics.items()}
+    if "suites" in params.robustness.transfer:
+        across = store.read_json(paths.experiment("transfer", "suites"))["rows"]
+        measured |= {
+            (row["train"], row["test"], "original"): row["metrics"] for row in across if row["train"] != row["test"]
+        }
+    rows = calibration.rows(measured, robustness.comparable)
+    store.write_text(paths.TABLES / "calibration.csv", tables.csv_text(rows, calibration.COLUMNS))
+    store.write_text(paths.TABLES / "calibration.tex", calibration.latex(measured))
+    pit = []
+    for suite, case in metrics:
+        arrays = store.read_arrays(paths.predictions(suite, case))
+        found = calibration.histogram(
+            calibration.ranks(*(arrays[key] for key in ("truth", "mean", "sigma"))),
+            arrays["simulation"],
+            generator=seeding.numpy_generator(params.seed, suite, case, "ranks"),
+            resamples=params.evaluate.resamples,
+        )
+        pit += calibration.pit_rows(suite, case, found)
+    store.write_text(paths.TABLES / "ranks.csv", tables.csv_text(pit, calibration.PIT_COLUMNS))
+    return calibration.numbers(measured, params.suites[0])
 
 
 def _combinations(params):
