@@ -14,6 +14,7 @@ MADE_BY = {  # label of a figure or table of the paper → the stage whose resul
     "r2_kmax": "evaluate",
     "r2_density": "evaluate",
     "r2": "evaluate",
+    "costs": "evaluate",
     "attribution_maps": "attribute",
     "attribution_density": "attribute",
     "attribution_profiles": "attribute",
@@ -40,6 +41,7 @@ MADE_BY = {  # label of a figure or table of the paper → the stage whose resul
     "rivals": "baseline",
     "rivaltable": "baseline",
     "rival_likelihood": "baseline",
+    "scales": "baseline",
     "parameters": "tabulate",
     "made": "tabulate",
 }

@@ -125,9 +125,13 @@ def _transfer(params):
 
 def _baseline(params):
     """The figures of the experiments of stage baseline that were run."""
-    suite, ran = params.suites[0], params.robustness.baseline
+    suite, asked = params.suites[0], params.robustness.baseline
+    ran = [name for name in asked if name in rivals.LABELS]
+    figures = {}
+    if "scales" in asked:
+        figures["scales"] = plotting_rivals.scales(_table("scales"))
     if not ran:
-        return {}
+        return figures
     ours = store.read_arrays(paths.predictions(suite, "original"))
     records = {name: store.read_json(paths.experiment("baseline", name)) for name in ran}
     arrays = {name: store.read_arrays(paths.experiment_arrays("baseline", name)) for name in ran} | {"maps": ours}
@@ -136,7 +140,7 @@ def _baseline(params):
     for name, metrics in found.items():
         _, one_each = np.unique(arrays[name]["simulation"], return_index=True)
         methods[name] = {key: arrays[name][key][one_each] for key in ("truth", "mean", "sigma")} | {"metrics": metrics}
-    figures = {"rivals": plotting_rivals.rivals(methods, suite)}
+    figures["rivals"] = plotting_rivals.rivals(methods, suite)
     if "likelihood" in ran:
         one = arrays["likelihood"]
         keys = ("x", "y", "density", "levels")
