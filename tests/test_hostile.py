@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from camelsight.pipeline import environment, params, paths, rerun, store
+from camelsight.pipeline import environment, params, paths, references, rerun, store
 from camelsight.referee import verification, verify
 
 ROOT = Path(__file__).parent.parent
@@ -137,7 +137,7 @@ def test_no_finished_work_is_taken_for_work_done_now(given, monkeypatch, tier):
 
 
 def test_a_folder_is_judged_by_this_checkout_and_not_by_itself(given, home):
-    lie = {"profile": "smoke", "settings": verify._settings(params.load()), "r2": {}}
+    lie = {"profile": "smoke", "settings": references.settings(params.load()), "r2": {}}
     store.write_json(given / paths.reference("smoke"), lie)
     store.write_text(given / paths.EXPECTED, "[]")
     store.write_text(given / paths.DVC, "stages: {}")

@@ -11,7 +11,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from camelsight.ground import cases, theta
-from camelsight.report import plotting, plotting_robustness, robustness
+from camelsight.report import calibration, plotting, plotting_calibration, plotting_robustness, robustness
 
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
 SMALL = ("original", "kmax_1", "max_1e12_clamp")
@@ -152,6 +152,18 @@ def robustness_figures(truth):
     }
 
 
+def calibration_figure(case_ids):
+    one = {"coverage_68": (0.6, 0.5, 0.7), "coverage_95": (0.9, 0.8, 0.99), "chi2": (1.5, 0.5, 20)}
+    metrics = {key: dict.fromkeys(theta.NAMES, triple) for key, triple in one.items()}
+    measured = {(suite, suite, case): metrics for suite in SUITES for case in case_ids}
+    measured |= {(SUITES[0], "SIMBA", "original"): metrics}
+    pit = [
+        {"suite": suite, "parameter": name, "from": b / 10, "to": (b + 1) / 10, "density": 1.0, "low": 0.5, "high": 1.5}
+        for suite in SUITES for name in theta.NAMES for b in range(10)
+    ]  # fmt: skip
+    return plotting_calibration.calibration(pit, calibration.rows(measured, robustness.comparable))
+
+
 @cache
 def figures():
     """One of each figure, those that depend on the cases for few and for many."""
@@ -194,6 +206,7 @@ def figures():
         drawn[f"attribution_cuts, {number} cases"] = plotting.attribution_cuts(panels)
     for number, ids in (("few", SMALL), ("many", LARGE)):
         panels = [(cases.parse(case), maps[0] - 3e11 * (case == "kmax_1")) for case in ids]
+        drawn[f"calibration, {number} cases"] = calibration_figure(ids)
         drawn[f"cuts, {number} cases"] = plotting.cuts(panels)
         drawn[f"r2_against_kmax, {number} cases"] = plotting.r2_against_kmax(rows_of(ids), 32.17, 45.50)
         drawn[f"r2_against_density, {number} cases"] = plotting.r2_against_density(rows_of(ids))

@@ -7,7 +7,7 @@ import pytest
 
 from camelsight.ground import theta
 from camelsight.pipeline import params as parameters_file
-from camelsight.report import plotting_rivals, rivals
+from camelsight.report import paired, plotting_rivals, rivals
 from camelsight.stages import baseline
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +30,11 @@ LIKELIHOOD = {
     "chains": {"tau": [20.0, 30.0], "steps": [500, 450], "converged": [True, False], "mean_error": [0.02, 0.031]},
 }
 RECORDS = {"likelihood": LIKELIHOOD, "network": {"metrics": metrics(0.4)}}
+GAIN = {name: (0.2, 0.1 if name == "omega_m" else -0.1, 0.3) for name in theta.NAMES}
+SCALES = {
+    "original": {"maps": (metrics(0.9), None), "network": (metrics(0.7), GAIN)},
+    "kmax_3": {"maps": (metrics(0.8), None), "network": (metrics(0.6), GAIN), "likelihood": (metrics(0.1), GAIN)},
+}
 ERRORS = np.outer([-0.3, -0.1, 0.0, 0.12, 0.3], np.ones(4))
 
 
@@ -77,12 +82,14 @@ BRANCH = re.compile(r"\\ifnum\\(\w+)=1((?:(?!\\ifnum|\\fi\b).)*)\\fi\b", re.DOTA
 
 def test_whatever_was_run_the_text_quotes_nothing_that_was_not():
     source, names = (ROOT / "paper" / "rivals.tex").read_text(), parameters_file.EXPERIMENTS["baseline"]
-    assert set(names) == set(baseline.RUN) == rivals.LABELS.keys() - {"maps"}
+    assert set(names) == set(baseline.RUN) == (rivals.LABELS.keys() | {"scales"}) - {"maps"}
     for count in range(len(names) + 1):
         for ran in itertools.combinations(names, count):
             records = {name: LIKELIHOOD if name == "likelihood" else {"metrics": metrics()} for name in ran}
+            records.pop("scales", None)
             bands = {"errors": ERRORS, "scatter": np.ones(4)} if "likelihood" in ran else {}
             numbers = rivals.numbers(metrics(), records, **bands) | {"HasTransferProbes": 0}
+            numbers |= rivals.scale_numbers(rivals.scale_rows(SCALES, "IllustrisTNG") if "scales" in ran else [])
             text = source
             while BRANCH.search(text):
                 text = BRANCH.sub(lambda match: match[2] if numbers[match[1]] else "", text)  # noqa: B023
@@ -104,6 +111,53 @@ def test_summaries_have_what_was_asked_for_beside_the_spectrum(tmp_path, monkeyp
     np.testing.assert_allclose(log_power[1] - log_power[0], np.log(4), rtol=1e-6)
     np.testing.assert_allclose(mass[1] - mass[0], np.log(2), rtol=1e-6)
     assert len(baseline.summaries(params, params.suites[0])) == 2
+
+
+def test_under_a_k_max_only_the_shells_that_begin_below_it_are_left(tmp_path, monkeypatch):
+    """k_max 1 is 3.98 fundamental modes: shells 1 and 2 are whole, the third has lost what is beyond."""
+    monkeypatch.chdir(tmp_path)
+    params = parameters_file.load(ROOT / "profiles" / "smoke.yaml")
+    maps = np.random.default_rng(0).lognormal(27, 1, (15, params.maps.pixels, params.maps.pixels)).astype(np.float32)
+    many = np.concatenate([maps] * params.maps.simulations)
+    monkeypatch.setattr(baseline.store, "open_maps", lambda *_: many)
+    monkeypatch.setattr(baseline.store, "read_parameters", lambda *_: np.ones((len(many) // 15, 6)))
+    k, whole = baseline.summaries(params, params.suites[0])
+    k_cut, cut, shares = baseline.summaries(params, params.suites[0], baseline._shares, case="kmax_1")
+    np.testing.assert_array_equal(k_cut, k[:3])
+    np.testing.assert_allclose(cut[..., :2], whole[..., :2], rtol=1e-5)
+    assert (cut[..., 2] <= whole[..., 2] + 1e-5).all() and np.isfinite(cut).all()
+    np.testing.assert_allclose(shares.sum(-1), 1)
+
+
+def test_the_gain_is_a_difference_over_the_maps_that_both_predict():
+    rng = np.random.default_rng(3)
+    truth = rng.normal(size=(40, 6))
+    ours = {"index": np.arange(40), "simulation": np.arange(40) // 4, "truth": truth, "mean": truth}
+    order = rng.permutation(40)[:20]
+    theirs = {"index": order, "mean": np.full((20, 6), truth[order].mean(0))}
+    found = paired.difference(ours, theirs, generator=np.random.default_rng(0), resamples=50)
+    for name in theta.NAMES:
+        assert found[name][0] == pytest.approx(1)  # R² of 1 against that of the mean, 0
+    with pytest.raises(ValueError, match="same maps"):
+        paired.difference(ours, theirs | {"index": order + 100}, generator=np.random.default_rng(0), resamples=5)
+
+
+def test_words_name_every_k_max_at_which_the_field_beats_the_spectrum():
+    rows = rivals.scale_rows(SCALES, "IllustrisTNG")
+    assert len(rows) == 5 * 6 and set(rows[0]) == set(rivals.SCALE_COLUMNS) and rows[0]["gain"] == ""
+    numbers = rivals.scale_numbers(rows)
+    assert numbers["FieldBeatsNetworkOmegaM"] == "3, uncut" and numbers["FieldBeatsLikelihoodOmegaM"] == "3"
+    assert numbers["FieldBeatsNetworkSigmaEight"] == "none"
+    assert set(rivals.scale_numbers([]).values()) == {0, "n/a"}
+
+
+def test_the_figure_of_scales_has_a_line_for_every_method_and_the_uncut_maps_to_the_right():
+    figure = plotting_rivals.scales(rivals.scale_rows(SCALES, "IllustrisTNG"))
+    left, right = figure.axes
+    assert [text.get_text() for text in right.get_xticklabels()] == ["3", "uncut"]
+    assert right.get_xticks()[1] == plotting_rivals.UNCUT * 3
+    assert [container.get_label() for container in left.containers] == ["CNN", "$P(k)$ network", "$P(k)$ MCMC"]
+    np.testing.assert_allclose(left.containers[0][0].get_ydata(), [0.8, 0.9])
 
 
 def predictions(count=20, seed=0):

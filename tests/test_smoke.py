@@ -171,7 +171,7 @@ def test_the_table_has_every_suite_case_and_parameter(project):
     folder, _ = project
     with open(folder / "results/tables/r2.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations"]
+    assert list(rows[0]) == ["suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations", "seeds"]
     expected = {
         (suite, case, name)
         for suite in SUITES
@@ -189,7 +189,7 @@ def test_the_pdf_holds_every_figure_without_a_loose_end(project):
     assert (folder / "paper/ms.pdf").read_bytes().startswith(b"%PDF")
     source = (folder / "paper/ms.tex").read_text()
     figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
-    assert len(figures) == 17 and all(f"{{{name}}}" in source for name in figures)
+    assert len(figures) == 18 and all(f"{{{name}}}" in source for name in figures)
     log = (folder / "paper/build/ms.log").read_text(errors="replace")
     assert "undefined" not in log.lower() and "multiply" not in log and "Overfull" not in log
     assert r"\newcommand{\IsTwin}{1}" in (folder / "results/numbers.tex").read_text()
@@ -199,13 +199,14 @@ def test_the_experiments_on_robustness_are_in_tables_figures_and_paper(project):
     folder, _ = project
     figures = [path.stem for path in (folder / "figures/robustness").glob("*.pdf")]
     source = "".join((folder / "paper" / name).read_text() for name in ("robustness.tex", "rivals.tex"))
-    assert len(figures) == 8 and all(f"{{{name}}}" in source for name in figures)
+    assert len(figures) == 9 and all(f"{{{name}}}" in source for name in figures)
     columns = {
         "transfer": "train,test,parameter,r2,low,high,relative_error,bias",
         "probes": "probe,parameter,r2,low,high",
         "generalisation": "study,setting,parameter,r2,low,high",
         "smoothing": "width,parameter,r2,low,high,relative_error",
         "rivals": "method,parameter,r2,low,high,relative_error",
+        "scales": "case,method,parameter,r2,low,high,gain,gain_low,gain_high",
     }
     tables = {}
     for name, header in columns.items():

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camelsight.ground import theta
-from camelsight.report import tables
-from camelsight.stages import tabulate
+from camelsight.report import appendix, tables
 
 COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
 THRESHOLDS = st.from_regex(r"[1-9][0-9]{0,2}(\.[0-9]{1,2})?(e[0-9]{1,2})?", fullmatch=True)
@@ -197,7 +196,7 @@ def test_searches_that_did_not_come_to_their_end_are_called_unfinished(finished,
     about = {"trials": 36, "epochs": 20, "suite": "IllustrisTNG", "hardware": "", "date": "", "commit": ""}
     search = {"kind": "full", "trials": 3, "epochs": 60, "best": [[1, -2.0]], "again": [-2.0, -1.0]}
     searches = [search | {"finished": one} for one in finished]
-    numbers = tabulate._tuning({"about": about, "searches": searches})
+    numbers = appendix.tuning({"about": about, "searches": searches})
     assert numbers["SearchedFullUnfinished"] == said and numbers["SearchedHalvingUnfinished"] == ""
     assert numbers["SearchedFullTrials"] == "3, 3" and numbers["SearchedTrials"] == 36
     assert numbers["SearchedFullAgain"] == "-1.50, -1.50" and numbers["SearchedScatter"] == "0.71"

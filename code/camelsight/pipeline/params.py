@@ -23,7 +23,7 @@ EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
     "transfer": (
         "suites", "smoothing", "probes", "leakage", "simulations", "normalisation", "augmentation", "seeds"
     ),
-    "baseline": ("network", "mean", "histogram", "likelihood"),
+    "baseline": ("network", "mean", "histogram", "likelihood", "scales"),
 }  # fmt: skip
 FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
 NAME = re.compile("[A-Za-z0-9_-]{1,64}")  # of a profile: names of files are made of it

@@ -6,6 +6,7 @@ from camelsight.ground import cmd
 
 PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
+SEEDS = PROFILES / "reference"  # PROFILE.json: R² of networks from several seeds
 DVC_LOCK = Path("dvc.lock")
 MAPS = Path("data/maps")
 PARTIAL = Path("data/partial")  # simulations of an unfinished set
@@ -60,7 +61,7 @@ def profile(name):
 
 def reference(profile):
     """R² of the profile over seeds of the training, made by ``make reference``."""
-    return PROFILES / "reference" / f"{profile}.json"
+    return SEEDS / f"{profile}.json"
 
 
 def compiled(source, capability, digest):

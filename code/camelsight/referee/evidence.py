@@ -532,7 +532,7 @@ def _made_again(params):
         made = (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION, paths.METRICS, paths.PLOTS)
         made += (paths.VERDICT, paths.CRATE)
         results = [path for path in paths.NUMBERS.parent.iterdir() if path not in made]
-        rerun.prepare(folder, params, [*results, *paths.TEXTS, paths.REFERENCES, paths.DIGITISED])
+        rerun.prepare(folder, params, [*results, *paths.TEXTS, paths.REFERENCES, paths.DIGITISED, paths.SEEDS])
         try:
             for stage in ("tabulate", "figures"):
                 if stage in REMADE:

@@ -31,7 +31,7 @@ from tabulate import tabulate
 
 from camelsight.analysis import networks
 from camelsight.ground import theta
-from camelsight.pipeline import cli, environment, launch, paths, rerun, source, store
+from camelsight.pipeline import cli, environment, launch, paths, references, rerun, source, store
 from camelsight.pipeline import params as parameters_file
 from camelsight.referee import content, crate, evidence, overview, page, reference, verification
 from camelsight.referee import pack as archive
@@ -53,7 +53,6 @@ RECORDED = 1e-6  # of everything else that is made anew from the same bits
 JUDGES = ("benchmarks", "code", "data", "profiles")  # of this checkout, and of no archive
 SHORT = {"TNG": "IllustrisTNG", "Nbody": "Nbody_IllustrisTNG", "Nbody_TNG": "Nbody_IllustrisTNG"}  # of the literature
 SHOWN = 12  # rows of the terminal; the page has all
-DECIDES = ("seed", "maps", "split", "tune", "train")  # blocks of params.yaml that R² depends on, with evaluate.views
 
 
 def verify(tier, pack=None, suite=None, case="original", as_json=False):
@@ -232,10 +231,10 @@ def _reference_rows(params, measured, tier, wanted=None):
     if not path.exists():
         return [row(name, "reference", NOT_RUN, f"there is no {path}: make reference", tier=tier)]
     record = store.read_json(path)
-    if record.get("simulator") != _simulator(params):
+    if record.get("simulator") != references.simulator(params):
         why = f"{path} is of maps that another version of the simulator made: make reference"
         return [row(name, "reference", NOT_RUN, why, tier=tier)]
-    other = sorted(key for key, value in _settings(params).items() if record["settings"].get(key) != value)
+    other = sorted(key for key, value in references.settings(params).items() if record["settings"].get(key) != value)
     if other:
         why = f"made with other {', '.join(other)} in params.yaml"
         return [row(name, "reference", NOT_RUN, f"{path} was {why}", tier=tier)]
@@ -299,24 +298,9 @@ def _reference_rows(params, measured, tier, wanted=None):
     return rows
 
 
-def _simulator(params):
-    """The identity of the code that made the maps, where they are simulated."""
-    return source.digest("maps")[:16] if params.maps.source == "twin" else None
-
-
-def _settings(params):
-    """Digests of what a reference holds for, which is everything that R² depends on but the seed of the training."""
-    blocks = {name: getattr(params, name) for name in DECIDES} | {"evaluate": params.evaluate.views}
-    blocks["train"] = dataclasses.replace(params.train, seed=0)
-    return {name: store.digest(value)[:16] for name, value in blocks.items()}
-
-
 def _error_rates(params):
-    path = paths.reference(params.profile)
-    record = store.read_json(path) if path.exists() else None
-    if record is None or (record["settings"], record.get("simulator")) != (_settings(params), _simulator(params)):
-        return None
-    return reference.error_rates({name: one["values"] for name, one in record["r2"].items()})
+    record = references.load(params)
+    return record and reference.error_rates({name: one["values"] for name, one in record["r2"].items()})
 
 
 def _again(folder, number, params, queue, links):
@@ -495,7 +479,7 @@ def _differs(params, profile):
     """What of params.yaml is not that of ``profile``, in words, but for the training's seed."""
     paper = parameters_file.load(paths.profile(profile))
     place = dataclasses.replace(params.maps, folder=paper.maps.folder, bases=paper.maps.bases)
-    here, there = _settings(dataclasses.replace(params, maps=place)), _settings(paper)
+    here, there = references.settings(dataclasses.replace(params, maps=place)), references.settings(paper)
     return ", ".join(sorted(key for key in here if here[key] != there[key]))
 
 
@@ -609,7 +593,7 @@ def make_reference(seeds, jobs=None):
     data = {suite: store.file_digest(paths.maps(suite)) for suite in params.suites}
     engine = networks.engine(cli.device())
     code = [source.digest(stage) for stage in ("tune", *AGAIN[2])]  # another figure must not train networks anew
-    key = store.digest(_settings(params), data, code, torch.__version__, engine)[:16]
+    key = store.digest(references.settings(params), data, code, torch.__version__, engine)[:16]
     numbers, queue = range(seeds), []  # that of a run as it comes, 0, among them: it must be known, too
     folders = {number: paths.AGAIN / f"reference-{key}" / f"seed_{number}" for number in numbers}
     combinations = [(suite, case) for suite in params.suites for case in params.cases]
@@ -645,8 +629,8 @@ def make_reference(seeds, jobs=None):
         "environment": here,
         "engine": engine,
         "maps": data,
-        "simulator": _simulator(params),
-        "settings": _settings(params),
+        "simulator": references.simulator(params),
+        "settings": references.settings(params),
         "pixels": {
             f"pixels.{suite}.original.{name}": statistics[suite][name] for suite in params.suites for name in PIXELS
         },

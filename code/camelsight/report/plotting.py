@@ -330,16 +330,18 @@ def _curves(axes, rows, name, kind):
     for row in rows:
         cut = cases.parse(row["case"]).only
         if cut and cut.kind == kind and row["parameter"] == name and np.isfinite(row["r2"]):
-            point = (cut.threshold, row["r2"], row["low"], row["high"])
+            point = (cut.threshold, row["r2"], row["low"], row["high"], 2 * (row.get("seeds") or 0))
             curves.setdefault((row["suite"], cut.fill), []).append(point)
     if not curves:
         axes.text(0.5, 0.4, "no such case in this profile", ha="center", color=GREY, transform=axes.transAxes)
     for index, ((suite, fill), points) in enumerate(curves.items()):
-        x, value, low, high = np.array(sorted(points)).T
+        x, value, low, high, of_seeds = np.array(sorted(points)).T
+        x = x * 1.02 ** (index - (len(curves) - 1) / 2)
         colour, marker = SUITES[suite]
         line, marker_fill = FILLS.get(fill, FILLS["clamp"])
+        axes.vlines(x, value - of_seeds, value + of_seeds, color=colour, alpha=0.35, lw=3.5)
         axes.errorbar(
-            x * 1.02 ** (index - (len(curves) - 1) / 2),
+            x,
             value,
             np.maximum([value - low, high - value], 0),
             color=colour,

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from camelsight.ground import theta
+from camelsight.ground import cases, theta
 from camelsight.report.plotting import (
     BLACK,
     BLUE,
@@ -24,6 +24,7 @@ METHODS = {
     "maps": (BLUE, "o"), "network": (ORANGE, "s"), "mean": (PURPLE, "v"), "histogram": (GREEN, "^"),
     "likelihood": (VERMILION, "D"),
 }  # fmt: skip
+UNCUT = 1.6  # times the largest k_max: where uncut maps stand on its axis
 LOWEST = -0.6  # of the axis of R²; intervals of parameters that nothing constrains go far below
 
 
@@ -113,4 +114,37 @@ def likelihood(k, errors, scatter, contours, points, suite):
         Line2D([], [], color=BLACK, marker="*", ls="none", markersize=7, label="truth"),
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    return figure
+
+
+@_styled
+def scales(rows):
+    """R² against k_max in h/Mpc by every method, with intervals; ``rows`` are those of ``rivals.scale_rows``.
+
+    The uncut maps stand to the right of the largest k_max.
+    """
+    figure = _figure(PAGE, 2.5)
+    panels = figure.subplots(1, len(theta.COSMOLOGICAL), sharex=True, sharey=True)
+    cutoffs = {row["case"]: cut.threshold for row in rows if (cut := cases.parse(row["case"]).only)}
+    cutoffs["original"] = UNCUT * max(cutoffs.values(), default=1)
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for axes, name in zip(panels, theta.COSMOLOGICAL, strict=True):
+        for position, method in enumerate(methods):
+            colour, marker = METHODS[method]
+            chosen = [row for row in rows if (row["method"], row["parameter"]) == (method, name)]
+            chosen.sort(key=lambda row: cutoffs[row["case"]])
+            apart = 1.025 ** (position - (len(methods) - 1) / 2)
+            x = apart * np.array([cutoffs[row["case"]] for row in chosen])
+            value, low, high = (np.array([row[key] for row in chosen]) for key in ("r2", "low", "high"))
+            spread = np.maximum([value - low, high - value], 0)
+            line = "-" if method == "maps" else "--"
+            axes.errorbar(x, value, spread, fmt=marker, ls=line, color=colour, elinewidth=0.8, label=_label(method))
+        axes.axhline(0, color=GREY, lw=0.6, ls=":")
+        axes.set(xscale="log", title=theta.LABELS[name], xlabel=r"$k_{\rm max}$  $(h/{\rm Mpc})$", ylim=(LOWEST, 1.05))
+    ticks = {cutoffs[case]: "uncut" if case == "original" else f"{cutoffs[case]:g}" for case in cutoffs}
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.minorticks_off()
+    panels[0].set_ylabel("$R^2$")
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
     return figure

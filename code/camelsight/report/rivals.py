@@ -5,11 +5,12 @@
 
 import numpy as np
 
-from camelsight.ground import theta
+from camelsight.ground import cases, theta
 from camelsight.report.tables import _booktabs, _plus_minus
 
 MISSING = "n/a"
 COLUMNS = ("method", "parameter", "r2", "low", "high", "relative_error")
+SCALE_COLUMNS = ("case", "method", "parameter", "r2", "low", "high", "gain", "gain_low", "gain_high")
 LABELS = {
     "maps": "CNN", "network": "P(k) network", "mean": "P(k)+mean network", "histogram": "P(k)+PDF network",
     "likelihood": "P(k) MCMC",
@@ -96,3 +97,35 @@ def numbers(network, records, errors=None, scatter=None):
         values += tuple(f"{ratio:.1f}" for name in SYMBOLS for ratio in record["growth"][name])
         out |= {f"Likelihood{name}": value for name, value in zip((*names, *grown), values, strict=True)}
     return out
+
+
+def scale_rows(found, suite):
+    """Dicts of ``SCALE_COLUMNS``; ``found`` is case → method → (metrics, gain).
+
+    The gain is that of the network on maps over the method, parameter → (value, low, high); None for that network.
+    """
+    return [
+        {"case": case, "method": method, "parameter": name}
+        | dict(zip(("r2", "low", "high"), metrics["r2"][name], strict=True))
+        | dict(zip(("gain", "gain_low", "gain_high"), gain[name] if gain else ("",) * 3, strict=True))
+        for case, by_method in found.items()
+        for method, (metrics, gain) in by_method.items()
+        for name in theta.meant(suite)
+    ]
+
+
+def scale_numbers(rows):
+    """Under which k_max the network on maps explains more than each rival, beyond the paired interval; in words."""
+    out = {"HasScales": int(bool(rows))}
+    for method in ("network", "histogram", "likelihood"):
+        for name, symbol in SYMBOLS.items():
+            chosen = [row for row in rows if (row["method"], row["parameter"]) == (method, name)]
+            better = sorted(_k_max(row["case"]) for row in chosen if row["gain_low"] > 0)
+            words = ", ".join("uncut" if np.isinf(k) else f"{k:g}" for k in better) or "none"
+            out[f"FieldBeats{WORDS[method]}{symbol}"] = words if rows else MISSING
+    return out
+
+
+def _k_max(case):
+    cut = cases.parse(case).only
+    return cut.threshold if cut else np.inf

@@ -119,15 +119,20 @@ def r2_curves(rows):
     return {name: sorted(points, key=lambda point: next(iter(point.values()))) for name, points in found.items()}
 
 
+def spread(values):
+    """Standard deviation of R² over seeds of the training; empty where there are no two."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else ""
+
+
 def r2_markdown(rows):
     """R² with its 95% interval, one line per suite and case, one column per parameter.
 
-    ``rows`` are dicts with ``suite``, ``case``, ``parameter``, ``r2``, ``low``, ``high``. A parameter that means
-    nothing in a suite gets a dash.
+    ``rows`` are dicts with ``suite``, ``case``, ``parameter``, ``r2``, ``low``, ``high``, and ``seeds``: the standard
+    deviation over seeds, or nothing. A parameter that means nothing in a suite gets a dash.
     """
 
-    def cell(value, low, high, digits):
-        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    def cell(value, low, high, digits, seeds):
+        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" + (seeds and f" ± {seeds:.{digits}f}")
 
     body = [(suite, case, *cells) for suite, case, cells in _pivot(rows, cell, MISSING)]
     return tabulate(body, ("suite", "case", *theta.NAMES), tablefmt="github", disable_numparse=True) + "\n"
@@ -137,7 +142,12 @@ def r2_latex(rows):
     """The table of ``r2_markdown`` as a ``booktabs`` tabular."""
 
     body = []
-    for suite, group in groupby(_pivot(rows, _plus_minus, "--"), key=lambda line: line[0]):
+
+    def cell(value, low, high, digits, seeds):
+        text = _plus_minus(value, low, high, digits)
+        return text if seeds == "" else rf"{text[:-1]}\pm{seeds:.{digits}f}$"
+
+    for suite, group in groupby(_pivot(rows, cell, "--"), key=lambda line: line[0]):
         gap = r"\addlinespace " if body else ""
         labels = [gap + escape(suite_label(suite))]
         for _, case, cells in group:
@@ -269,7 +279,12 @@ def _pivot(rows, cell, missing):
         shown = theta.meant(suite)
         for case, by_parameter in by_case.items():
             values = {name: _interval(by_parameter[name]) for name in shown if name in by_parameter}
-            texts = {name: cell(*value, digits[name]) for name, value in values.items() if np.isfinite(value).all()}
+            seeds = {name: by_parameter[name].get("seeds", "") for name in values}
+            texts = {
+                name: cell(*value, digits[name], seeds[name])
+                for name, value in values.items()
+                if np.isfinite(value).all()
+            }
             yield suite, case, [texts.get(name, missing) for name in theta.NAMES]
 
 

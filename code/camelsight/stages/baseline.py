@@ -1,8 +1,9 @@
 """The power spectrum and the one-point function as rivals of the network: what is in them, on the same split.
 
-The first suite's uncut maps. The spectrum is that of the density, as the network sees it, in units of the mean density
-at the fiducial omega_m. The mean of a map has no part in it: its amplitude goes with the square of the mean density,
-but with the power of the overdensity as well, so that omega_m and sigma_8 are degenerate in it.
+The first suite's uncut maps; in the experiment ``scales`` also those of every k_max of the profile. The spectrum is
+that of the density, as the network sees it, in units of the mean density at the fiducial omega_m. The mean of a map has
+no part in it: its amplitude goes with the square of the mean density, but with the power of the overdensity as well, so
+that omega_m and sigma_8 are degenerate in it.
 """
 
 import numpy as np
@@ -10,15 +11,16 @@ import optuna
 import torch
 
 from camelsight.analysis import dataset, prediction
-from camelsight.ground import cases, seeding, split, theta
+from camelsight.ground import cases, cmd, seeding, split, theta
 from camelsight.inference import training, tuning
-from camelsight.maps import spectrum
+from camelsight.maps import cuts, spectrum
 from camelsight.pipeline import cli, paths, store
 from camelsight.rivals import emulator, spectrum_network
 
 UNIT = cases.MEAN_SURFACE_DENSITY * theta.FIDUCIAL[0]  # (Msun/h)/(Mpc/h)^2
 PRIOR = 8192  # points from which the walkers start
 SHOWN = 3  # test maps whose contours are drawn
+PREDICTED = ("index", "simulation", "truth", "mean", "sigma")
 RANGES = ("layers", "hidden", "max_lr", "weight_decay", "dropout")
 
 
@@ -48,7 +50,37 @@ def histogram(params, suite):
 
 def likelihood(params, suite):
     """An emulator of log P(k), its covariance, and the posterior of some maps of each test simulation."""
-    k, log_power = summaries(params, suite)
+    return _likelihood(params, suite, *summaries(params, suite))
+
+
+def scales(params, suite):
+    """Under each k_max, and uncut: networks on P(k), and on P(k) with the histogram; and the likelihood of P(k).
+
+    Both kinds of network are searched for on the uncut maps, and trained with what was found there on all others. Of
+    a cut map P(k) has the shells that begin below k_max, and pixels below zero count in the histogram's lowest bin.
+    """
+    ids = [case for case in params.cases if (cut := cases.parse(case).only) and cut.kind == "kmax"]
+    found, rows, arrays = {}, [], {}
+    for case in ("original", *ids):
+        k, log_power, shares = summaries(params, suite, _shares, case=case)
+        features = {"network": log_power, "histogram": np.concatenate([log_power, shares], axis=-1)}
+        made = {}
+        for name, values in features.items():
+            if case == "original":
+                record, made[name] = _moments(params, suite, name, values)
+                found[name] = record["tuning"]["hyperparameters"]
+            else:
+                made[name] = _fitted(params, suite, name, values, case, found[name])
+        made["likelihood"] = {key: _likelihood(params, suite, k, log_power)[1][key] for key in PREDICTED}
+        rows.append(
+            {"case": case, "bins": len(k)}
+            | {"metrics": {name: _record(params, suite, one)["metrics"] for name, one in made.items()}}
+        )
+        arrays |= {f"{case}.{name}.{key}": one[key] for name, one in made.items() for key in PREDICTED}
+    return {"suite": suite, "rows": rows, "hyperparameters": found}, arrays
+
+
+def _likelihood(params, suite, k, log_power):
     parts, device = dataset.rows(params), cli.device()
     given = dataset.open_suite(params, suite)
     physical = given.parameters
@@ -130,17 +162,21 @@ def _emulate(net, unit):
         return torch.cat([net(chunk) for chunk in points.split(training.PREDICT_BATCH)]).double()
 
 
-RUN = {"network": network, "mean": with_mean, "histogram": histogram, "likelihood": likelihood}
+RUN = {"network": network, "mean": with_mean, "histogram": histogram, "likelihood": likelihood, "scales": scales}
 
 
-def summaries(params, suite, *others):
+def summaries(params, suite, *others, case="original"):
     """k ``(K,)`` and log P ``(S, 15, K)`` of the complete shells, of all simulations; then ``(S, 15, ...)`` of each of
-    ``others``, called with the maps of a simulation.
+    ``others``, called with the maps of a simulation. A ``case`` has a k_max, above which no shell begins, or no cut.
     """
-    given = dataset.open_suite(params, suite)
+    given, cut = dataset.open_suite(params, suite), cases.parse(case).only
     bins, powers, more = spectrum.complete(params.maps.pixels), [], [[] for _ in others]
+    if cut:
+        bins = min(bins, int(np.ceil(cut.threshold * cmd.BOX / (2 * np.pi))) - 1)
     for simulation in given.numbers:
         density = given.simulation(simulation)
+        if cut:
+            density = cuts.kmax(density, cut.threshold)
         k, power = spectrum.power(density / UNIT)
         powers.append(np.log(power[:, :bins]))
         for found, other in zip(more, others, strict=True):
@@ -152,18 +188,14 @@ def _log_mean(density):
     return np.log(density.mean((1, 2), dtype=np.float64))[:, None]
 
 
+def _shares(density):
+    return spectrum.histogram(np.maximum(density, 1))  # a cut map has pixels below zero
+
+
 def _moments(params, suite, name, features):
     """The best of ``rivals.trials`` networks on features ``(S, 15, F)``, and its predictions of the test maps."""
-    spec, parts, given = params.rivals, dataset.rows(params), dataset.open_suite(params, suite)
-    known = features[parts["train"]]
-    std = known.std((0, 1))
-    scaled = (features - known.mean((0, 1))) / np.where(std > 0, std, 1)  # some bins may always be empty
-    targets = np.repeat(theta.normalise(given.parameters, suite)[:, None], dataset.PER_SIMULATION, axis=1)
-    train, valid, (tests,) = (
-        _on(cli.device(), *(values[parts[part]].reshape(-1, values.shape[-1]) for values in arrays))
-        for part, arrays in (("train", (scaled, targets)), ("valid", (scaled, targets)), ("test", (scaled,)))
-    )
-    fitted = {}
+    spec, fitted = params.rivals, {}
+    train, valid, tests = _scaled(params, suite, features)
     with cli.progress(spec.trials, f"{name} {suite}", "trial") as bar:
 
         def objective(hyperparameters, number, _report):
@@ -188,10 +220,43 @@ def _moments(params, suite, name, features):
         )
     best = tuning.best(study)
     net, losses = fitted[best["trial"]]
-    mean, sigma = (values.double().cpu().numpy() for values in training.predict(net, tests))
-    index = split.map_indices(given.numbers[parts["test"]])
-    predictions = _predictions(given, index, theta.denormalise(mean, suite), theta.denormalise_sigma(sigma, suite))
+    predictions = _predicted(params, suite, net, tests)
     return _record(params, suite, predictions) | {"tuning": best, "losses": losses}, predictions
+
+
+def _fitted(params, suite, name, features, case, hyperparameters):
+    """The predictions of one network on ``features``, as in ``_moments``, with these hyperparameters."""
+    train, valid, tests = _scaled(params, suite, features)
+    net, _ = spectrum_network.fit_moments(
+        train,
+        valid,
+        **hyperparameters,
+        epochs=params.rivals.epochs,
+        batch=params.train.batch,
+        seed=seeding.entropy(params.seed, suite, case, "baseline", "scales", name),
+    )
+    return _predicted(params, suite, net, tests)
+
+
+def _scaled(params, suite, features):
+    """(features, targets) of the training and the validation maps, and the features of the test maps, on the device."""
+    parts, given = dataset.rows(params), dataset.open_suite(params, suite)
+    known = features[parts["train"]]
+    std = known.std((0, 1))
+    scaled = (features - known.mean((0, 1))) / np.where(std > 0, std, 1)  # some bins may always be empty
+    targets = np.repeat(theta.normalise(given.parameters, suite)[:, None], dataset.PER_SIMULATION, axis=1)
+    train, valid, (tests,) = (
+        _on(cli.device(), *(values[parts[part]].reshape(-1, values.shape[-1]) for values in arrays))
+        for part, arrays in (("train", (scaled, targets)), ("valid", (scaled, targets)), ("test", (scaled,)))
+    )
+    return train, valid, tests
+
+
+def _predicted(params, suite, net, tests):
+    given = dataset.open_suite(params, suite)
+    mean, sigma = (values.double().cpu().numpy() for values in training.predict(net, tests))
+    index = split.map_indices(given.numbers[dataset.rows(params)["test"]])
+    return _predictions(given, index, theta.denormalise(mean, suite), theta.denormalise_sigma(sigma, suite))
 
 
 def _centre(name, low, high):

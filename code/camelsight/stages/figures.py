@@ -7,7 +7,7 @@ import numpy as np
 from camelsight.ground import cases, cmd, split, theta
 from camelsight.interpretation import attribution
 from camelsight.pipeline import cli, paths, store
-from camelsight.report import plotting, plotting_rivals, plotting_robustness, rivals, robustness
+from camelsight.report import plotting, plotting_calibration, plotting_rivals, plotting_robustness, rivals, robustness
 
 DPI = 200
 CUTS_SHOW = "integrated_gradients"
@@ -17,7 +17,7 @@ COLUMNS = 4  # of the gallery
 def main(params):
     first = params.suites[0]
     universe = theta.hydro_suite(first)
-    rows = _r2_rows()
+    rows = _table("r2")
     nyquist = np.pi * params.maps.pixels / cmd.BOX
     original = {suite: store.read_arrays(paths.cut_samples(suite, "original")) for suite in params.suites}
     attributions = {case: store.read_arrays(paths.attributions(first, case)) for case in params.attribute.cases}
@@ -46,6 +46,9 @@ def main(params):
             *(predictions[name][one_each] for name in ("truth", "mean", "sigma")),
             suite=first,
             r2=metrics["metrics"]["r2"],
+        ),
+        "calibration": plotting_calibration.calibration(
+            [row for row in _table("ranks") if row["case"] == "original"], _table("calibration")
         ),
         "r2_kmax": plotting.r2_against_kmax(rows, nyquist, np.sqrt(2) * nyquist),
         "r2_density": plotting.r2_against_density(rows),
@@ -125,9 +128,13 @@ def _transfer(params):
 
 def _baseline(params):
     """The figures of the experiments of stage baseline that were run."""
-    suite, ran = params.suites[0], params.robustness.baseline
+    suite, asked = params.suites[0], params.robustness.baseline
+    ran = [name for name in asked if name in rivals.LABELS]
+    figures = {}
+    if "scales" in asked:
+        figures["scales"] = plotting_rivals.scales(_table("scales"))
     if not ran:
-        return {}
+        return figures
     ours = store.read_arrays(paths.predictions(suite, "original"))
     records = {name: store.read_json(paths.experiment("baseline", name)) for name in ran}
     arrays = {name: store.read_arrays(paths.experiment_arrays("baseline", name)) for name in ran} | {"maps": ours}
@@ -136,7 +143,7 @@ def _baseline(params):
     for name, metrics in found.items():
         _, one_each = np.unique(arrays[name]["simulation"], return_index=True)
         methods[name] = {key: arrays[name][key][one_each] for key in ("truth", "mean", "sigma")} | {"metrics": metrics}
-    figures = {"rivals": plotting_rivals.rivals(methods, suite)}
+    figures["rivals"] = plotting_rivals.rivals(methods, suite)
     if "likelihood" in ran:
         one = arrays["likelihood"]
         keys = ("x", "y", "density", "levels")
@@ -162,9 +169,17 @@ def _universe():
     }
 
 
-def _r2_rows():
-    with open(paths.TABLES / "r2.csv", newline="", encoding="utf-8") as file:
-        return [row | {key: float(row[key]) for key in ("r2", "low", "high")} for row in csv.DictReader(file)]
+def _table(name):
+    """The rows of a table of stage tabulate, with numbers for whatever is one."""
+    with open(paths.TABLES / f"{name}.csv", newline="", encoding="utf-8") as file:
+        return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)]
+
+
+def _number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _arrays(statistics, key=None):

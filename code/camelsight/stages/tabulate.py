@@ -3,14 +3,14 @@
 import numpy as np
 
 from camelsight.analysis import dataset, prediction
-from camelsight.ground import cases, cmd, theta
+from camelsight.ground import cases, cmd, seeding, theta
+from camelsight.inference import metrics as measures
 from camelsight.interpretation import attribution, cosmic_web, sanity
-from camelsight.pipeline import cli, paths, store
+from camelsight.pipeline import cli, paths, references, store
 from camelsight.pipeline import params as parameters_file
-from camelsight.report import provenance, rivals, robustness, tables
-from camelsight.universe import validation
+from camelsight.report import appendix, calibration, costs, paired, provenance, rivals, robustness, tables
 
-R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
+R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations", "seeds")
 METHOD = "integrated_gradients"
 METHOD_LABELS = {"saliency": "Saliency", "integrated_gradients": "IG", "gradient_shap": "GradientSHAP"}
 DVC_METRICS = ("r2", "coverage_68", "coverage_95")
@@ -19,11 +19,14 @@ MISSING = "n/a"
 
 def main(params):
     metrics = {key: store.read_json(paths.metrics(*key)) for key in _combinations(params)}
+    reference = references.load(params)
+    seeds = {name: one["values"] for name, one in reference["r2"].items()} if reference else {}
     rows = [
         {
             "suite": suite,
             "case": case,
             "parameter": name,
+            "seeds": tables.spread(seeds.get(f"r2.{suite}.{case}.{name}", ())),
             **dict(zip(("r2", "low", "high"), record["metrics"]["r2"][name], strict=True)),
             "n_maps": record["n_maps"],
             "n_simulations": record["n_simulations"],
@@ -58,10 +61,34 @@ def main(params):
     store.write_text(paths.TABLES / "provenance.tex", tables.provenance_latex(provenance.MADE_BY, weights, data))
     numbers = (
         _provenance(params, metrics, weights, data) | _settings(params, metrics) | _results(params, metrics)
-        | _attribution(params) | _failures(judged) | _universe(universe) | _transfer(params, metrics)
-        | _baseline(params, metrics) | _tuning(store.read_json(paths.TUNING_RECORD))
+        | _costs(params, metrics, seeds)
+        | _attribution(params) | _failures(judged) | appendix.universe(universe) | _transfer(params, metrics)
+        | _baseline(params, metrics) | _calibration(params, metrics)
+        | appendix.tuning(store.read_json(paths.TUNING_RECORD))
     )  # fmt: skip
     store.write_text(paths.NUMBERS, tables.macros(numbers))
+
+
+def _costs(params, metrics, seeds):
+    """Write the tables of what each cut costs; the macros on it."""
+    losses = {}
+    for suite, case in metrics:
+        if case != "original":
+            arrays = [store.read_arrays(paths.predictions(suite, one)) for one in ("original", case)]
+            losses[suite, case] = _loss(params, suite, case, *arrays)
+    rows = costs.rows(losses, seeds)
+    store.write_text(paths.TABLES / "costs.csv", tables.csv_text(rows, costs.COLUMNS))
+    store.write_text(paths.TABLES / "costs.tex", costs.latex(rows))
+    return costs.numbers(rows, params.suites[0], params.cases)
+
+
+def _loss(params, suite, case, uncut, cut):
+    """Parameter → (value, low, high) of R²(uncut) - R²(cut), on the resamples that make verify takes, too."""
+    found = measures.r2_difference(
+        uncut["truth"], uncut["mean"], cut["mean"], uncut["simulation"],
+        generator=seeding.numpy_generator(params.seed, suite, case, "cost"), resamples=params.evaluate.resamples,
+    )  # fmt: skip
+    return {name: [float(value) for value in values] for name, *values in zip(theta.NAMES, *found, strict=True)}
 
 
 def _for_dvc(params, metrics, rows):
@@ -114,7 +141,8 @@ def _transfer(params, metrics):
 
 def _baseline(params, metrics):
     """Write the tables of the experiments of stage baseline, if any were run; their macros."""
-    records = {name: store.read_json(paths.experiment("baseline", name)) for name in params.robustness.baseline}
+    ran = [name for name in params.robustness.baseline if name in rivals.LABELS]
+    records = {name: store.read_json(paths.experiment("baseline", name)) for name in ran}
     suite, bands = params.suites[0], {}
     network = metrics[suite, "original"]["metrics"]
     if records:
@@ -124,7 +152,52 @@ def _baseline(params, metrics):
     if "likelihood" in records:
         arrays = store.read_arrays(paths.experiment_arrays("baseline", "likelihood"))
         bands = {name: arrays[name] for name in ("errors", "scatter")}
-    return {"RivalTrials": params.rivals.trials} | rivals.numbers(network, records, **bands)
+    more = rivals.scale_numbers(_scales(params, metrics, suite) if "scales" in params.robustness.baseline else [])
+    return {"RivalTrials": params.rivals.trials} | rivals.numbers(network, records, **bands) | more
+
+
+def _scales(params, metrics, suite):
+    """Write the table of the rivals under each k_max, beside the networks on the same maps; its rows."""
+    record = store.read_json(paths.experiment("baseline", "scales"))
+    arrays, found = store.read_arrays(paths.experiment_arrays("baseline", "scales")), {}
+    for row in record["rows"]:
+        case = row["case"]
+        ours = store.read_arrays(paths.predictions(suite, case))
+        found[case] = {"maps": (metrics[suite, case]["metrics"], None)}
+        for method, measured in row["metrics"].items():
+            start = f"{case}.{method}."
+            theirs = {name.removeprefix(start): values for name, values in arrays.items() if name.startswith(start)}
+            generator = seeding.numpy_generator(params.seed, suite, case, "gain", method)
+            gain = paired.difference(ours, theirs, generator=generator, resamples=params.evaluate.resamples)
+            found[case][method] = measured, gain
+    rows = rivals.scale_rows(found, suite)
+    store.write_text(paths.TABLES / "scales.csv", tables.csv_text(rows, rivals.SCALE_COLUMNS))
+    return rows
+
+
+def _calibration(params, metrics):
+    """Write what is known of how well the predicted standard deviations are; the macros on it."""
+    measured = {(suite, suite, case): record["metrics"] for (suite, case), record in metrics.items()}
+    if "suites" in params.robustness.transfer:
+        across = store.read_json(paths.experiment("transfer", "suites"))["rows"]
+        measured |= {
+            (row["train"], row["test"], "original"): row["metrics"] for row in across if row["train"] != row["test"]
+        }
+    rows = calibration.rows(measured, robustness.comparable)
+    store.write_text(paths.TABLES / "calibration.csv", tables.csv_text(rows, calibration.COLUMNS))
+    store.write_text(paths.TABLES / "calibration.tex", calibration.latex(measured))
+    pit = []
+    for suite, case in metrics:
+        arrays = store.read_arrays(paths.predictions(suite, case))
+        found = calibration.histogram(
+            calibration.ranks(*(arrays[key] for key in ("truth", "mean", "sigma"))),
+            arrays["simulation"],
+            generator=seeding.numpy_generator(params.seed, suite, case, "ranks"),
+            resamples=params.evaluate.resamples,
+        )
+        pit += calibration.pit_rows(suite, case, found)
+    store.write_text(paths.TABLES / "ranks.csv", tables.csv_text(pit, calibration.PIT_COLUMNS))
+    return calibration.numbers(measured, params.suites[0])
 
 
 def _combinations(params):
@@ -287,66 +360,6 @@ def _statistics(params, universe):
         for suite, values in cmd.PUBLISHED_STATISTICS.items()
     ]
     return ours + published
-
-
-def _universe(universe):
-    """What the appendix on the twin quotes; not available where maps are not simulated."""
-    names = (
-        "NUniverseSeeds",
-        "ConvergenceWorst",
-        "KHalfNyquist",
-        "KResolved",
-        "TwinOverHMCodeLow",
-        "TwinOverHMCodeHigh",
-    )
-    names += ("SuppressionTNG", "SuppressionSIMBA", "TwinCorrelationHalf", "TwinCorrelationOne", "TwinCorrelationTwo")
-    if "gravity" not in universe:
-        return dict.fromkeys(names, MISSING)
-    gravity = {name: np.array(value) for name, value in universe["gravity"].items()}
-    k, half = gravity["k"], float(gravity["k_half_nyquist"])
-    off = np.abs(gravity["power"][0] / gravity["converged"] - 1)[k <= half]
-    share = gravity["power"].mean(axis=0) / gravity["hmcode"]
-    values = [
-        len(gravity["power"]),
-        f"{100 * off.max():.0f}",
-        f"{half:.1f}",
-        f"{float(gravity['k_resolved']):.1f}",
-        f"{share[(k > 0.5) & (k < 1.5)].mean():.2f}",
-        f"{np.interp(half, k, share):.2f}",
-    ]
-    for suite in ("IllustrisTNG", "SIMBA"):
-        ratio = np.mean(universe["baryons"][suite]["fiducial"], axis=0)
-        values.append(f"{100 * (1 - ratio[(k > 9) & (k < 11)].mean()):.0f}")
-    twin = universe["twin"]["IllustrisTNG"]
-    means = validation.by_scale(twin["k"], twin["correlation"])
-    values += [f"{mean:.3f}" if np.isfinite(mean) else MISSING for mean in means]
-    return dict(zip(names, values, strict=True))
-
-
-def _tuning(record):
-    """What the appendix says of the recorded searches: how many trials and epochs, the best losses, where and when."""
-    about, numbers = record["about"], {}
-    for kind in ("full", "halving"):
-        searches = [one for one in record["searches"] if one["kind"] == kind and one["best"]]
-        for name, values in (
-            ("Trials", [str(one["trials"]) for one in searches]),
-            ("Epochs", [str(one["epochs"]) for one in searches]),
-            ("Losses", [f"{one['best'][-1][1]:.2f}" for one in searches]),
-            ("Again", [f"{np.mean(one['again']):.2f}" for one in searches if one["again"]]),
-        ):
-            numbers[f"Searched{kind.capitalize()}{name}"] = ", ".join(values) or MISSING
-        unfinished = sum(not one["finished"] for one in searches)
-        share = "" if unfinished == len(searches) else f"{unfinished} of {len(searches)} "
-        numbers[f"Searched{kind.capitalize()}Unfinished"] = f" ({share}unfinished)" if unfinished else ""
-    again = [one["again"] for one in record["searches"] if one["again"]]
-    return numbers | {
-        "SearchedAgain": len(again[0]) if again else MISSING,
-        "SearchedScatter": f"{np.sqrt(np.mean(np.var(again, axis=1, ddof=1))):.2f}" if again else MISSING,
-        "SearchedTrials": about["trials"],
-        "SearchedEpochs": about["epochs"],
-        "SearchedSuite": tables.suite_label(about["suite"]),
-        "SearchedOn": f"{about['hardware']}, {about['date']}, commit {about['commit'][:12]}",
-    }
 
 
 if __name__ == "__main__":

@@ -1,0 +1,28 @@
+"""The reference of a profile, R² of networks that differ in the seed of their training alone, and what it holds for."""
+
+import dataclasses
+
+from camelsight.pipeline import paths, source, store
+
+DECIDES = ("seed", "maps", "split", "tune", "train")  # blocks of params.yaml that R² depends on, with evaluate.views
+
+
+def simulator(params):
+    """The identity of the code that made the maps, where they are simulated."""
+    return source.digest("maps")[:16] if params.maps.source == "twin" else None
+
+
+def settings(params):
+    """Digests of what a reference holds for, which is everything that R² depends on but the seed of the training."""
+    blocks = {name: getattr(params, name) for name in DECIDES} | {"evaluate": params.evaluate.views}
+    blocks["train"] = dataclasses.replace(params.train, seed=0)
+    return {name: store.digest(value)[:16] for name, value in blocks.items()}
+
+
+def load(params):
+    """The record of the profile's reference, or None if there is none that holds for ``params`` and this code."""
+    path = paths.reference(params.profile)
+    record = store.read_json(path) if path.exists() else None
+    if record is None or (record.get("settings"), record.get("simulator")) != (settings(params), simulator(params)):
+        return None
+    return record
