@@ -231,10 +231,20 @@ def _settings(params, metrics):
         "Schedule": params.train.schedule,
         "Trials": params.tune.trials,
         "TuneEpochs": params.tune.epochs,
+        "TuneCases": _searched(params),
         "Hidden": first["hyperparameters"]["hidden"],
         "NParametersNetwork": f"{first['n_parameters']:,}",
         "KNyquist": f"{np.pi * pixels / cmd.BOX:.1f}",
     }
+
+
+def _searched(params):
+    """The cases whose hyperparameters are searched, in words."""
+    if set(params.tune.cases) == set(params.cases):
+        return "every case"
+    if params.tune.cases == ("original",):
+        return "the uncut maps of each suite"
+    return ", ".join(r"\texttt{" + case.replace("_", r"\_") + "}" for case in params.tune.cases)
 
 
 def _results(params, metrics):
