@@ -167,7 +167,7 @@ def test_what_is_set_for_other_work_does_not_reach_pip_and_where_packages_come_f
 
 
 def test_an_index_that_only_a_file_of_pip_names_is_asked(project, tmp_path):
-    """"user = true" in that file made pip list another one, and the index was lost."""
+    """ "user = true" in that file made pip list another one, and the index was lost."""
     configuration = tmp_path / "site.conf"
     configuration.write_text(
         "[global]\nuser = true\nindex-url = https://a/simple\ntrusted-host = a\nproxy = p:1\nprefix = /nowhere\n"

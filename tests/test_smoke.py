@@ -1017,7 +1017,7 @@ def test_without_trials_a_case_takes_its_own_starting_point(project, monkeypatch
     monkeypatch.chdir(tmp_path)
     for suite, case in itertools.product(loaded.suites, loaded.tune.cases):
         tune.main(loaded, suite, case)
-    choose.main(loaded)
+    choose.every_case(loaded)
     hidden = [networks.chosen("IllustrisTNG", case)["hidden"] for case in loaded.cases[:2]]
     assert loaded.cases[:2] == ("original", "kmax_1") and hidden == [loaded.tune.start["original"].hidden, 3]
 

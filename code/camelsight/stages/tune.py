@@ -64,8 +64,8 @@ def search(params, suite, case, wait=True):
     """The study of a case, run as far as it was missing, and its journal. What is unfinished outlives this process."""
     spec, device = params.tune, cli.device()
     train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
-    # What a trial does not depend on must not part it from those that there are.
-    alike = dataclasses.replace(spec, cases=("original",), workers=1, **({"trials": 0} if spec.pruner == "none" else {}))
+    any_number = {"trials": 0} if spec.pruner == "none" else {}
+    alike = dataclasses.replace(spec, cases=("original",), workers=1, **any_number)  # no trial depends on these
     key = networks.resume_key(params, suite, case, device, "tune", alike)
     folder = paths.unfinished_study(suite, case, key).parent
 
