@@ -8,7 +8,9 @@ the central 95% of a bootstrap over simulations. What is averaged is the magnitu
 import numpy as np
 from scipy import ndimage
 
+from camelsight.ground import fourier
 from camelsight.ground.cmd import BOX
+from camelsight.maps import cuts
 
 EDGES = np.logspace(-1.5, 2.5, 17)  # overdensity; the outermost bins are open
 RESAMPLES = 1000
@@ -63,7 +65,7 @@ def tidal_classes(overdensity, *, smoothing=WEB_SMOOTHING, box=BOX):
     n = overdensity.shape[-1]
     ky, kx = _wavenumbers(n, box)
     k2 = ky**2 + kx**2
-    delta = np.fft.rfft2(_contrast(overdensity)) * np.exp(-k2 * smoothing**2 / 2)
+    delta = np.fft.rfft2(_contrast(_smooth(overdensity, smoothing, box)))
     scaled = delta / np.where(k2 == 0, 1, k2)
     yy, xx, xy = (np.fft.irfft2(scaled * product, s=(n, n)) for product in (ky**2, kx**2, kx * ky))
     half, root = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
@@ -79,7 +81,7 @@ def compare(first, second):
 
 
 def cross_power(attribution, overdensity, simulation, *, generator, box=BOX):
-    """|attribution| and overdensity in Fourier space, in shells as wide as the fundamental mode.
+    """|attribution| and overdensity in Fourier space, in the shells of ``fourier.shells``.
 
     Both fields are contrasts: divided by their mean in each map, minus one. Returns k ``(B,)`` [h/Mpc] (mean over the
     modes of a shell) and, with intervals, correlation ``(B,)`` (cross power over the root of the two powers), share
@@ -87,21 +89,19 @@ def cross_power(attribution, overdensity, simulation, *, generator, box=BOX):
     (below which half of it lies).
     """
     n = overdensity.shape[-1]
-    frequency = np.fft.fftfreq(n, 1 / n)
-    radius = np.hypot(frequency[:, None], frequency)
-    shell = np.rint(radius).astype(int)
+    shell, radius, weight = (one.numpy() for one in fourier.shells(n, 2))
     bins = shell.max() + 1
-    fields = [np.fft.fft2(_contrast(field)) for field in (np.abs(attribution), overdensity)]
+    fields = [np.fft.rfft2(_contrast(field)) for field in (np.abs(attribution), overdensity)]
     powers = (fields[0] * fields[1].conj()).real, np.abs(fields[0]) ** 2, np.abs(fields[1]) ** 2
-    index = np.broadcast_to(shell, overdensity.shape)
-    cross, *autos = (_binned_sums(power, index, simulation, bins)[1] for power in powers)
+    index = np.broadcast_to(shell, fields[0].shape)
+    cross, *autos = (_binned_sums(weight * power, index, simulation, bins)[1] for power in powers)
     weights = _weights(len(cross), generator)
     cross, first, second = (weights @ sums for sums in (cross, *autos))
     with np.errstate(invalid="ignore", divide="ignore"):
         correlation = cross / np.sqrt(first * second)
         share = cross / cross.sum(1, keepdims=True)
-    modes = np.bincount(shell.reshape(-1))
-    k = 2 * np.pi / box * np.bincount(shell.reshape(-1), weights=radius.reshape(-1)) / modes
+    modes, radii = (np.bincount(shell.ravel(), weights=one.ravel()) for one in (weight, weight * radius))
+    k = 2 * np.pi / box * radii / modes
     half = k[np.argmax(np.cumsum(share, axis=1) >= 0.5, axis=1)]
     return {
         "k": k[1:],
@@ -203,13 +203,12 @@ def _contrast(maps):
 
 def _wavenumbers(n, box):
     """ky and kx on the grid of ``rfft2``, h/Mpc; the Nyquist frequencies, whose sign is not defined, are zero."""
-    ky, kx = np.fft.fftfreq(n, 1 / n), np.arange(n // 2 + 1.0)
-    ky[n // 2] = kx[n // 2] = 0
-    return 2 * np.pi / box * ky[:, None], 2 * np.pi / box * kx[None]
+    axes = (axis.numpy() for axis in fourier.mode_numbers(n, 2))
+    return [2 * np.pi / box * np.where(2 * np.abs(axis) == n, 0, axis) for axis in axes]
 
 
 def _smooth(maps, width, box):
-    return ndimage.gaussian_filter(maps, (0, *[width / box * maps.shape[-1]] * 2), mode="wrap")
+    return cuts.smooth(maps, width / box * maps.shape[-1])
 
 
 def _extreme(extreme_filter, maps, box):

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import torch
 
+from camelsight.ground import fourier
 from camelsight.ground.cmd import BOX
 from camelsight.maps.scaling import as_tensor
 
@@ -29,6 +30,12 @@ def kmax(maps, k_max, *, box=BOX):
     return _like(torch.fft.irfft(torch.fft.ifft(modes, dim=-2), n=n), maps)
 
 
+def share_of_modes(n, k_max, *, box=BOX):
+    """How much ``kmax`` removes of the modes of maps of ``n`` pixels a side, from 0 to 1."""
+    cut = (_k_squared(n, box) >= k_max**2).double()
+    return (2 * cut.sum() - cut[:, 0].sum() - cut[:, -1].sum()).item() / n**2  # the conjugates of the others
+
+
 def smooth(maps, pixels):
     """Convolve with a periodic Gaussian whose standard deviation is ``pixels`` (the smoothing test of 2109.10360).
 
@@ -41,19 +48,22 @@ def smooth(maps, pixels):
     if pixels == 0:
         return _like(x.clone(), maps)
     n = x.shape[-1]
-    images = 1 + math.ceil(6 * pixels / n)
-    distance = torch.arange(-images * n, (images + 1) * n, dtype=torch.float64, device=x.device)
-    gaussian = torch.exp(-((distance / pixels) ** 2) / 2).view(-1, n).sum(0)  # (n,), periodic
-    window = torch.fft.fft(gaussian / gaussian.sum()).real  # real: the Gaussian is even
+    window = _gaussian(n, pixels, x.device)
     modes = torch.fft.rfft2(x.double()) * window[:, None] * window[: n // 2 + 1]
     return _like(torch.fft.irfft2(modes, s=(n, n)).to(x.dtype), maps)
 
 
 def _k_squared(n, box, device="cpu"):
     """k^2 on the grid of ``rfft2``, float64, in the inverse unit of ``box``."""
-    ky = torch.fft.fftfreq(n, box / n, dtype=torch.float64, device=device)
-    kx = torch.fft.rfftfreq(n, box / n, dtype=torch.float64, device=device)
-    return (2 * math.pi) ** 2 * (ky[:, None] ** 2 + kx[None, :] ** 2)
+    return (2 * math.pi / box) ** 2 * sum(axis**2 for axis in fourier.mode_numbers(n, 2, device))
+
+
+def _gaussian(n, pixels, device="cpu"):
+    """The modes ``(n,)`` of a periodic Gaussian on ``n`` pixels, float64; they are real, since it is even."""
+    images = 1 + math.ceil(6 * pixels / n)
+    distance = torch.arange(-images * n, (images + 1) * n, dtype=torch.float64, device=device)
+    gaussian = torch.exp(-((distance / pixels) ** 2) / 2).view(-1, n).sum(0)
+    return torch.fft.fft(gaussian / gaussian.sum()).real
 
 
 def density(maps, threshold, *, side, fill, log10_range=None, generator=None, indices=None):
@@ -108,11 +118,9 @@ def fraction_cut(maps, cuts, *, box=BOX):
     Smoothing removes nothing wholly; its fraction is that of white noise's power.
     """
     n = maps.shape[-1]
-    frequency = np.square(2 * np.pi * np.fft.fftfreq(n))
-    k2 = frequency[:, None] + frequency  # in units of the pixel
     removed = {
-        "kmax": lambda threshold: np.mean(k2 * (n / box) ** 2 >= threshold**2),
-        "smooth": lambda pixels: 1 - np.mean(np.exp(-k2 * pixels**2)),
+        "kmax": lambda threshold: share_of_modes(n, threshold, box=box),
+        "smooth": lambda pixels: 1 - _gaussian(n, pixels).square().mean().item() ** 2,
         "max": lambda threshold: np.mean(maps > threshold),
         "min": lambda threshold: np.mean(maps < threshold),
     }

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import torch
 
+from camelsight.ground import fourier
 from camelsight.ground.cmd import BOX
 from camelsight.maps.scaling import as_tensor
-from camelsight.universe import mesh
 
 EDGES = np.linspace(10, 14, 33)  # of log10 density in (Msun/h)/(Mpc/h)^2
 
@@ -20,7 +20,7 @@ def power(maps, *, box=BOX):
     The mean of a map has no part in it.
     """
     x = as_tensor(maps).double()
-    k, values = mesh.shell_means(torch.fft.rfft2(x).abs().square())
+    k, values = fourier.shell_means(torch.fft.rfft2(x).abs().square())
     k, values = k[1:] * 2 * math.pi / box, values[:, 1:] * (box / x.shape[-1] ** 2) ** 2
     return (k, values) if isinstance(maps, torch.Tensor) else (k.numpy(), values.numpy())
 

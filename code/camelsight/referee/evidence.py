@@ -16,7 +16,7 @@ import yaml
 from camelsight.analysis import dataset, prediction
 from camelsight.ground import cases, cmd, seeding, split, theta
 from camelsight.inference import metrics, network, training, tuning
-from camelsight.maps import scaling
+from camelsight.maps import cuts, scaling
 from camelsight.pipeline import environment, launch, packages, paths, rerun, source, store
 from camelsight.pipeline import params as parameters_file
 from camelsight.referee import content, verification
@@ -181,8 +181,6 @@ def code_facts():
         weights = {
             hidden: network.count_parameters(network.build(hidden, 0.0, size=cmd.PIXELS)) for hidden in range(6, 13)
         }
-    k = 2 * np.pi * np.hypot(*np.meshgrid(np.fft.fftfreq(cmd.PIXELS), np.fft.fftfreq(cmd.PIXELS)))
-    k *= cmd.PIXELS / cmd.BOX
     facts = {f"n_weights.o3.hidden_{hidden}.all": count for hidden, count in weights.items()}
     facts |= {f"split.CAMELS.{name}.first": words(parts[name][:5]) for name in ("train", "valid")}
     facts |= {
@@ -206,7 +204,7 @@ def code_facts():
         "scale.CMD.fundamental.k": 2 * np.pi / cmd.BOX,
         "scale.CMD.nyquist.k": np.pi * cmd.PIXELS / cmd.BOX,
         "scale.CMD.corner.k": np.sqrt(2) * np.pi * cmd.PIXELS / cmd.BOX,
-        "scale.CMD.kmax_40.share_of_modes": float(np.mean(k < 40)),
+        "scale.CMD.kmax_40.share_of_modes": 1 - cuts.share_of_modes(cmd.PIXELS, 40),
         "density.CAMELS.mean.per_omega_m": CRITICAL_DENSITY * cmd.BOX / cmd.SLABS,
         "density.CAMELS.max_1e11_clamp.overdensity": cases.parse("max_1e11_clamp").only.overdensity(),
         "density.CAMELS.max_1e12_clamp.overdensity": cases.parse("max_1e12_clamp").only.overdensity(),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from camelsight.ground import fourier
 from camelsight.universe import particles as compiled
 
 
@@ -69,8 +70,7 @@ def read(fields, positions, box):
 
 def wavenumbers(mesh, box, device="cpu"):
     """Components of k (h/Mpc) on the grid of ``rfftn``, shaped to broadcast."""
-    k = 2 * np.pi / box * torch.fft.fftfreq(mesh, 1 / mesh, device=device)
-    return k[:, None, None], k[None, :, None], k[None, None, : mesh // 2 + 1].abs()
+    return [2 * np.pi / box * axis for axis in fourier.mode_numbers(mesh, 3, device, torch.float32)]
 
 
 def inverse_laplacian(k):
@@ -114,39 +114,11 @@ def power_spectrum(field, box, bins, clouds=0):
     mesh = field.shape[0]
     contrast_k = torch.fft.rfftn(field / field.mean(dtype=torch.float64) - 1) / mesh**3
     power = contrast_k.abs().square()
-    for axis in _mode_numbers(mesh, 3, field.device):
+    for axis in fourier.mode_numbers(mesh, 3, field.device):
         power /= torch.sinc(axis / mesh) ** (4 * clouds)
-    k, power = shell_means(power[None])
+    k, power = fourier.shell_means(power[None])
     k, power = (values[1 : bins + 1].cpu().numpy() for values in (k, power[0]))
     return k * 2 * np.pi / box, power * box**3
-
-
-def shell_means(power):
-    """Averages over shells of |k| from n to n + 1 fundamental modes, n = 0, 1, ..., as Pylians makes them.
-
-    ``power`` ``(N, n, ..., n // 2 + 1)`` lies on the grid of ``rfftn``, in two dimensions or three. Returns, of the
-    modes of each shell, the mean |k| ``(B,)`` in fundamental modes and the mean power ``(N, B)``; a mode and its
-    conjugate count once, and so does one that is its own conjugate.
-    """
-    n = power.shape[1]
-    axes = _mode_numbers(n, power.ndim - 1, power.device)
-    own = sum((axis % (n / 2) != 0).double() for axis in axes) == 0
-    alone = (axes[-1] > 0) & (axes[-1] < n / 2)  # elsewhere the conjugate is on the grid, too
-    weight = torch.where(alone | own, 1.0, 0.5).double().flatten()
-    radius = sum(axis**2 for axis in axes).sqrt().flatten()
-    shell = radius.int()
-    count = torch.bincount(shell, weight)
-    k, *means = (torch.bincount(shell, weight * values) / count for values in (radius, *power.double().flatten(1)))
-    return k, torch.stack(means)
-
-
-def _mode_numbers(n, dimensions, device):
-    """The axes of the grid of ``rfftn`` in fundamental modes, float64, shaped to be broadcast."""
-    axes = [torch.fft.fftfreq(n, 1 / n, dtype=torch.float64, device=device)] * (dimensions - 1)
-    axes.append(torch.arange(n // 2 + 1, dtype=torch.float64, device=device))
-    return [
-        axis.view([-1 if other == position else 1 for other in range(dimensions)]) for position, axis in enumerate(axes)
-    ]
 
 
 def nearest(field, positions, box):

@@ -8,6 +8,7 @@ perturbation theory; so linear growth is right for any number of steps.
 import numpy as np
 import torch
 
+from camelsight.ground import fourier
 from camelsight.ground.cmd import BOX
 from camelsight.universe import linear
 from camelsight.universe import mesh as grids
@@ -58,8 +59,7 @@ def scaled(noise, omega_m, sigma_8, linear_table=None, box=BOX):
     ``noise`` ``(n, n, n // 2 + 1)`` is complex, of unit variance, hermitian, and zero at modes with an index n / 2.
     """
     particles, device = noise.shape[0], noise.device
-    index = torch.fft.fftfreq(particles, 1 / particles, device=device).int()
-    squared = index[:, None, None] ** 2 + index[None, :, None] ** 2 + index[: particles // 2 + 1] ** 2
+    squared = sum(axis**2 for axis in fourier.mode_numbers(particles, 3, device)).long()
     k = 2 * np.pi / box * np.sqrt(np.arange(3 * (particles // 2) ** 2 + 1))  # of every sum of three squares
     amplitude = np.sqrt(linear.power(k, omega_m, sigma_8, linear_table) / box**3) * particles**3
     amplitude = torch.from_numpy(amplitude.astype(np.float32)).to(device)
@@ -72,8 +72,7 @@ def white_noise(seed, particles, device="cpu"):
     Each mode is hashed from the seed and its own integer wave vector (SplitMix64, then Box-Muller), so that it
     does not depend on resolution, device or order.
     """
-    index = torch.fft.fftfreq(particles, 1 / particles, dtype=torch.float64, device=device).long()
-    i, j, k = index[:, None, None], index[None, :, None], torch.arange(particles // 2 + 1, device=device)
+    i, j, k = (axis.long() for axis in fourier.mode_numbers(particles, 3, device))
     label = (i * (1 << 21) + j) * (1 << 21) + k
     # Of the two modes +k and -k the one with a positive label is drawn, the other is its conjugate.
     half = torch.where(k > 0, 1, torch.sign(label))

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from camelsight.ground import cmd
+from camelsight.ground import cmd, fourier
 from camelsight.universe import baryons
 from camelsight.universe import mesh as grids
 
@@ -33,7 +33,7 @@ def agreement(ours, theirs):
     """
     a, b = torch.fft.rfft2(torch.from_numpy(np.stack([ours, theirs])).double())
     products = torch.stack([(a * b.conj()).real, a.abs().square(), b.abs().square()])
-    k, values = grids.shell_means(products)
+    k, values = fourier.shell_means(products)
     whole = slice(1, len(ours) // 2)
     both, first, second = values[:, whole].numpy()
     return k[whole].numpy() * 2 * np.pi / cmd.BOX, both / np.sqrt(first * second), first / second
