@@ -6,6 +6,7 @@ import torch
 from captum import attr
 from torch import nn
 
+from camelsight.ground import choices
 from camelsight.inference import network
 from camelsight.interpretation import attribution
 from camelsight.maps import scaling
@@ -229,7 +230,7 @@ def test_baselines_are_what_their_names_say():
     )
     noise = baselines("noise", count=500)
     assert noise.min() >= -1 and noise.max() <= 2 and abs(noise.mean() - 0.5) < 0.05
-    for name in attribution.BASELINES:
+    for name in choices.BASELINES:
         assert baselines(name).shape == (3, 8, 8) and torch.equal(baselines(name), baselines(name))
     with pytest.raises(ValueError, match="got 'black'"):
         baselines("black")

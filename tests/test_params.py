@@ -7,9 +7,7 @@ import dvc.utils.serialize
 import pytest
 import yaml
 
-from camelsight.interpretation import attribution
 from camelsight.pipeline import params, paths
-from camelsight.stages import baseline
 
 PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 MINI = yaml.safe_load((PROFILES[0].parent / "mini.yaml").read_text())
@@ -221,14 +219,6 @@ def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
 def test_experiments_that_cannot_be_run_are_refused(section, change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(getattr(params.load(PROFILES[0]), section), **change)
-
-
-def test_walkers_start_at_points_of_the_prior():
-    assert params.PRIOR == baseline.PRIOR
-
-
-def test_the_baselines_of_a_profile_are_those_that_can_be_made():
-    assert params.BASELINES == attribution.BASELINES
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)

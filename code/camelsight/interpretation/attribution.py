@@ -13,11 +13,11 @@ import torch
 from captum import attr
 from torch import nn
 
+from camelsight.ground.choices import BASELINES
 from camelsight.ground.cmd import MAPS_PER_SIMULATION
 from camelsight.maps import scaling
 
 METHODS = ("saliency", "integrated_gradients", "gradient_shap")
-BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")
 SHAP_NOISE = 0.05  # standard deviation of the noise added to scaled maps
 NODES = 4  # of the Gauss-Legendre rule on each panel of the path
 BISECTED = 4  # panels at a time

@@ -15,10 +15,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from camelsight.ground import cases, cmd, theta
+from camelsight.ground.choices import BASELINES, PRIOR
 from camelsight.ground.hyperparameters import HIDDEN_LIMIT, Hyperparameters
 from camelsight.pipeline import paths, store
 
-BASELINES = ("mean", "blank", "uniform", "noise", "shuffled")  # of interpretation/attribution.py
 EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
     "transfer": (
         "suites", "smoothing", "probes", "leakage", "simulations", "normalisation", "augmentation", "seeds"
@@ -29,7 +29,6 @@ FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
 NAME = re.compile("[A-Za-z0-9_-]{1,64}")  # of a profile: names of files are made of it
 SHOWN = reprlib.Repr()  # of a wrong value: aliases make a value of gigabytes of a few lines of YAML
 SHOWN.maxlevel, SHOWN.maxlist, SHOWN.maxstring, SHOWN.maxother, SHOWN.maxlong = 2, 60, 100, 100, 60
-PRIOR = 8192  # points of the prior from which the walkers of stage baseline start
 
 
 @dataclass(frozen=True)

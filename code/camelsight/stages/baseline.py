@@ -12,13 +12,13 @@ import torch
 
 from camelsight.analysis import dataset, prediction
 from camelsight.ground import cases, cmd, seeding, split, theta
+from camelsight.ground.choices import PRIOR
 from camelsight.inference import training, tuning
 from camelsight.maps import cuts, spectrum
 from camelsight.pipeline import cli, paths, store
 from camelsight.rivals import emulator, spectrum_network
 
 UNIT = cases.MEAN_SURFACE_DENSITY * theta.FIDUCIAL[0]  # (Msun/h)/(Mpc/h)^2
-PRIOR = 8192  # points from which the walkers start
 SHOWN = 3  # test maps whose contours are drawn
 PREDICTED = ("index", "simulation", "truth", "mean", "sigma")
 RANGES = ("layers", "hidden", "max_lr", "weight_decay", "dropout")
