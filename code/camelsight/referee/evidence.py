@@ -804,8 +804,7 @@ def _environment(params):
 
 def macros():
     """Name → text of results/numbers.tex."""
-    text = paths.NUMBERS.read_text(encoding="utf-8") if paths.NUMBERS.exists() else ""
-    return dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", text))
+    return store.read_macros(paths.NUMBERS) if paths.NUMBERS.exists() else {}
 
 
 def _lint():
