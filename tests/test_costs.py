@@ -65,7 +65,12 @@ def test_the_dearest_density_cut_is_named_and_a_combination_is_none():
     found = numbers(max_1e11_clamp=SOME, min_1e12_random=NOTHING, max_5e10_clamp=MUCH, kmax_5__max_1e12_clamp=MUCH)
     assert (found["DensityCutsOmegaM"], found["DensityCostlyOmegaM"]) == (3, 2)
     assert found["DensityWorstSigmaEight"] == "max_5e10_clamp" and found["DensityCostSigmaEight"] == "0.500"
+    assert (
+        found["HasBoth"] == 1 and found["BothCase"] == "kmax_5__max_1e12_clamp" and found["BothCostOmegaM"] == "0.500"
+    )
+    assert found["BothResolvedSigmaEight"] == "resolved"
     none = numbers(max_1e11_clamp=NOTHING)
+    assert none["HasBoth"] == 0 and costs.together(["original", "kmax_5", "max_1e11_clamp", "kmax_5__kmax_1"]) == []
     assert none.keys() == found.keys() and none["HasDensityCostOmegaM"] == 0 and none["HasCostSeeds"] == 0
 
 

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from camelsight.pipeline import params, paths
+from camelsight.report import costs
 
 PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 MINI = yaml.safe_load((PROFILES[0].parent / "mini.yaml").read_text())
@@ -189,12 +190,19 @@ def test_a_case_takes_its_own_search_or_its_own_start_or_the_uncut_search():
     assert dataclasses.replace(own, cases=("kmax_1",)).search_of("kmax_5") is None
 
 
+@pytest.mark.parametrize("name", ["camels", "twin", "mini"])
+def test_every_profile_of_results_has_cuts_of_scales_and_of_densities_in_one_case(name):
+    profile = params.load(PROFILES[0].parent / f"{name}.yaml")
+    assert costs.together(profile.cases)
+
+
 @pytest.mark.parametrize("name", ["camels", "twin"])
 def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
     profile = params.load(PROFILES[0].parent / f"{name}.yaml")
     published = {"original", *(f"kmax_{k}" for k in KMAX), *(f"max_{t}_random" for t in MAX)}
     published |= {f"max_{t}_clamp" for t in MAX} | {f"min_{t}_{fill}" for t in MIN for fill in ("clamp", "random")}
-    assert set(profile.cases) == published and {"IllustrisTNG", "Nbody_IllustrisTNG"} <= set(profile.suites)
+    ours = {"kmax_20__max_2e11_random"}  # both at once, thresholds of our own
+    assert set(profile.cases) == published | ours and {"IllustrisTNG", "Nbody_IllustrisTNG"} <= set(profile.suites)
     assert (profile.maps.simulations, profile.maps.pixels) == (1000, 256)
     assert (profile.split.seed, profile.split.fractions) == (1, (0.9, 0.05, 0.05))
     assert (profile.train.epochs, profile.train.batch, profile.train.schedule) == (200, 128, "cyclic")

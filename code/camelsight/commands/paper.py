@@ -241,13 +241,36 @@ def summary(key, loaded):
 def report(loaded, pending, seconds):
     if pending:
         print(f"Done in {seconds / 60:.1f} min.")
+    for line in headline(store.read_macros(paths.NUMBERS), loaded.suites[0]):
+        print(f"  {line}")
     figures = len(list(paths.FIGURES.rglob("*.pdf")))
     print(f"  all      {paths.PAGE} (everything on one page, for a browser)")
     print(f"  PDF      {paths.PDF}")
-    print(f"  tables   {paths.TABLES}/ (r2.csv, r2.md, r2.tex)")
+    if paths.PAGE.exists():
+        print(f"  page     {paths.PAGE}")
+    print(f"  tables   {paths.TABLES}/ (r2.csv, r2.md, r2.tex; costs.csv says which cuts cost something)")
     print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")
     if loaded.maps.source == "twin":
         print("  The maps are CAMELS' universes, simulated again: these are not results on its own maps.")
+
+
+def headline(numbers, suite):
+    """The three numbers that matter, each for omega_m and sigma_8, as lines; ``numbers`` are the paper's macros."""
+
+    def pair(name, unit=""):
+        values = []
+        for symbol in ("OmegaM", "SigmaEight"):
+            value, *limits = (numbers[f"{name}{symbol}{suffix}"] for suffix in ("", "Low", "High"))
+            values.append(f"{value}{unit} [{', '.join(limits)}]")
+        return " and ".join(values)
+
+    yield f"R² of omega_m and sigma_8, uncut maps of {suite}: {pair('Orig')}"
+    if numbers["HasBoth"] == "1":
+        yield f"what {numbers['BothCase'].replace(chr(92), '')} costs of it: {pair('BothCost')}"
+    elif numbers["KTightest"] != "n/a":
+        yield f"R² with nothing but k < {numbers['KTightest']} h/Mpc: {pair('Tight')}"
+    area = f"which cover {numbers['UnderdenseArea']}% of the area"
+    yield f"attribution that lies below the mean density, {area}: {pair('UnderdenseShare', '%')}"
 
 
 if __name__ == "__main__":

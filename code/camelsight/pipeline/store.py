@@ -70,6 +70,11 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=1, default=plain) + "\n")
 
 
+def read_macros(path):
+    """Name → text of the macros that a LaTeX file defines, a line each."""
+    return dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", Path(path).read_text(encoding="utf-8")))
+
+
 def read_json(path):
     text = Path(path).read_text(encoding="utf-8")
     try:

@@ -21,7 +21,7 @@ from camelsight.pipeline import environment, launch, packages, paths, rerun, sou
 from camelsight.pipeline import params as parameters_file
 from camelsight.referee import content, verification
 from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN, row
-from camelsight.report import robustness, tables
+from camelsight.report import published, robustness, tables
 from camelsight.universe import camels, linear, validation
 
 METHOD = "integrated_gradients"  # whose attributions the statements of the paper are tested with
@@ -65,8 +65,11 @@ def measured(params):
         for name in theta.COSMOLOGICAL:
             if f"r2.{suite}.original.{name}" in found:
                 found[f"inferred.{suite}.original.{name}"] = found[f"r2.{suite}.original.{name}"]
+        r2 = {(case, name): found[key][0] for case in params.cases for name in theta.COSMOLOGICAL
+              if (key := f"r2.{suite}.{case}.{name}") in found}  # fmt: skip
+        found |= published.poster_values(r2, suite)
     found |= _costs(params, predictions)
-    return found | _interpretation() | _pixels(params) | _twin(params) | _robustness(params)
+    return found | _interpretation() | _attributed(params) | _pixels(params) | _twin(params) | _robustness(params)
 
 
 def _twin(params):
@@ -114,6 +117,18 @@ def _interpretation():
         for name, by_method in by_parameter.items()
         for key in ("per_pixel_ratio", "void_share")
     }
+
+
+def _attributed(params):
+    """Of the map that the paper's figure of attributions shows: their scale, and where they are lowest."""
+    suite, case = params.suites[0], "original"
+    if not (paths.attributions(suite, case).exists() and paths.cut(suite, case).exists()):
+        return {}
+    arrays, names = store.read_arrays(paths.attributions(suite, case)), list(params.attribute.parameters)
+    if arrays["index"][0] != split.SHOWN["attribution"]:
+        return {}
+    mean = store.read_json(paths.cut(suite, case))["statistics_train"][0]
+    return published.attribution_values(arrays, names, mean, suite)
 
 
 def _pixels(params):
@@ -788,8 +803,7 @@ def _environment(params):
 
 def macros():
     """Name → text of results/numbers.tex."""
-    text = paths.NUMBERS.read_text(encoding="utf-8") if paths.NUMBERS.exists() else ""
-    return dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", text))
+    return store.read_macros(paths.NUMBERS) if paths.NUMBERS.exists() else {}
 
 
 def _lint():

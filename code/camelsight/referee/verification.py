@@ -68,6 +68,8 @@ TYPED = {
     r"stay below $0.4$": "a bound that tests assert",
     "LH\\_264": "a simulation of CAMELS",
     r"\log_{10}": "a base",
+    r"$10^{-4}$": "a unit",
+    r"2021": "a date",
     r"\frac16": "the loss",
     r"\tfrac12": "a definition",
 }

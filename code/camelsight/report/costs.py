@@ -14,6 +14,7 @@ from camelsight.report.tables import _booktabs, escape, suite_label
 
 COLUMNS = ("suite", "case", "parameter", "loss", "loss_low", "loss_high", "seeds", "cost", "low", "high", "resolved")
 MISSING = "n/a"
+WORDS = ("not resolved", "resolved")
 SYMBOLS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
 
 
@@ -98,7 +99,17 @@ def numbers(found, suite, case_ids):
             f"DensityWorst{symbol}": (worst or {}).get("case", MISSING),
         }
         out |= _triple(f"DensityCost{symbol}", worst)
+        both = chosen.get(next(iter(together(case_ids)), None))
+        out |= {"HasBoth": int(both is not None), "BothCase": both["case"] if both else MISSING}
+        out |= {f"BothResolved{symbol}": WORDS[both["resolved"]] if both else MISSING}
+        out |= _triple(f"BothCost{symbol}", both)
     return out
+
+
+def together(case_ids):
+    """The cases in which scales and densities are cut at once."""
+    kinds = {case: {cut.kind for cut in cases.parse(case).cuts} for case in case_ids}
+    return [case for case, found in kinds.items() if "kmax" in found and found & {"max", "min"}]
 
 
 def _scales(symbol, rows):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from camelsight.analysis import attributions, dataset
-from camelsight.ground import cases, seeding
+from camelsight.ground import cases, seeding, split
 from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, store
 
@@ -29,13 +29,14 @@ def main(params, suite, case):
     gaps = _by_parameter(spec.parameters, records, "gap")
 
     mean, std = record[f"statistics_{params.train.normalisation}"]
-    signed_log = part.maps[:KEPT].double().numpy() * std + mean
+    kept = _kept(part.index)
+    signed_log = part.maps[kept].double().numpy() * std + mean
     store.write_arrays(
         paths.attributions(suite, case),
-        index=part.index[:KEPT],
-        parameters=part.parameters[:KEPT],
+        index=part.index[kept],
+        parameters=part.parameters[kept],
         density=np.sign(signed_log) * 10 ** np.abs(signed_log),  # cut, as the network sees it
-        **{method: stack[:KEPT] for method, stack in values.items()},
+        **{method: stack[kept] for method, stack in values.items()},
     )
     store.write_json(
         paths.attribution_statistics(suite, case),
@@ -78,6 +79,13 @@ def _attributions(params, suite, case, net, part, record, checkpoint):
                 store.write_checkpoint(checkpoint, {"results": results})
     stacks = {method: torch.stack([values[method] for values, _ in results]).numpy() for method in attribution.METHODS}
     return stacks, [one for _, one in results]
+
+
+def _kept(index):
+    """The rows of the first ``KEPT`` maps, the last of which gives way to the one that the paper shows under cuts."""
+    rows = list(range(min(KEPT, len(index))))
+    shown = np.flatnonzero(index == split.SHOWN["densities"])
+    return [*rows[:-1], int(shown[0])] if len(shown) and shown[0] not in rows else rows
 
 
 def _by_parameter(names, records, key):

@@ -57,8 +57,9 @@ def main(params):
         ),
         "attribution_cuts": plotting.attribution_cuts(
             [
-                (cases.parse(case), arrays["density"][0], arrays[CUTS_SHOW][0, shown])
+                (cases.parse(case), arrays["density"][row], arrays[CUTS_SHOW][row, shown])
                 for case, arrays in attributions.items()
+                for row in np.flatnonzero(arrays["index"] == split.SHOWN["densities"])[:1].tolist() or [0]
             ],
             method=CUTS_SHOW,
         ),

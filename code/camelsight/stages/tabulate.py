@@ -8,7 +8,7 @@ from camelsight.inference import metrics as measures
 from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, references, store
 from camelsight.pipeline import params as parameters_file
-from camelsight.report import appendix, calibration, costs, paired, provenance, rivals, robustness, tables
+from camelsight.report import appendix, calibration, costs, paired, provenance, published, rivals, robustness, tables
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations", "seeds")
 METHOD = "integrated_gradients"
@@ -335,6 +335,10 @@ def _attribution(params):
         numbers |= _triple(f"KHalf{word}", statistics["fourier"]["k_half"], 1)
         numbers |= _triple(f"AtVoids{word}", [value[0] for value in around["voids"]], 2)
         numbers |= _triple(f"AtHalos{word}", [value[0] for value in around["halos"]], 2)
+    numbers |= published.attribution_numbers(
+        store.read_arrays(paths.attributions(params.suites[0], "original")), list(params.attribute.parameters),
+        store.read_json(paths.cut(params.suites[0], "original"))["statistics_train"][0],
+    )  # fmt: skip
     numbers |= _triple("UnderdenseArea", np.multiply(statistics["underdense_area"], 100), 0)
     numbers |= _triple("VoidArea", np.multiply(density[1], 100), 0)
     numbers |= _triple("TidalVoidArea", np.multiply(tidal[1], 100), 0)

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from camelsight.commands import paper
+from camelsight.pipeline import params, paths, store
+from camelsight.report import tables
+
+ROOT = Path(__file__).parent.parent
+NUMBERS = {
+    name + symbol + suffix: value
+    for name, triple in {
+        "Orig": ("0.947", "0.920", "0.960"), "Tight": ("0.436", "0.2", "0.5"), "BothCost": ("0.370", "0.3", "0.4"),
+        "UnderdenseShare": ("44", "40", "48"),
+    }.items()
+    for symbol in ("OmegaM", "SigmaEight")
+    for suffix, value in zip(("", "Low", "High"), triple, strict=True)
+} | {"HasBoth": "1", "BothCase": "kmax_5__max_2e11_clamp", "KTightest": "1", "UnderdenseArea": "70"}  # fmt: skip
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store.write_text(paths.NUMBERS, tables.macros(NUMBERS))
+    return params.load(ROOT / "profiles" / "mini.yaml")
+
+
+def test_a_run_ends_with_three_numbers_and_where_the_results_are(finished, capsys):
+    paper.report(finished, [], 0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("IllustrisTNG: 0.947 [0.920, 0.960] and 0.947 [0.920, 0.960]")
+    assert lines[1].strip() == "what kmax_5__max_2e11_clamp costs of it: 0.370 [0.3, 0.4] and 0.370 [0.3, 0.4]"
+    assert "70% of the area: 44% [40, 48]" in lines[2]
+    assert [line.split()[0] for line in lines[3:6]] == ["PDF", "tables", "figures"]
+
+
+def test_the_page_is_named_where_there_is_one(finished, capsys):
+    store.write_text(paths.PAGE, "a page")
+    paper.report(finished, [], 0)
+    assert f"  page     {paths.PAGE}\n" in capsys.readouterr().out
+
+
+def test_a_profile_without_a_combination_says_what_the_tightest_k_max_leaves():
+    alone = list(paper.headline(NUMBERS | {"HasBoth": "0"}, "SIMBA"))
+    assert alone[1] == "R² with nothing but k < 1 h/Mpc: 0.436 [0.2, 0.5] and 0.436 [0.2, 0.5]"
+    assert len(list(paper.headline(NUMBERS | {"HasBoth": "0", "KTightest": "n/a"}, "SIMBA"))) == 2
