@@ -167,14 +167,20 @@ def test_what_is_set_for_other_work_does_not_reach_pip_and_where_packages_come_f
 
 
 def test_an_index_that_only_a_file_of_pip_names_is_asked(project, tmp_path):
-    """"user = true" in that file made pip list another one, and the index was lost."""
+    """ "user = true" in that file made pip list another one, and the index was lost."""
     configuration = tmp_path / "site.conf"
     configuration.write_text(
         "[global]\nuser = true\nindex-url = https://a/simple\ntrusted-host = a\nproxy = p:1\nprefix = /nowhere\n"
         "[install]\nfind-links = /wheels\ncert = a.pem\n"
     )
     seen, _ = setup(project, PIP_CONFIG_FILE=str(configuration))
-    kept = {"CERT": "a.pem", "INDEX_URL": "https://a/simple", "TRUSTED_HOST": "a", "PROXY": "p:1", "FIND_LINKS": "/wheels"}
+    kept = {
+        "CERT": "a.pem",
+        "INDEX_URL": "https://a/simple",
+        "TRUSTED_HOST": "a",
+        "PROXY": "p:1",
+        "FIND_LINKS": "/wheels",
+    }
     ours = {"CONFIG_FILE": "/dev/null", "DISABLE_PIP_VERSION_CHECK": "1"}
     for line in [line for line in seen.splitlines() if line.startswith("install")]:
         assert dict(eval(line[line.index("[(") :])) == {f"PIP_{name}": value for name, value in (kept | ours).items()}
