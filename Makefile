@@ -27,11 +27,11 @@ SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(call given,PARTITION,partition) $(c
   $(call given,QOS,qos) $(call given,CONSTRAINT,constraint) $(call given,MEMORY,memory) $(call given,SBATCH,sbatch) \
   $(call given,GPUS,gpus) $(call given,MINUTES,minutes) $(call given,CONCURRENCY,concurrency)
 
-.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test bench pack image wheels lock clean
+.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test rehearse bench pack image wheels lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  Options: PROFILE=$$(ls profiles | sed 's/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  JSON=1  TORCH=torch==2.13.0  PYTHON=python3"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Options: PROFILE=$$(ls profiles/*.yaml | sed 's#.*/##; s/\.yaml//' | paste -sd'|')  FULL=1  JOBS=processes  JSON=1  TORCH=torch==2.13.0  PYTHON=python3"
 	@echo "  With LAUNCH=slurm: PARTITION=name  ACCOUNT=name  GPUS=of a job  MINUTES=of a job  CONCURRENCY=jobs"
 	@echo "    QOS=name  CONSTRAINT=name  MEMORY=node|cpu|none  SBATCH='more options of sbatch'"
 
@@ -48,6 +48,9 @@ doctor: ## whether this machine has what a run needs, and what to do where not [
 
 plan: setup ## what make paper would run, why, and for how long, without running it [PROFILE=name] [FULL=1] [JSON=1]
 	@$(CAMELSIGHT).commands.plan $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(if $(JSON),--json)
+
+rehearse: setup ## how long a profile takes here and whether it fits: every stage at its true shapes, on few maps [PROFILE=name] [JSON=1]
+	@$(CAMELSIGHT).commands.rehearse $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
 
 maps: setup ## the maps alone: simulated, or fetched and checked where the profile names the real ones
 	@$(CAMELSIGHT) maps $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)

@@ -174,8 +174,13 @@ def test_an_index_that_only_a_file_of_pip_names_is_asked(project, tmp_path):
         "[install]\nfind-links = /wheels\ncert = a.pem\n"
     )
     seen, _ = setup(project, PIP_CONFIG_FILE=str(configuration))
-    kept = {"CERT": "a.pem", "INDEX_URL": "https://a/simple", "TRUSTED_HOST": "a", "PROXY": "p:1"}
-    kept["FIND_LINKS"] = "/wheels"
+    kept = {
+        "CERT": "a.pem",
+        "INDEX_URL": "https://a/simple",
+        "TRUSTED_HOST": "a",
+        "PROXY": "p:1",
+        "FIND_LINKS": "/wheels",
+    }
     ours = {"CONFIG_FILE": "/dev/null", "DISABLE_PIP_VERSION_CHECK": "1"}
     for line in [line for line in seen.splitlines() if line.startswith("install")]:
         assert dict(eval(line[line.index("[(") :])) == {f"PIP_{name}": value for name, value in (kept | ours).items()}

@@ -25,7 +25,7 @@ from pathlib import Path
 import yaml
 
 from camelsight.ground import cmd
-from camelsight.pipeline import cli, leftovers, params, paths, source, store
+from camelsight.pipeline import cli, leftovers, params, paths, rehearsal, source, store
 
 DVC = [sys.executable, "-m", "camelsight.pipeline.dvc_repro"]
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
@@ -192,11 +192,14 @@ def experiments(pending):
 
 
 def seconds_of(loaded, stage):
-    """As long as the stage took last time here, otherwise as the profile says."""
+    """As long as the stage took last time here, else as a rehearsal forecasts it, else as the profile says."""
     timing = paths.TIMINGS / f"{stage.replace('@', '-')}.json"
     last = store.read_json(timing) if timing.exists() else {}
-    name = _stage(stage)
-    return START_SECONDS + (last["seconds"] if last.get("profile") == loaded.profile else getattr(loaded.seconds, name))
+    if last.get("profile") == loaded.profile:
+        return START_SECONDS + last["seconds"]
+    if (rehearsed := rehearsal.seconds(loaded, stage)) is not None:
+        return START_SECONDS + rehearsed
+    return START_SECONDS + getattr(loaded.seconds, _stage(stage))
 
 
 def forecast(loaded, pending, jobs):
