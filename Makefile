@@ -27,7 +27,8 @@ SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(call given,PARTITION,partition) $(c
   $(call given,QOS,qos) $(call given,CONSTRAINT,constraint) $(call given,MEMORY,memory) $(call given,SBATCH,sbatch) \
   $(call given,GPUS,gpus) $(call given,MINUTES,minutes) $(call given,CONCURRENCY,concurrency)
 
-.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test rehearse bench pack image wheels lock clean
+.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test rehearse bench pack release image \
+  wheels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +84,9 @@ test: setup ## lint, unit tests and the smoke profile from end to end
 
 pack: setup ## one archive of a finished run: weights, results, locks and their digests [PACK=file.tar] [JSON=1]
 	@$(CAMELSIGHT).referee.pack $(if $(PACK),--output "$(PACK)") $(if $(JSON),--json)
+
+release: setup ## the same for a deposit: with an RO-Crate, licence and citation; after make verify [PACK=file.tar] [JSON=1]
+	@$(CAMELSIGHT).referee.pack --release $(if $(PACK),--output "$(PACK)") $(if $(JSON),--json)
 
 image: ## the container image, with docker, podman or buildah [BASE=image] [TAG=name] [TORCH=requirement]
 	@bash code/image.sh

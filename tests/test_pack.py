@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import rocrate.rocrate
 
 from camelsight.pipeline import params, paths, store
 from camelsight.referee import pack
@@ -228,3 +229,52 @@ def test_a_pipe_in_a_folder_is_no_file(run, tmp_path):
     os.mkfifo(WEIGHTS)
     with pytest.raises(ValueError, match=r"expected a plain file, got .*weights.safetensors"):
         pack.read(Path.cwd(), tmp_path / "other")
+
+
+VERDICT = {
+    "conclusion": {"text": "all is well", "exit_code": 0},
+    "environment": {"commit": "abc123"},
+    "rows": [
+        {"id": "data.IllustrisTNG", "got": "d1", "tier": 0},
+        {"id": "weights.IllustrisTNG.kmax_1", "got": "w1", "tier": 0},
+        {"id": "weights.IllustrisTNG.original", "got": None, "tier": 0},
+    ],
+}
+
+
+def test_a_release_is_an_ro_crate_of_every_file_and_is_read_as_an_archive(run, tmp_path):
+    loaded, names = run
+    store.write_json(paths.VERDICT, VERDICT)
+    store.write_json(paths.IMAGE, {"digest": "sha256:1234"})
+    for name in pack.DEPOSITED:
+        store.write_bytes(name, (ROOT / name).read_bytes())
+    written = pack.write("one.tar", loaded, release=True)
+    assert {*names, *pack.DEPOSITED, "ro-crate-metadata.json", str(paths.VERDICT), str(paths.IMAGE)} == set(written)
+    assert pack.read("one.tar", tmp_path / "other") == written
+    read = rocrate.rocrate.ROCrate(tmp_path / "other")
+    files = {entity.id: entity["sha256"] for entity in read.data_entities}
+    assert files == {
+        name: store.file_digest(tmp_path / "other" / name) for name in written if name != "ro-crate-metadata.json"
+    }
+    values = {one["propertyID"]: one["value"] for one in read.get_by_type("PropertyValue")}
+    assert values["maps:IllustrisTNG"] == "d1" and values["image"] == "sha256:1234"
+    assert values["weights:IllustrisTNG/kmax_1"] == "w1" and "weights:IllustrisTNG/original" not in values
+    assert (read.description, read.root_dataset["author"]["name"]) == ("all is well", "The camelsight authors")
+    assert pack.write("two.tar", loaded) == sorted({*names, str(paths.VERDICT), str(paths.IMAGE)})
+
+
+def test_a_run_that_was_not_judged_or_failed_is_not_released(run):
+    for name in pack.DEPOSITED:
+        store.write_bytes(name, (ROOT / name).read_bytes())
+    paths.VERDICT.unlink()
+    with pytest.raises(
+        ValueError, match=r"expected results/verdict.json for a release, got no such file; run make ver"
+    ):
+        pack.write("one.tar", run[0], release=True)
+    failed = VERDICT | {"conclusion": {"text": "1 row failed: weights.A", "exit_code": 1}}
+    store.write_json(paths.VERDICT, failed)
+    with pytest.raises(
+        ValueError, match=r"expected a run that make verify does not fail, got: 1 row failed: weights.A"
+    ):
+        pack.write("one.tar", run[0], release=True)
+    assert not list(Path().glob("*.tar"))

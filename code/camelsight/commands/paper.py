@@ -122,6 +122,8 @@ def make_paper(profile, full, jobs, where, options):
     for path in Path().glob(str(paths.finished_training("*"))):  # recorded by now
         store.remove_checkpoint(path)
     seconds = time.monotonic() - start
+    for path in (paths.VERDICT, paths.CRATE) if pending else ():  # an old verdict is not on these results
+        path.unlink(missing_ok=True)
     if pending or not paths.PAGE.exists():
         from camelsight.referee import overview  # with torch, which a run with nothing to do must not wait for
 

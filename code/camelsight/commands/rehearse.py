@@ -73,7 +73,13 @@ def reduced(loaded):
         suites=loaded.suites[:1],
         cases=(NEEDED, widest) if widest != NEEDED else (NEEDED,),
         maps=some(loaded.maps, simulations=min(most, math.ceil(max(wanted)))),
-        tune=some(loaded.tune, trials=min(1, loaded.tune.trials), epochs=min(2, loaded.tune.epochs), workers=1),
+        tune=some(
+            loaded.tune,
+            cases=(NEEDED,),
+            trials=min(1, loaded.tune.trials),
+            epochs=min(2, loaded.tune.epochs),
+            workers=1,
+        ),
         train=some(loaded.train, epochs=min(EPOCHS, loaded.train.epochs), patience=0),
         attribute=some(loaded.attribute, cases=(NEEDED,), maps=min(MAPS, loaded.attribute.maps)),
         sanity=some(
@@ -103,8 +109,8 @@ def _run(folder, loaded, small, workers):
         del took["maps"]  # files that are fetched
     for steps in STEPS:
         run("universe", dataclasses.replace(small, maps=dataclasses.replace(small.maps, steps=steps)), steps=steps)
-    for stage in launch.CHAIN:
-        for case in small.cases:
+    for stage in ("cut", "tune", "choose", "train", "evaluate"):
+        for case in small.tune.cases if stage == "tune" else small.cases:
             run(stage, small, suite, case)
     run("attribute", small, suite, NEEDED)
     run("sanity", small, suite)

@@ -1,11 +1,40 @@
-"""RO-Crate metadata of results/: what is in it, and the digests of everything it came from. https://w3id.org/ro/crate"""
+"""RO-Crate metadata of results/, or of an archive: what is in it, and the digests of everything it came from.
+
+https://w3id.org/ro/crate
+"""
+
+from pathlib import Path
 
 from rocrate.model.contextentity import ContextEntity
 from rocrate.model.file import File
 from rocrate.rocrate import ROCrate
 
+from camelsight.pipeline import paths, store
+
 LICENCE = "https://spdx.org/licenses/MIT"
 PAPER = "https://arxiv.org/abs/2504.17839"
+AUTHORS = "The camelsight authors"  # as CITATION.cff has them
+
+
+def of_run(params, verdict, names, root=Path()):
+    """JSON-LD as a dict: of the files ``names`` below ``root``, of the run that ``verdict`` is on."""
+    image = store.read_json(paths.IMAGE).get("digest") if paths.IMAGE.exists() else None
+    return metadata(
+        {str(name): store.file_digest(root / name) for name in names},
+        name=f"Results of profile {params.profile}",
+        description=verdict["conclusion"]["text"],
+        commit=verdict["environment"]["commit"],
+        image=image,
+        locks={str(p): store.file_digest(p) for p in (paths.REQUIREMENTS, paths.DVC_LOCK) if p.exists()},
+        maps=_digests(verdict, "data."),
+        weights=_digests(verdict, "weights."),
+    )
+
+
+def _digests(verdict, prefix):
+    """Suite, or suite/case → digest, from the rows of T0."""
+    rows = [one for one in verdict["rows"] if one["id"].startswith(prefix) and one["got"] and one["tier"] == 0]
+    return {one["id"].removeprefix(prefix).replace(".", "/", 1): one["got"] for one in rows}
 
 
 def metadata(files, *, name, description, commit, image, locks, maps, weights):
@@ -13,6 +42,9 @@ def metadata(files, *, name, description, commit, image, locks, maps, weights):
     suite/case → tensor digest; ``image`` is the digest of the container image, or None without one."""
     crate = ROCrate()
     crate.name, crate.description, crate.license = name, description, LICENCE
+    crate.root_dataset["author"] = crate.add(
+        ContextEntity(crate, "#authors", {"@type": "Organization", "name": AUTHORS})
+    )
     for path, digest in files.items():
         crate.add(File(crate, dest_path=path, properties={"sha256": digest}))
     software = crate.add(

@@ -1,8 +1,9 @@
-"""One archive of a finished run that another machine can judge without training: ``make pack``.
+"""One archive of a finished run that another machine can judge without training: ``make pack``, ``make release``.
 
 It holds the weights, the results with their verdict, figures and PDF, the parameters and the locks, and before them
 ``SHA256SUMS``, their list, which ``sha256sum -c`` reads. The list tells what was changed by mistake; against intent,
-compare the digest of the archive itself, which ``make pack`` prints. The same files give the same archive.
+compare the digest of the archive itself, which ``make pack`` prints. The same files give the same archive. A release is
+the same and an RO-Crate, with the licence and how to cite it.
 
 An archive that comes in is data. Only the files that ``write`` would put into it are taken, below stated sizes.
 """
@@ -11,6 +12,7 @@ import argparse
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
@@ -23,6 +25,8 @@ from pathlib import Path
 from camelsight.pipeline import cli, params, paths, source, store
 
 LIST = "SHA256SUMS"
+DEPOSITED = ("CITATION.cff", "LICENSE")  # of a release
+CRATE = paths.CRATE.name
 WEIGHTS = ("weights.safetensors", "history.json")  # of every case
 LOCKS = (str(paths.PARAMS), str(paths.DVC), str(paths.DVC_LOCK), str(paths.REQUIREMENTS))
 CHUNK = 1 << 20
@@ -33,19 +37,35 @@ MOST_TEXT = 1 << 24  # of every other file, the list among them
 _MADE = re.compile(r"results/(tables|plots/[a-z0-9_]+)/\w+\.(csv|md|tex)|figures/(robustness/)?[a-z0-9_]+\.(pdf|png)")
 
 
-def write(path, loaded):
+def write(path, loaded, release=False):
     """Write the archive of the run that ``loaded`` params describe; the names of its files, sorted.
 
-    ValueError if a file of the run is not there.
+    ValueError if a file of the run is not there, and for a ``release`` without a verdict, or with one that failed.
     """
-    names = _found(loaded)
-    listing = "".join(f"{store.file_digest(name)}  {name}\n" for name in names).encode()
+    names = sorted({*_found(loaded), *(DEPOSITED if release else ())})
+    made = {CRATE: _crate(loaded, names)} if release else {}
+    digests = {name: store.file_digest(name) for name in names}
+    digests |= {name: hashlib.sha256(data).hexdigest() for name, data in made.items()}
+    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()
     with store.replacing(path) as part, tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as archive:
-        archive.addfile(_member(LIST, len(listing)), io.BytesIO(listing))
+        for name, data in {LIST: listing, **made}.items():
+            archive.addfile(_member(name, len(data)), io.BytesIO(data))
         for name in names:
             with open(name, "rb") as file:
                 archive.addfile(_member(name, os.fstat(file.fileno()).st_size), file)
-    return names
+    return sorted(digests)
+
+
+def _crate(loaded, names):
+    """The description of a release as bytes; ValueError if nobody has judged the run, or it failed."""
+    from camelsight.referee import crate  # which takes a second, for a release alone
+
+    if lost := [name for name in (*DEPOSITED, str(paths.VERDICT)) if not Path(name).is_file()]:
+        raise ValueError(f"expected {lost[0]} for a release, got no such file; run make verify in a checkout")
+    verdict = store.read_json(paths.VERDICT)
+    if verdict["conclusion"]["exit_code"]:
+        raise ValueError(f"expected a run that make verify does not fail, got: {verdict['conclusion']['text']}")
+    return json.dumps(crate.of_run(loaded, verdict, names), indent=1).encode()
 
 
 def _found(loaded):
@@ -55,7 +75,8 @@ def _found(loaded):
         raise ValueError(f"expected a finished run of {loaded.profile}, got none of {lost[0]}{more}; run make paper")
     folders = (paths.TABLES, paths.PLOTS, paths.FIGURES)
     made = {path.as_posix() for folder in folders for path in folder.rglob("*") if _MADE.fullmatch(path.as_posix())}
-    return sorted(needed | {name for name in made | _known(loaded) if Path(name).is_file()})
+    apart = {CRATE, *DEPOSITED}
+    return sorted(needed | {name for name in made | _known(loaded) - apart if Path(name).is_file()})
 
 
 def _needed(loaded):
@@ -83,7 +104,7 @@ def _known(loaded):
     for stage in params.EXPERIMENTS:
         for name in getattr(loaded.robustness, stage):
             known += [paths.experiment(stage, name), paths.experiment_arrays(stage, name)]
-    return _needed(loaded) | set(map(str, known))
+    return _needed(loaded) | set(map(str, known)) | {CRATE, *DEPOSITED}
 
 
 def _member(name, size):
@@ -258,11 +279,13 @@ def _refused(path, reason):
 def main():
     parser = argparse.ArgumentParser(prog="python -m camelsight.referee.pack", description=__doc__.splitlines()[0])
     parser.add_argument("--output", help="the archive; default: camelsight-PROFILE.tar")
+    parser.add_argument("--release", action="store_true", help="with what a deposit wants: RO-Crate, licence, citation")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     loaded = params.load(paths.PARAMS)
-    path = Path(arguments.output or f"camelsight-{loaded.profile}.tar")
-    names = write(path, loaded)
+    kind = "-release" if arguments.release else ""
+    path = Path(arguments.output or f"camelsight-{loaded.profile}{kind}.tar")
+    names = write(path, loaded, arguments.release)
     record = {"archive": str(path), "sha256": store.file_digest(path), "bytes": path.stat().st_size, "files": names}
     if arguments.json:
         cli.print_json(record)

@@ -69,10 +69,12 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
     with _judged(pack, home) as rows:
         verdict = judge(tier, suite, case, elsewhere=bool(pack), rows=rows)
         params = parameters_file.load()
-        crate = _crate(params, verdict)
+        folder = paths.VERDICT.parent
+        names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+        described = crate.of_run(params, verdict, [name for name in names if name.name != paths.CRATE.name], folder)
         shown = page.html(overview.read(params, verdict["environment"], links=not pack), verdict)
     store.write_json(report["verdict"], verdict)
-    store.write_json(report["crate"], crate)
+    store.write_json(report["crate"], described)
     store.write_text(report["page"], shown)
     if as_json:
         cli.print_json(verdict)
@@ -542,27 +544,6 @@ def _everything_recorded(folder, bits):
 
 
 _TIER_ROWS = (_integrity, _evaluate_again, _train_again, _everything_again)
-
-
-def _crate(params, verdict):
-    files = [path for path in sorted(paths.VERDICT.parent.rglob("*")) if path.is_file() and path != paths.CRATE]
-    image = store.read_json(paths.IMAGE).get("digest") if paths.IMAGE.exists() else None
-    return crate.metadata(
-        {path.relative_to(paths.VERDICT.parent).as_posix(): store.file_digest(path) for path in files},
-        name=f"Results of profile {params.profile}",
-        description=verdict["conclusion"]["text"],
-        commit=verdict["environment"]["commit"],
-        image=image,
-        locks={str(p): store.file_digest(p) for p in (paths.REQUIREMENTS, paths.DVC_LOCK) if p.exists()},
-        maps=_digests(verdict, "data."),
-        weights=_digests(verdict, "weights."),
-    )
-
-
-def _digests(verdict, prefix):
-    """Suite, or suite/case → digest, from the rows of T0."""
-    rows = [one for one in verdict["rows"] if one["id"].startswith(prefix) and one["got"] and one["tier"] == 0]
-    return {one["id"].removeprefix(prefix).replace(".", "/", 1): one["got"] for one in rows}
 
 
 def _print(verdict):
