@@ -12,7 +12,7 @@ import pytest
 from submitit.core.utils import FailedJobError
 
 from camelsight.commands import paper, status
-from camelsight.pipeline import cli, launch, machine, params, paths, store
+from camelsight.pipeline import cli, launch, machine, params, paths, slurm, store
 
 ROOT = Path(__file__).parent.parent
 QUEUE = [(f"case-{number}", [f"train@case-{number}"]) for number in range(5)]
@@ -73,7 +73,7 @@ def test_a_case_that_fails_is_named_with_its_reason_and_its_log(smoke, fake_dvc,
 
 def test_on_a_cluster_the_workers_of_a_search_are_jobs_that_join_it(smoke):
     object.__setattr__(smoke, "tune", dataclasses.replace(smoke.tune, workers=3))
-    found = launch._helpers(smoke, {"Nbody_IllustrisTNG-kmax_1": ["dvc"]})
+    found = slurm._helpers(smoke, {"Nbody_IllustrisTNG-kmax_1": ["dvc"]})
     assert list(found) == ["Nbody_IllustrisTNG-kmax_1-2", "Nbody_IllustrisTNG-kmax_1-3"]
     for command in found.values():
         assert command[1:4] == ["-m", "camelsight.stages.tune", "--join"]
@@ -83,12 +83,12 @@ def test_on_a_cluster_the_workers_of_a_search_are_jobs_that_join_it(smoke):
 def test_a_job_says_why_it_failed_and_refuses_other_code_or_parameters(smoke, fake_dvc, monkeypatch):
     paths.LOGS.mkdir(parents=True)
     paths.PARAMS.write_text("seed: 1")
-    launch.Job([*launch.DVC, "train@case-1"], paths.log("case-1"))()
+    slurm.Job([*launch.DVC, "train@case-1"], paths.log("case-1"))()
     assert "train@case-1" in paths.log("case-1").read_text()
     monkeypatch.setenv("FAIL", "case-3")
     with pytest.raises(ValueError, match=r"train: out of luck"):
-        launch.Job([*launch.DVC, "train@case-3"], paths.log("case-3"))()
-    job = launch.Job(["true"], paths.log("case-4"))
+        slurm.Job([*launch.DVC, "train@case-3"], paths.log("case-3"))()
+    job = slurm.Job(["true"], paths.log("case-4"))
     paths.PARAMS.write_text("seed: 2")
     with pytest.raises(ValueError, match=r"expected the code and the params.yaml that were submitted, \w+, got \w+ on"):
         job()
@@ -99,14 +99,14 @@ def test_a_job_says_why_it_failed_and_refuses_other_code_or_parameters(smoke, fa
 def test_a_controller_that_does_not_answer_is_named_at_once_and_given_up_in_the_end(tmp_path, monkeypatch, capsys):
     squeue, job = tmp_path / "squeue", type("Job", (), {"job_id": "7_0"})
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr(launch, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.01)
     squeue.write_text("#!/bin/sh\necho 'slurm_load_jobs error' >&2; exit 1\n")
     squeue.chmod(0o755)
     with pytest.raises(ValueError, match=r"SLURM has not answered for 0.1 s: slurm_load_jobs error"):
-        launch._states([job], patience=0.1)
+        slurm._states([job], patience=0.1)
     assert capsys.readouterr().err.count("SLURM does not answer (slurm_load_jobs error)") == 1
     squeue.write_text("#!/bin/sh\necho '7_0|RUNNING|node1'\n")
-    assert launch._states([job]) == {"7_0": ("RUNNING", "node1")}
+    assert slurm._states([job]) == {"7_0": ("RUNNING", "node1")}
 
 
 def test_a_second_run_in_the_same_folder_is_refused(smoke):
@@ -241,10 +241,10 @@ def test_no_more_jobs_are_submitted_than_slurm_takes_and_all_are_in_the_end(smok
     cluster, left, done = Cluster(limit, array), {f"case-{number}": ["true"] for number in range(54)}, []
     limits = {"array": array, "jobs": concurrency}
     while left or cluster.jobs:
-        launch._submit(cluster, left, cluster.jobs, limits)
+        slurm._submit(cluster, left, cluster.jobs, limits)
         assert cluster.jobs and len(cluster.jobs) <= limit
         before = len(cluster.asked)
-        launch._submit(cluster, left, cluster.jobs, limits)
+        slurm._submit(cluster, left, cluster.jobs, limits)
         assert len(cluster.asked) == before, "not asked again before one has ended"
         done.append(next(iter(cluster.jobs)))
         del cluster.jobs[done[-1]]
@@ -256,19 +256,19 @@ def test_another_refusal_of_slurm_is_one_line_at_once(smoke, monkeypatch):
     cluster = Cluster(1000, 1000)
     monkeypatch.setattr(Cluster, "__exit__", lambda *_: (_ for _ in ()).throw(FailedJobError("invalid partition")))
     with pytest.raises(ValueError, match="SLURM takes no job: invalid partition"):
-        launch._submit(cluster, {"a": ["true"], "b": ["true"]}, {}, {"array": 9, "jobs": 9})
+        slurm._submit(cluster, {"a": ["true"], "b": ["true"]}, {}, {"array": 9, "jobs": 9})
 
 
 def test_what_a_site_wants_passes_through_to_slurm(smoke):
-    asked = launch.job_parameters(smoke, qos="short", constraint="a100&nvme", sbatch="--reservation='a b' --exclusive")
+    asked = slurm.job_parameters(smoke, qos="short", constraint="a100&nvme", sbatch="--reservation='a b' --exclusive")
     assert (asked["qos"], asked["constraint"], asked["time"]) == ("short", "a100&nvme", 720)
     assert "partition" not in asked
     assert asked["additional_parameters"] == {"requeue": True, "reservation": "a b", "exclusive": True}
     object.__setattr__(smoke, "threads", 4)
-    of_node = int(launch.job_parameters(smoke)["mem"][:-1])
-    of_cpu = launch.job_parameters(smoke, memory="cpu")
+    of_node = int(slurm.job_parameters(smoke)["mem"][:-1])
+    of_cpu = slurm.job_parameters(smoke, memory="cpu")
     assert "mem" not in of_cpu and of_node / 4 <= int(of_cpu["mem_per_cpu"][:-1]) <= of_node / 4 + 1
-    assert not {"mem", "mem_per_cpu"} & launch.job_parameters(smoke, memory="none").keys()
+    assert not {"mem", "mem_per_cpu"} & slurm.job_parameters(smoke, memory="none").keys()
     for wrong in ("exclude=node3", "-x", "--", "--a='b"):
         with pytest.raises(ValueError, match="expected options of sbatch"):
-            launch.job_parameters(smoke, sbatch=wrong)
+            slurm.job_parameters(smoke, sbatch=wrong)

@@ -13,7 +13,7 @@ import time
 import pytest
 import yaml
 
-from camelsight.pipeline import launch, params, paths, store
+from camelsight.pipeline import params, paths, slurm, store
 from camelsight.stages import cut, evaluate, train, tune
 from test_smoke import camelsight, check_out, finish
 
@@ -265,18 +265,18 @@ def test_a_refusal_of_slurm_and_options_without_it_are_one_line(project, ended):
     assert output == "paper: expected --partition with --launch slurm only\n"
 
 
-@pytest.mark.parametrize("memory", launch.MEMORY)
+@pytest.mark.parametrize("memory", slurm.MEMORY)
 def test_more_jobs_than_an_array_may_have_are_submitted_in_pieces(project, ended, monkeypatch, memory):
     """Inside a job, too, whose own memory contradicts what ours ask for."""
     monkeypatch.chdir(project)
     monkeypatch.setenv("SLURM_MEM_PER_CPU", "100")
     with monkeypatch.context() as patch:
-        patch.setattr(launch, "_array", lambda *_: {})
-        launch.slurm(params.load(), ["evaluate@IllustrisTNG-original"], str)
-    assert "SLURM_MEM_PER_CPU" not in os.environ and launch._most_in_an_array() == 5
-    parameters = launch.job_parameters(params.load(), memory=memory, sbatch="--comment='in pieces' --no-kill")
+        patch.setattr(slurm, "_array", lambda *_: {})
+        slurm.run(params.load(), ["evaluate@IllustrisTNG-original"], str)
+    assert "SLURM_MEM_PER_CPU" not in os.environ and slurm._most_in_an_array() == 5
+    parameters = slurm.job_parameters(params.load(), memory=memory, sbatch="--comment='in pieces' --no-kill")
     commands = {f"{memory}-{number}": ["true"] for number in range(7)}
-    assert launch._array(f"many-{memory}", commands, {}, parameters | {"array_parallelism": 6}) == {}
+    assert slurm._array(f"many-{memory}", commands, {}, parameters | {"array_parallelism": 6}) == {}
     jobs = [job for job in scontrol("show", "job").split("\n\n") if f"JobName=camelsight-many-{memory}" in job]
     assert len(jobs) == 7 and all("JobState=COMPLETED" in job and "Comment=in pieces" in job for job in jobs)
     arrays = {(re.search(r"ArrayJobId=(\d+)", job) or re.search(r"JobId=(\d+)", job))[1] for job in jobs}

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from camelsight.commands import status
-from camelsight.pipeline import cli, launch, leftovers, params, paths, release, store
+from camelsight.pipeline import cli, launch, leftovers, params, paths, release, slurm, store
 
 
 def main():
@@ -33,7 +33,7 @@ def main():
     cluster.add_argument("--account")
     cluster.add_argument("--qos")
     cluster.add_argument("--constraint")
-    cluster.add_argument("--memory", choices=launch.MEMORY, help="for what a job asks memory; default: its node")
+    cluster.add_argument("--memory", choices=slurm.MEMORY, help="for what a job asks memory; default: its node")
     cluster.add_argument("--sbatch", help="more options of sbatch, such as '--exclude=node3 --exclusive'")
     cluster.add_argument("--gpus", type=int, help="of a job that trains; default: none")
     cluster.add_argument("--minutes", type=int, help="of a job, which then goes on in a new one; default: 720")
@@ -107,7 +107,7 @@ def make_paper(profile, full, jobs, where, options):
     announce(loaded, pending, jobs)
     start = time.monotonic()
     if pending and where == "slurm":
-        launch.slurm(loaded, pending, lambda key: summary(key, loaded), **options)
+        slurm.run(loaded, pending, lambda key: summary(key, loaded), **options)
     elif pending and jobs > 1:
         if makers := launch.makers(pending):
             launch.repro(*makers)
