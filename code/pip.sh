@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034 # other_work is for who sources this
 # For code/setup.sh and code/wheels.sh: Python and pip as the machine has them, without what its owner set for other work.
 
 other_work=(PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS PYTHONINSPECT PYTHONUSERBASE PYTHONPLATLIBDIR

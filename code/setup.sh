@@ -30,11 +30,12 @@ has_latex() {
   kpsewhich booktabs.sty microtype.sty natbib.sty mathptmx.sty ptmr8t.tfm >/dev/null
 }
 
+# grep -q would end before what it reads from, which pipefail then takes for a failure.
 missing() { # the system packages that are missing for this purpose
   case $1 in
     python) command -v "$python" >/dev/null || echo python3 ;;
     make) command -v make >/dev/null || echo make ;;
-    openmp) /sbin/ldconfig -p | grep -q 'libgomp\.so\.1' || echo libgomp1 ;; # Pylians'
+    openmp) /sbin/ldconfig -p | grep 'libgomp\.so\.1' >/dev/null || echo libgomp1 ;; # Pylians'
     latex) has_latex || echo latexmk texlive-latex-recommended texlive-fonts-recommended ;;
     git) command -v git >/dev/null || echo git ;;
     compiler) command -v g++ >/dev/null || echo build-essential ;;
@@ -106,7 +107,7 @@ install_locked() { # all of requirements.lock, by its hashes; but a wheel that `
 compile_pylians() { # in the background, while torch arrives
   local pin
   pin=$(sed -n '1s/ .*//p' .venv/pylians.txt)
-  if [ -z "$pin" ] || .venv/bin/python -m pip freeze | grep -qi "^$pin$"; then return; fi
+  if [ -z "$pin" ] || .venv/bin/python -m pip freeze | grep -i "^$pin$" >/dev/null; then return; fi
   echo "setup: compiling Pylians (one to three minutes)"
   (with_pylians_flags install_pip --no-deps --no-build-isolation --require-hashes -r .venv/pylians.txt) >.venv/pylians.log 2>&1 &
   compiling=$!
@@ -162,7 +163,7 @@ case $part in
     ;;
   *) fail "expected run, build, compile, gpu, missing or nothing, got $part" ;;
 esac
-! grep -q '^<<<<<<< ' requirements.lock pyproject.toml ||
+! grep -qs '^<<<<<<< ' requirements.lock pyproject.toml ||
   fail "requirements.lock or pyproject.toml has the conflict markers of a merge: git checkout --ours (or --theirs) FILE"
 # DVC asks Git for commits, and refuses to work without one unless it is told: an archive is no checkout.
 with_or_without_git() {
