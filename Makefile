@@ -27,8 +27,8 @@ SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(call given,PARTITION,partition) $(c
   $(call given,QOS,qos) $(call given,CONSTRAINT,constraint) $(call given,MEMORY,memory) $(call given,SBATCH,sbatch) \
   $(call given,GPUS,gpus) $(call given,MINUTES,minutes) $(call given,CONCURRENCY,concurrency)
 
-.PHONY: help setup doctor plan maps paper status evaluate verify reference dashboard test rehearse bench pack release image \
-  wheels lock clean
+.PHONY: help setup doctor plan maps paper status evaluate verify reference mcp dashboard test rehearse bench pack \
+  release image wheels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ reference: setup ## what verify compares with: every case trained from several s
 
 bench: setup ## how fast, against a plain way of doing the same; ONLY=row for one of them
 	@$(BIN)/python benchmarks/run.py $(ONLY)
+
+mcp: ## a server by which an assistant drives this folder, on standard input and output (docs/programs.md)
+	@$(CAMELSIGHT).commands.mcp
 
 dashboard: setup ## Optuna's dashboard on the searches as they stand, at localhost:8080, until Ctrl-C
 	@$(CAMELSIGHT).stages.tune --dashboard

@@ -14,10 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+import anyio
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from mcp import Client, StdioServerParameters
 
 import camelsight as camelsight_package
 from camelsight.analysis import dataset, networks, prediction
@@ -26,7 +28,8 @@ from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
 from camelsight.pipeline import environment, params, paths, rerun, store
 from camelsight.referee import evidence, pack, verification, verify
-from camelsight.stages import attribute, choose, evaluate, paper, train, tune
+from camelsight.stages import attribute, choose, evaluate, paper, train, transfer, tune
+from camelsight.stages import sanity as sanity_stage
 
 ROOT = Path(__file__).parent.parent
 COPIED = (
@@ -322,7 +325,33 @@ def test_an_attribution_that_was_killed_goes_on_to_the_same_result(project, monk
     monkeypatch.setattr(store, "write_checkpoint", lambda path, state: done.append(len(state["results"])))
     attribute.main(loaded, "IllustrisTNG", "original")
     assert done == [4] and result.read_bytes() == before
-    assert not list((folder / "runs/checkpoints").glob("attribute-*.pt"))
+    result.unlink()  # as DVC does with outs that it has not recorded
+    attribute.main(loaded, "IllustrisTNG", "original")
+    assert done == [4] and result.read_bytes() == before
+    store.forget_finished(paths.CHECKPOINTS)
+    assert not list((folder / "runs/checkpoints").glob("attribute-*"))
+
+
+@pytest.mark.parametrize(("stage", "name"), [(sanity_stage, SUITES[0]), (transfer, "seeds")])
+def test_networks_of_a_stage_that_dvc_has_not_recorded_are_not_trained_again(project, monkeypatch, stage, name):
+    """DVC waits for its lock after a stage; killed then, it deletes the outs, and runs the stage again."""
+    folder, _ = project
+    monkeypatch.chdir(folder)
+    loaded = params.load()
+    slow = dataclasses.replace(loaded, checkpoint=3600.0)  # so that only what ends is written
+    kind = stage.__name__.rpartition(".")[2]
+    result = paths.sanity(name) if kind == "sanity" else paths.experiment(kind, name)
+    before = result.read_bytes()
+    stage.main(slow, name)
+    assert result.read_bytes() == before
+    result.unlink()
+    epochs, on = [], training._train_epoch
+    monkeypatch.setattr(training, "_train_epoch", lambda *a, **k: epochs.append(1) or on(*a, **k))
+    stage.main(slow, name)
+    assert not epochs and result.read_bytes() == before
+    assert list((folder / paths.CHECKPOINTS).glob(f"{kind}-*.pt"))
+    store.forget_finished(paths.CHECKPOINTS)
+    assert not list((folder / paths.CHECKPOINTS).glob(f"{kind}-*"))
 
 
 def test_a_second_run_has_nothing_to_do(project):
@@ -1190,14 +1219,51 @@ def test_real_maps_are_adopted_once_and_one_that_was_replaced_is_noticed(project
     assert f"maps: expected the {name} used before, sha256" in output and "Traceback" not in output
 
 
-def test_another_threshold_runs_its_own_chain_and_what_shows_it_and_nothing_else(project):
+def test_an_assistant_changes_a_cut_in_one_conversation_and_its_own_chain_runs_and_nothing_else(project):
+    """By the SDK's own client: a cut is changed, planned, run, followed, judged, and one of its numbers explained."""
     folder, _ = project
-    path = folder / "params.yaml"
-    path.write_text(path.read_text().replace("- kmax_1\n", "- kmax_1.5\n"))
-    output = finish(camelsight(folder, "paper", "--jobs", "1"))
+    surroundings = os.environ | {"PYTHONPATH": str(folder / "code")}
+    python = [".venv/bin/python", "-P", "-m", "camelsight.commands.mcp"]
+    server = StdioServerParameters(command=python[0], args=python[1:], cwd=folder, env=surroundings)
+
+    async def talk():
+        async with Client(server) as client:
+
+            async def ask(tool, /, **arguments):
+                answer = await client.call_tool(tool, arguments)
+                return answer.is_error, answer.content[0].text, answer.structured_content or answer.content
+
+            tools = {tool.name for tool in (await client.list_tools()).tools}
+            assert tools == {"doctor", "plan", "change_parameters", "run", "status", "verify", "explain", "read"}
+            refused, why, _ = await ask("change_parameters", changes={"cases": ["original", "kmax_ten"]})
+            assert refused and "kmax_ten" in why
+            _, diff, _ = await ask("change_parameters", changes={"cases": ["original", "kmax_1.5", "max_1e12_random"]})
+            assert "-  - kmax_1\n" in diff and "+  - kmax_1.5\n" in diff
+            refused, why, _ = await ask("run")
+            assert refused and "call plan" in why
+            _, _, plan = await ask("plan")
+            ran = [stage["stage"].partition("@")[0] for stage in plan["stages"]]
+            assert {name: ran.count(name) for name in ran} == dict.fromkeys(CHAIN, 2) | dict.fromkeys(
+                ("tabulate", "figures", "paper"), 1
+            )
+            assert (await ask("run"))[2]["started"]
+            while (said := (await ask("status"))[2])["run"] == "at work":
+                await anyio.sleep(2)
+            assert said["run"] == "ended with 0" and {row["state"] for row in said["rows"]} == {"done"}, said
+            _, _, verdict = await ask("verify")
+            assert not [row for row in verdict["rows"] if row["verdict"] == "FAIL"]
+            _, _, chain = await ask("explain", number="r2.IllustrisTNG.kmax_1.5.omega_m")
+            record = store.read_json(folder / paths.metrics("IllustrisTNG", "kmax_1.5"))
+            assert chain["result"]["value, low, high"] == record["metrics"]["r2"]["omega_m"]
+            assert next(row["verdict"] for row in chain["verdict"] if row["group"] == "integrity") == "PASS"
+            assert "kmax_1.5" in (await ask("read", name="r2.csv"))[1]
+            picture = await client.call_tool("read", {"name": "r2_kmax.png"})
+            assert picture.content[0].mime_type == "image/png"
+
+    anyio.run(talk)
+    output = (folder / "runs/logs/assistant.log").read_text()
     assert stages_run(output) == dict.fromkeys(CHAIN, 2) | dict.fromkeys(("tabulate", "figures", "paper"), 1)
     assert "kmax_1.5" in (folder / "results/tables/r2.csv").read_text()
-    assert (folder / "results/evaluate/IllustrisTNG/kmax_1.5.json").exists()
 
 
 def test_another_profile_keeps_own_changes_beside_it(project):

@@ -54,7 +54,9 @@ def resumed(params, suite, case, hyperparameters, train, valid, *, checkpoint, w
             bar.update(best=min(losses))
 
         more |= {"epochs": epochs, "state": kept.state, "on_epoch": on_epoch}
-        return fit(params, suite, case, hyperparameters, train, valid, **more)
+        made = fit(params, suite, case, hyperparameters, train, valid, **more)
+        kept.flush()
+        return made
 
 
 def resume_key(params, suite, case, device, stage, *more):

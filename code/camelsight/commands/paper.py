@@ -121,6 +121,7 @@ def make_paper(profile, full, jobs, where, options):
         launch.repro()
     for path in Path().glob(str(paths.finished_training("*"))):  # recorded by now
         store.remove_checkpoint(path)
+    store.forget_finished(paths.CHECKPOINTS)
     seconds = time.monotonic() - start
     for path in (paths.VERDICT, paths.CRATE) if pending else ():  # an old verdict is not on these results
         path.unlink(missing_ok=True)

@@ -36,6 +36,7 @@ YAML_LENGTH = 1 << 24  # of a text; dvc.lock has 337,450 characters for mini
 YAML_LEVELS = 50  # of keys and lists within each other: at some 10,000 the parser in C ends the process
 YAML_VALUES = 1_000_000  # that a text may stand for; a few lines of aliases can stand for any number
 OTHERS = 3  # files of CMD that a message lists at most
+FINISHED = ".finished"  # the ending of a mark beside a checkpoint
 PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
 
 
@@ -281,6 +282,21 @@ def remove_checkpoint(path):
         Path(place).unlink(missing_ok=True)
 
 
+def finish_checkpoint(path):
+    """Say that the work in ``path`` is done. It stays until ``forget_finished``.
+
+    DVC, killed while it waits for its lock, has not recorded what came out, and runs the stage again.
+    """
+    Path(path).with_suffix(FINISHED).touch()
+
+
+def forget_finished(folder):
+    """Remove the checkpoints in ``folder`` that are finished; for when DVC has recorded everything."""
+    for mark in Path(folder).glob(f"*{FINISHED}"):
+        remove_checkpoint(mark.with_suffix(".pt"))
+        mark.unlink()
+
+
 def _previous(path):
     return Path(path).with_suffix(".previous")
 
@@ -302,6 +318,11 @@ class Checkpoint:
             self._unsaved = state
             self._write()
 
+    def flush(self):
+        """Have on disk what was kept last: the work is done, and what comes out of it is not yet recorded."""
+        if self._unsaved is not None:
+            self._write()
+
     def _write(self):
         write_checkpoint(self.path, self._unsaved)
         self._unsaved, self._written = None, time.monotonic()
@@ -310,8 +331,8 @@ class Checkpoint:
         return self
 
     def __exit__(self, kind, *_):
-        if kind is not None and self._unsaved is not None:
-            self._write()
+        if kind is not None:
+            self.flush()
 
     def remove(self):
         self._unsaved = None

@@ -61,7 +61,7 @@ def main(params, suite, case):
             "settings": settings,
         },
     )
-    store.remove_checkpoint(checkpoint)
+    store.finish_checkpoint(checkpoint)
 
 
 def _attributions(params, suite, case, net, part, record, checkpoint):
@@ -75,7 +75,7 @@ def _attributions(params, suite, case, net, part, record, checkpoint):
             )  # fmt: skip
             results.append([{method: value.cpu() for method, value in values.items()}, one])
             bar.update()
-            if len(results) % CHUNK == 0:
+            if len(results) % CHUNK == 0 or len(results) == len(part.maps):
                 store.write_checkpoint(checkpoint, {"results": results})
     stacks = {method: torch.stack([values[method] for values, _ in results]).numpy() for method in attribution.METHODS}
     return stacks, [one for _, one in results]

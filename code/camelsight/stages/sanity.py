@@ -73,7 +73,7 @@ def main(params, suite):
         },
     )
     for checkpoint in checkpoints:
-        checkpoint.remove()
+        store.finish_checkpoint(checkpoint.path)
 
 
 def _each(params, measure):
@@ -122,6 +122,7 @@ def _train(params, suite, what, epochs):
             state=checkpoint.state,
             on_epoch=checkpoint.keep,
         )
+        checkpoint.flush()
     mean, _ = training.predict(net, parts["test"].maps)
     r2 = metrics.r2(parts["test"].targets.numpy(), mean.cpu().numpy())
     return net, {"epochs": epochs, "r2": dict(zip(theta.NAMES, r2, strict=True))}, checkpoint

@@ -28,7 +28,7 @@ def main(params, experiment):
     store.write_json(paths.experiment("transfer", experiment), record)
     store.write_arrays(paths.experiment_arrays("transfer", experiment), **arrays)
     for checkpoint in paths.CHECKPOINTS.glob(f"transfer-{experiment}-*.pt"):
-        store.remove_checkpoint(checkpoint)
+        store.finish_checkpoint(checkpoint)
 
 
 def suites(params):
