@@ -396,7 +396,7 @@ def attribution_cuts(panels, *, method="integrated_gradients", parameters=theta.
     ``panels`` is a list of ``(Case, (n, n) density, (P, n, n) attribution)``.
     """
     columns = len(panels)
-    side = min(1.9, (PAGE - 0.9) / columns)
+    side = min(1.6, (PAGE - 0.9) / columns)
     figure = _figure(min(PAGE, columns * side + 1.1), (len(parameters) + 1) * side + 0.45)
     grid = figure.subplots(len(parameters) + 1, columns, squeeze=False)
     norm, signed_norm = _density_norm(panels[0][1]), _signed_norm(np.stack([stack for *_, stack in panels]))
@@ -604,8 +604,8 @@ def twin(published, suites, *, box=25.0):
 
     ``suites`` is suite → dict of ``log10`` (n, n), ``k`` (B,), ``correlation`` and ``power`` (B,). The first is shown.
     """
-    figure = _figure(PAGE, 2.15)
-    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
+    figure = _figure(PAGE, 2.5)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.6))
     first = next(iter(suites.values()))
     densities = [10 ** np.asarray(log10, dtype=float) for log10 in (published, first["log10"])]
     norm = _density_norm(np.stack(densities))
@@ -613,14 +613,16 @@ def twin(published, suites, *, box=25.0):
         image = _density(axes, density, norm, box)
         axes.set_title(title)
     _scale_bar(left, box)
-    figure.colorbar(image, ax=[left, middle], label=f"surface density {DENSITY_UNIT}", aspect=25, pad=0.01)
+    label = f"surface density {DENSITY_UNIT}"
+    figure.colorbar(image, ax=[left, middle], label=label, orientation="horizontal", aspect=40, pad=0.02)
     for (suite, one), line in zip(suites.items(), ("-", "--"), strict=True):
         label = "gravity alone" if theta.is_nbody(suite) else "with baryons"
         right.plot(one["k"], one["correlation"], color=BLUE, ls=line, label=f"correlation, {label}")
         right.plot(one["k"], one["power"], color=ORANGE, ls=line, label=f"power ratio, {label}")
     right.axhline(1, color=GREY, lw=0.6)
     k = np.asarray(first["k"])
-    right.set(xscale="log", xlabel=r"$k$  $(h/{\rm Mpc})$", ylim=(0, 2.2), xlim=(k[0], k[-1]))
+    right.set(xscale="log", xlabel=r"$k$  $(h/{\rm Mpc})$", ylabel="twin and published map", ylim=(0, 2.2))
+    right.set_xlim(k[0], k[-1])
     _one_two_five(right.xaxis, np.array((k[0], k[-1])), lambda x, _: f"{x:g}")
     right.legend(loc="upper left", fontsize=7)
     return figure

@@ -58,7 +58,8 @@ def main(params):
     store.write_text(paths.TABLES / "sanity.tex", tables.sanity_latex(judged, METHOD_LABELS, limits))
     weights = store.digest([record["weights"] for record in metrics.values()])
     data = {suite: metrics[suite, "original"]["maps"] for suite in params.suites}  # digests of the uncut maps
-    store.write_text(paths.TABLES / "provenance.tex", tables.provenance_latex(provenance.MADE_BY, weights, data))
+    made_by = {label: stage for label, stage in provenance.MADE_BY.items() if getattr(params.robustness, stage, True)}
+    store.write_text(paths.TABLES / "provenance.tex", tables.provenance_latex(made_by, weights, data))
     numbers = (
         _provenance(params, metrics, weights, data) | _settings(params, metrics) | _results(params, metrics)
         | _costs(params, metrics, seeds)
