@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from camelsight.pipeline import environment, params, paths, references, rerun, store
-from camelsight.referee import verification, verify
+from camelsight.referee import comparison, verification, verify
 
 ROOT = Path(__file__).parent.parent
 MARK = "import pathlib; pathlib.Path({mark!r}).touch(); raise SystemExit(3)"
@@ -151,7 +151,7 @@ def test_a_folder_is_judged_by_this_checkout_and_not_by_itself(given, home):
             assert Path(name).resolve() == (ROOT / name).resolve()
         assert not paths.reference("smoke").exists() and not paths.MAPS.exists()
         assert {row["id"]: row["verdict"] for row in rows}["pack.dvc.yaml"] == "WARN"
-        assert verify._reference_rows(params.load(), {}, 0)[0]["verdict"] == "NOT RUN"
+        assert comparison.beside_reference(params.load(), {}, 0)[0]["verdict"] == "NOT RUN"
     assert not here.exists() and Path.cwd() == given
 
 

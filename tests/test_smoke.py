@@ -27,7 +27,7 @@ from camelsight.ground import cmd, theta
 from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
 from camelsight.pipeline import environment, params, paths, rerun, store
-from camelsight.referee import evidence, pack, verification, verify
+from camelsight.referee import anew, evidence, explain, locked, pack, verification, verify
 from camelsight.stages import attribute, choose, evaluate, paper, train, transfer, tune
 from camelsight.stages import sanity as sanity_stage
 
@@ -436,7 +436,7 @@ def test_maps_made_anew_are_judged_bit_for_bit_or_by_their_statistics(project, p
 
 def test_files_of_another_commit_are_said_to_be(pulled, monkeypatch):
     text = (pulled / "dvc.lock").read_text()
-    digest = evidence._md5(pulled / paths.metrics("IllustrisTNG", "original"))
+    digest = locked._md5(pulled / paths.metrics("IllustrisTNG", "original"))
     store.write_text(pulled / "dvc.lock", text.replace(digest, "0" * 32))
     commit(pulled, "Another run")
     try:
@@ -690,7 +690,7 @@ def forge_lock(folder):
 def forge_outs(folder):
     """One output less in the lock, changed."""
     edit(folder / paths.predictions_text("IllustrisTNG", "kmax_1"), lambda text: text.replace("e", "E", 1))
-    lock = evidence._yaml(folder / paths.DVC_LOCK)
+    lock = locked._yaml(folder / paths.DVC_LOCK)
     entry = lock["stages"]["evaluate@IllustrisTNG-kmax_1"]
     entry["outs"] = [one for one in entry["outs"] if not one["path"].endswith(".txt")]
     store.write_text(folder / paths.DVC_LOCK, json.dumps(lock))
@@ -698,11 +698,11 @@ def forge_outs(folder):
 
 def lock_again(folder):
     """Write the digests that a forger would: of what is there now."""
-    lock = evidence._yaml(folder / paths.DVC_LOCK)
+    lock = locked._yaml(folder / paths.DVC_LOCK)
     for entry in lock["stages"].values():
         for one in [*entry.get("outs", []), *entry.get("deps", [])]:
             if (folder / one["path"]).exists():
-                one["md5"] = evidence._md5(folder / one["path"])
+                one["md5"] = locked._md5(folder / one["path"])
     store.write_text(folder / paths.DVC_LOCK, json.dumps(lock))
 
 
@@ -772,12 +772,12 @@ def test_what_a_tier_cannot_recompute_is_not_passed_and_the_verdict_says_what_it
 def test_the_highest_tier_compares_everything_that_came_out_with_what_was_given(run, project, monkeypatch):
     forge_sanity(run)
     forge(paths.UNIVERSE, lambda record: record["gravity"]["power"][0].__setitem__(0, 1.0))
-    rows = {row["id"]: row for row in verify._everything_recorded(project[0], [verification.row("w", "", "PASS")])}
+    rows = {row["id"]: row for row in anew._everything_recorded(project[0], [verification.row("w", "", "PASS")])}
     assert {name for name, row in rows.items() if row["verdict"] != "PASS"} == {
         "file.universe.json", "file.sanity/IllustrisTNG.json"
     }  # fmt: skip
     assert all(row["verdict"] == "FAIL" for row in rows.values() if row["verdict"] != "PASS") and len(rows) > 40
-    rows = {row["id"]: row for row in verify._everything_recorded(project[0], [verification.row("w", "", "NOT RUN")])}
+    rows = {row["id"]: row for row in anew._everything_recorded(project[0], [verification.row("w", "", "NOT RUN")])}
     assert rows["file.sanity/IllustrisTNG.json"]["verdict"] == "NOT RUN", "other networks have other checks"
     assert rows["file.universe.json"]["verdict"] == "FAIL"
 
@@ -816,7 +816,7 @@ def test_the_verdict_on_a_run_goes_from_its_files_to_networks_trained_anew(run, 
     values = {one["propertyID"]: one["value"] for one in crate if one["@type"] == "PropertyValue"}
     assert values["weights:IllustrisTNG/original"] == trained["got"] and "lock:dvc.lock" in values
 
-    verify.explain("r2.TNG.original.omega_m", as_json=True)
+    explain.explain("r2.TNG.original.omega_m", as_json=True)
     chain = json.loads(capsys.readouterr().out)
     assert chain["paper"]["macro"] == r"\OrigOmegaM" and chain["paper"]["lines of paper/ms.tex"]
     assert chain["result"]["weights"] == trained["got"]
@@ -825,13 +825,13 @@ def test_the_verdict_on_a_run_goes_from_its_files_to_networks_trained_anew(run, 
     assert list(chain["stages"]) == steps
     inputs = chain["stages"]["train@IllustrisTNG-original"]["inputs"]
     chosen = paths.hyperparameters("IllustrisTNG", "original")
-    assert inputs[str(chosen)] == evidence._md5(chosen)
+    assert inputs[str(chosen)] == locked._md5(chosen)
     assert [row["id"] for row in chain["published"]] == [
         f"{m}.IllustrisTNG.original.omega_m" for m in ("r2", "r2_table")
     ]
     assert {"integrity", "paper", "evaluated anew"} <= {row["group"] for row in chain["verdict"]}
     with pytest.raises(ValueError, match="expected an id such as"):
-        verify.explain("r2.TNG.nothing.omega_m")
+        explain.explain("r2.TNG.nothing.omega_m")
 
 
 def test_one_case_trained_anew_on_real_maps_is_judged_by_the_paper_and_leaves_nothing(run, monkeypatch):
@@ -845,10 +845,10 @@ def test_one_case_trained_anew_on_real_maps_is_judged_by_the_paper_and_leaves_no
 
     monkeypatch.setattr(rerun, "everywhere", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        verify._train_again(real, *place)
+        anew.train_again(real, *place)
     assert not any((run / "runs/again").iterdir())
     monkeypatch.setattr(rerun, "everywhere", in_this_process)
-    rows = verify._train_again(real, *place)
+    rows = anew.train_again(real, *place)
     assert not any((run / "runs/again").iterdir())
     paper = {row["id"]: row for row in rows if row["profile"] == "camels"}
     assert {"r2.IllustrisTNG.original.omega_m", "valid_loss.IllustrisTNG.original.all"} <= set(paper)
@@ -867,8 +867,8 @@ def test_a_reference_is_made_of_several_seeds_resumes_and_judges(run, monkeypatc
         rerun, "everywhere", lambda queue, *more: (trained.extend(queue), in_this_process(queue, *more))[0]
     )
     with pytest.raises(ValueError, match="SEEDS of at least 4, got 3"):
-        verify.make_reference(3)
-    verify.make_reference(4)
+        anew.make_reference(3)
+    anew.make_reference(4)
     path = run / paths.reference("smoke")
     record = store.read_json(path)
     assert len(trained) == 8 and record["seeds"] == [0, 1, 2, 3] and len(record["r2"]) == 2 * 6
@@ -877,7 +877,7 @@ def test_a_reference_is_made_of_several_seeds_resumes_and_judges(run, monkeypatc
     folder = next((run / "runs/again").glob("reference-*"))
     (folder / "seed_2" / paths.metrics("IllustrisTNG", "kmax_1")).unlink()
     trained.clear()
-    verify.make_reference(4)
+    anew.make_reference(4)
     assert len(trained) == 1 and store.read_json(path)["r2"] == record["r2"]
 
     def rows(group):

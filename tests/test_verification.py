@@ -11,7 +11,7 @@ from camelsight.analysis import networks
 from camelsight.ground import theta
 from camelsight.pipeline import cli, environment, paths, source, store
 from camelsight.pipeline import params as parameters_file
-from camelsight.referee import evidence, page, verification, verify
+from camelsight.referee import anew, comparison, evidence, locked, page, quantities, verification, verify
 from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN
 from camelsight.report import provenance
 
@@ -51,7 +51,7 @@ def test_exact_numbers_are_exact_and_statements_have_limits():
 def test_what_was_not_run_or_not_found_or_simulated_is_never_passed(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert judged(None) == judged((0.01, 0.01, 0.01), value="not available") == NOT_RUN
-    twin = verify._undecided(parameters_file.load(ROOT / "profiles/mini.yaml"))
+    twin = comparison._undecided(parameters_file.load(ROOT / "profiles/mini.yaml"))
     (row,) = verification.published([ROW], {ROW["id"]: 0.01}, twin)
     assert row["verdict"] == NOT_RUN and row["holds"] is True and "a twin decides nothing about the real" in row["why"]
     assert judged(11, twin, value=11, profile="any", **{"class": "exact"}) == PASS
@@ -60,7 +60,7 @@ def test_what_was_not_run_or_not_found_or_simulated_is_never_passed(monkeypatch)
 def test_each_kind_of_maps_decides_its_own_rows(monkeypatch):
     monkeypatch.chdir(ROOT)
     load = lambda name: parameters_file.load(ROOT / f"profiles/{name}.yaml")  # noqa: E731
-    undecided = {name: set(verify._undecided(load(name))) for name in ("camels", "twin", "mini")}
+    undecided = {name: set(comparison._undecided(load(name))) for name in ("camels", "twin", "mini")}
     assert undecided == {
         "camels": {"twin", "twin-maps"},
         "twin": {"camels", "camels-2023"},
@@ -77,8 +77,8 @@ def test_other_settings_than_the_papers_decide_nothing_of_it(monkeypatch):
     change = lambda block, **more: dataclasses.replace(getattr(camels, block), **more)  # noqa: E731
     same = dataclasses.replace(camels, maps=change("maps", folder="elsewhere"), train=change("train", seed=7))
     other = dataclasses.replace(camels, seed=2, train=change("train", epochs=1))
-    assert [verify._differs(one, "camels") for one in (camels, same, other)] == ["", "", "seed, train"]
-    why = verify._undecided(other)["camels"]
+    assert [comparison._differs(one, "camels") for one in (camels, same, other)] == ["", "", "seed, train"]
+    why = comparison._undecided(other)["camels"]
     (row,) = verification.published([ROW], {ROW["id"]: 0.01}, {"camels": why})
     assert row["verdict"] == NOT_RUN and row["holds"] is True and row["why"].startswith("settings differ: seed, train")
 
@@ -113,9 +113,9 @@ def test_a_mean_over_cases_needs_all_of_them(clone):
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert list(verify._whole(loaded, dict.fromkeys(names, 0.0))) == list(names)
+    assert list(comparison.whole(loaded, dict.fromkeys(names, 0.0))) == list(names)
     files[-1].unlink()
-    assert list(verify._whole(loaded, dict.fromkeys(names, 0.0))) == ["r2.x"]
+    assert list(comparison.whole(loaded, dict.fromkeys(names, 0.0))) == ["r2.x"]
 
 
 def test_an_old_verdict_does_not_outlive_an_attempt_that_broke_off(clone, monkeypatch):
@@ -154,14 +154,14 @@ def test_the_same_machine_and_commit_must_give_the_same_bits(tmp_path, monkeypat
         store.write_bytes(folder / paths.weights(*place), safetensors.torch.save({"a": torch.tensor([value])}))
     store.write_json(paths.history(*place), {"engine": then.get("engine", "compiled")})
     store.write_json(paths.record(*place), here | then)
-    (row,) = verify._bits(None, Path("again"), [place], 2)
+    (row,) = anew._bits(None, Path("again"), [place], 2)
     assert row["verdict"] == verdict
 
 
 def test_an_archive_is_not_made_anew_and_a_stage_is_that_of_dvc_yaml(clone):
     with pytest.raises(ValueError, match="expected TIER of at most 2 with PACK, got 3"):
         verify.verify(3, pack="some.tar")
-    stages = dict(evidence._expanded())
+    stages = dict(locked._expanded())
     train = stages["train@IllustrisTNG-original"]
     assert train["cmd"] == "code/stage train --suite IllustrisTNG --case original"
     assert "results/hyperparameters/IllustrisTNG/original.json" in train["deps"] and not any(
@@ -240,7 +240,7 @@ def test_a_row_that_is_not_whole_is_refused(change, message):
 
 def test_the_code_alone_has_what_is_published_of_it(monkeypatch):
     monkeypatch.chdir(ROOT)
-    rows = verification.published(EXPECTED, evidence.code_facts(), {})
+    rows = verification.published(EXPECTED, quantities.code_facts(), {})
     decided = [row for row in rows if row["group"] == "definitions"]
     assert len(decided) > 80 and {row["id"]: row["why"] for row in decided if row["verdict"] != PASS} == {}
 
@@ -249,19 +249,19 @@ def test_the_records_of_experiments_give_what_the_companion_published(tmp_path, 
     """Every published number of an experiment for the suites that were run, with its interval."""
     params, triples = parameters_file.load(ROOT / "profiles" / "mini.yaml"), {}
     monkeypatch.chdir(tmp_path)
-    assert not evidence.measured(params)
+    assert not quantities.measured(params)
     for metric in ("r2", "relative_error", "bias"):
         triples[metric] = {name: [0.5, 0.25, 0.75] for name in theta.NAMES}
     suites = (*params.suites, "SIMBA")
     rows = {
         "suites": [{"train": a, "test": b, "metrics": triples} for a in suites for b in suites],
         "smoothing": [{"width": width, "metrics": triples} for width in (0.0, *params.robustness.smoothing)],
-        "probes": [{"probe": probe, "metrics": triples} for probe in ("none", *evidence.PROBES)],
+        "probes": [{"probe": probe, "metrics": triples} for probe in ("none", *quantities.PROBES)],
     }
     for name, some in rows.items():
         store.write_json(paths.experiment("transfer", name), {"rows": some})
     store.write_json(paths.experiment("baseline", "network"), {"metrics": triples})
-    found = evidence.measured(params)
+    found = quantities.measured(params)
     kinds = "r2_transfer", "relative_error_transfer", "r2_probe", "relative_error_smoothed", "relative_error_baseline"
     wanted = [row["id"] for row in EXPECTED if row["id"].startswith(kinds)]
     assert len(wanted) >= 24 and not [name for name in wanted if name not in found]
@@ -333,7 +333,7 @@ def test_the_page_is_one_file_without_a_network_and_escapes_what_it_shows():
 
 
 def test_a_reference_goes_on_after_a_change_that_no_network_depends_on():
-    files = {str(path) for stage in (*verify.SEARCH, *verify.AGAIN[2]) for path in source.files(stage)}
+    files = {str(path) for stage in (*anew.SEARCH, *anew.AGAIN[2]) for path in source.files(stage)}
     assert {"inference/fused.cpp", "stages/tune.py"} <= files
     assert not any("plotting" in one or "reference" in one for one in files)
 
@@ -344,7 +344,7 @@ def test_a_damaged_file_of_published_numbers_is_one_line(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     store.write_text(paths.EXPECTED, whole[:cut] if isinstance(cut, int) else cut)
     with pytest.raises(ValueError, match=r"expected\.yaml") as error:
-        verify._expected()
+        comparison.statements()
     assert "\n" not in store.one_line(error.value) and len(store.one_line(error.value)) < 400
 
 

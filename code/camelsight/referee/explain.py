@@ -1,0 +1,85 @@
+"""From one number back to where it comes from."""
+
+import re
+
+import yaml
+
+from camelsight.pipeline import cli, launch, paths, store
+from camelsight.pipeline import params as parameters_file
+from camelsight.referee import comparison, quantities, reference
+
+SHORT = {"TNG": "IllustrisTNG", "Nbody": "Nbody_IllustrisTNG", "Nbody_TNG": "Nbody_IllustrisTNG"}  # of the literature
+
+
+def explain(name, as_json=False):
+    """Follow one number from the PDF through results, stages, parameters, inputs and digests to its verdict."""
+    params = parameters_file.load()
+    quoted = quantities.quoted(params)
+    name = next((one for one, macro in quoted.items() if macro == name.lstrip("\\")), name)
+    metric, suite, case, parameter = _parts(name)
+    suite = SHORT.get(suite, suite)
+    name, place = f"{metric}.{suite}.{case}.{parameter}", (suite, case, parameter)
+    chain = {"id": name}
+    if macro := quoted.get(name):
+        value = quantities.macros().get(macro)
+        chain["paper"] = {"macro": f"\\{macro}", "value": value, "defined in": str(paths.NUMBERS)}
+        chain["paper"] |= {f"lines of {path}": lines for path in paths.TEXTS if (lines := _quoted_at(macro, path))}
+    table = [one for one in quantities.table() if (one["suite"], one["case"], one["parameter"]) == place]
+    if table:
+        chain["table"] = {"file": str(paths.TABLES / "r2.csv"), **table[0]}
+    if suite in params.suites and case in params.cases and paths.metrics(suite, case).exists():
+        record = store.read_json(paths.metrics(suite, case))
+        values = record["metrics"].get(metric, {}).get(parameter)
+        chain["result"] = {"file": str(paths.metrics(suite, case)), "value, low, high": values}
+        chain["result"] |= {key: record[key] for key in ("weights", "maps", "versions")}
+        if paths.record(suite, case).exists():
+            chain["trained with"] = store.read_json(paths.record(suite, case))
+    lock = yaml.safe_load(paths.DVC_LOCK.read_text(encoding="utf-8"))["stages"] if paths.DVC_LOCK.exists() else {}
+    searched = params.tune.search_of(case)
+    cut, tune, train, evaluate = (f"{stage}@{suite}-{case}" for stage in launch.CHAIN)
+    tune = f"tune@{suite}-{searched}" if searched else tune
+    stages = ["maps", cut, tune, "choose", train, evaluate, "tabulate", "paper"]
+    chain["stages"] = {stage: _locked(lock[stage]) for stage in stages if stage in lock}
+    ids = (name, f"r2_table.{suite}.{case}.{parameter}")
+    chain["published"] = [one for one in comparison.statements() if one["id"] in ids]
+    verdict = store.read_json(paths.VERDICT) if paths.VERDICT.exists() else {"rows": []}
+    ids += (f"weights.{suite}.{case}", f"data.{suite}", f"stage.evaluate@{suite}-{case}")
+    shown = ("id", "group", "verdict", "why", "expected", "got")
+    chain["verdict"] = [{key: one[key] for key in shown} for one in verdict["rows"] if one["id"] in ids]
+    if not any(chain.get(key) for key in ("table", "result", "published")) and all(
+        one["id"] != name for one in chain["verdict"]
+    ):
+        raise ValueError(f"expected an id such as r2.TNG.original.omega_m, or a macro of {paths.NUMBERS}, got {name!r}")
+    if as_json:
+        cli.print_json(chain)
+        return
+    for step, found in chain.items():
+        text = yaml.safe_dump({step: found}, sort_keys=False, allow_unicode=True, width=110)
+        print(text.rstrip())
+    if not chain["verdict"]:
+        print(f"there is no {paths.VERDICT}: make verify")
+
+
+def _quoted_at(macro, path):
+    """The lines of a LaTeX file that use a macro."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [number for number, line in enumerate(lines, 1) if re.search(rf"\\{macro}(?![A-Za-z])", line)]
+
+
+def _locked(entry):
+    """What dvc.lock has of a stage, its code as one digest."""
+    deps = entry.get("deps", [])
+    code = [one for one in deps if one["path"].startswith(str(paths.CODE))]
+    return {
+        "command": entry["cmd"],
+        "params": entry.get("params", {}).get(str(paths.PARAMS), {}),
+        "inputs": {one["path"]: one["md5"] for one in deps if one not in code},
+        "code": store.digest([one["md5"] for one in code])[:16],
+        "outputs": {one["path"]: one.get("md5") for one in entry.get("outs", [])},
+    }
+
+
+def _parts(name):
+    if name.count(".") < 3:
+        raise ValueError(f"expected an id such as r2.TNG.original.omega_m, or a macro of {paths.NUMBERS}, got {name!r}")
+    return reference.split(name)

@@ -1,0 +1,37 @@
+"""Files of a run, as far as they are there and can be read."""
+
+from pathlib import Path
+
+from camelsight.pipeline import paths, store
+from camelsight.referee.verification import FAIL, row
+
+
+def how_to_get(path):
+    """The commands that bring a file that is not there."""
+    return "make maps" if Path(path).is_relative_to(paths.MAPS.parent) else "dvc pull, or make paper"
+
+
+def unreadable(error, what="it"):
+    return f"{what} cannot be read: {type(error).__name__}: {store.one_line(error)}"[:300]
+
+
+def read(reader, path):
+    """What ``reader`` makes of ``path``, or None without such a file; ValueError that names it if it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return reader(path)
+    except Exception as error:
+        raise ValueError(unreadable(error, path)) from None
+
+
+def damaged():
+    """A row that fails for each file of results that is not whole."""
+    readers = {".json": store.read_json, ".npz": store.read_arrays}
+    for path in sorted(paths.NUMBERS.parent.rglob("*")):
+        try:
+            if path.suffix in readers:
+                read(readers[path.suffix], path)
+        except ValueError as error:
+            name = f"file.{path.relative_to(paths.NUMBERS.parent)}"
+            yield row(name, "integrity", FAIL, str(error), tier=0, accuses=[path])

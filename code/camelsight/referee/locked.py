@@ -1,0 +1,200 @@
+"""Whether the files of a run are those that dvc.lock has, stage by stage."""
+
+import hashlib
+import json
+import re
+from itertools import product
+from pathlib import Path
+
+import yaml
+
+from camelsight.pipeline import environment, launch, packages, paths, source, store
+from camelsight.referee import files, quantities
+from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN, row
+
+PACKAGE = "code/camelsight"
+COMMITS = 20  # of dvc.lock, among which that of files from elsewhere is looked for
+
+
+def stages(params, elsewhere):
+    """Each stage's inputs and outputs beside the digests that DVC wrote down when it ran."""
+    lock = (files.read(_yaml, paths.DVC_LOCK) or {}).get("stages") or {}
+    defined, known = dict(_expanded()), {}
+    for name in sorted(defined.keys() - set(launch.stages(params))):
+        yield row(f"stage.{name}", "integrity", WARN, f"{paths.DVC} has it, this package has not", tier=0)
+    lost = [Path(one["path"]) for entry in lock.values() for one in entry.get("outs", [])]
+    lost = [path for path in lost if not path.exists()]
+    judged = {
+        name: _stage(name, defined.get(name), lock.get(name), known, lost, elsewhere) for name in launch.stages(params)
+    }
+    outs = {one["path"] for entry in lock.values() for one in entry.get("outs", [])}
+    wrong = outs.intersection(*[[path for _, _, accuses in judged.values() for path in accuses]])
+    if wrong and not elsewhere and (commit := _commit_of({path: known[path] for path in wrong})):
+        why = f"{len(wrong)} outputs are those of commit {commit[:12]}, not of this {paths.DVC_LOCK}: dvc checkout"
+        yield row("dvc.lock", "integrity", FAIL, why, tier=0, accuses=sorted(wrong))
+    for name, (verdict, why, accuses) in judged.items():
+        yield row(f"stage.{name}", "integrity", verdict, why, tier=0, accuses=accuses)
+
+
+def _commit_of(digests):
+    """The latest commit, among the last ``COMMITS`` of dvc.lock, that has these digests of paths; None without one."""
+    for commit in environment.git("log", "--all", f"-{COMMITS}", "--format=%H", "--", str(paths.DVC_LOCK)).split():
+        text = environment.git("show", f"{commit}:{paths.DVC_LOCK}")
+        try:
+            stages = yaml.load(text, Loader=store.LOADER)["stages"].values()
+        except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+            continue
+        theirs = {one["path"]: one.get("md5") for entry in stages for one in entry.get("outs", [])}
+        if digests.items() <= theirs.items():
+            return commit
+    return None
+
+
+def _stage(name, definition, entry, known, lost, elsewhere):
+    """The verdict on one stage, why, and the files at fault.
+
+    ``known`` remembers digests of files, ``lost`` are outputs of any stage that are not there.
+    """
+    if definition is None:
+        return FAIL, f"{paths.DVC} has no such stage", []
+    if entry is None:
+        there = next((path for path in sorted(definition["outs"]) if _holds_something(Path(path))), None)
+        if there:
+            return FAIL, f"{there} is there, but {paths.DVC_LOCK} has no run that made it: make paper", []
+        return NOT_RUN, f"{paths.DVC_LOCK} has no run of it: make paper", []
+    outs, deps = entry.get("outs", []), entry.get("deps", [])
+    wrong, changed = [], sorted(source.stale()) if name == "code" else []
+    left_out = sorted(definition["outs"] - _named(outs))
+    missing = [path for path in [*(one["path"] for one in [*outs, *deps]), *left_out] if not Path(path).exists()]
+    if outs and _named(outs) <= set(missing):
+        return NOT_RUN, f"{missing[0]} is not there: {files.how_to_get(missing[0])}", []
+    for one in [*outs, *deps]:
+        path = one["path"]
+        if path == PACKAGE or path in missing:  # of the code only what the stage code makes of it counts
+            continue
+        if elsewhere and path.startswith("data/"):  # the row of the maps says so once
+            continue
+        if path not in known:
+            known[path] = _md5(Path(path))
+        if known[path] != one.get("md5"):
+            if gone := [str(other) for other in lost if Path(path) in other.parents]:
+                missing += gone
+                continue
+            typed = one in deps and path.startswith(("code/", "paper/", str(paths.CODE)))
+            (changed if typed else wrong).append(path)
+    accuses = list(wrong)
+    wrong += [f"{path}, which {paths.DVC_LOCK} leaves out" for path in left_out if path not in missing]
+    for key, value in entry.get("params", {}).get(str(paths.PARAMS), {}).items():
+        if not _equal(_looked_up(definition["raw"], key), value):
+            wrong.append(f"{paths.PARAMS}: {key}")
+    if entry["cmd"] != definition["cmd"]:
+        changed.append(f"the command in {paths.DVC}")
+    changed += sorted(f"{path} in {paths.DVC}" for path in definition["deps"] ^ _named(deps))
+    if wrong:
+        own = [] if len(accuses) < len(wrong) else accuses  # what is more than files follows from no other row
+        return FAIL, f"not what {paths.DVC_LOCK} has of this stage: {', '.join(wrong[:3])}", own
+    if missing:
+        return NOT_RUN, f"{missing[0]} is not there: {files.how_to_get(missing[0])}", []
+    if changed:
+        return WARN, f"changed since: {', '.join(changed[:3])}", []
+    return PASS, f"inputs and outputs are those of {paths.DVC_LOCK}", []
+
+
+def _holds_something(path):
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+def _named(entries):
+    return {one["path"] for one in entries}
+
+
+def _yaml(path):
+    """The content of a YAML file without aliases, which can make gigabytes of a line, and which DVC does not write."""
+    try:
+        return store.parse_yaml(path.read_text(encoding="utf-8"), aliases=False)
+    except ValueError as error:
+        raise ValueError(f"expected a file as DVC writes it, got {path}: {error}") from None
+
+
+def _expanded():
+    """(name, {"raw": params, "cmd", "deps", "outs"}) of every stage that dvc.yaml has with the active params."""
+    raw = store.parse_yaml(paths.PARAMS.read_text(encoding="utf-8"))
+    for name, definition in yaml.safe_load(paths.DVC.read_text(encoding="utf-8"))["stages"].items():
+        axes = {axis: _axis(raw, values) for axis, values in definition.get("matrix", {}).items()}
+        for values in product(*axes.values()):
+            item = {f"${{item.{axis}}}": str(value) for axis, value in zip(axes, values, strict=True)}
+            cmd = _replaced(definition["cmd"], item)
+            deps, outs = (
+                {_replaced(next(iter(one)) if isinstance(one, dict) else one, item) for one in definition.get(key, [])}
+                for key in ("deps", "outs")
+            )
+            full = f"{name}@{'-'.join(item.values())}" if axes else name
+            yield full, {"raw": raw, "cmd": cmd, "deps": deps, "outs": outs}
+
+
+def _replaced(text, values):
+    for key, value in values.items():
+        text = text.replace(key, value)
+    return text
+
+
+def _axis(raw, values):
+    found = re.fullmatch(r"\$\{([\w.]+)\}", values) if isinstance(values, str) else None
+    return (_looked_up(raw, found[1]) or []) if found else values
+
+
+def _looked_up(raw, key):
+    for part in key.split("."):
+        raw = raw.get(part) if isinstance(raw, dict) else None
+    return raw
+
+
+def _equal(a, b):
+    """Equal, whatever PyYAML and DVC's reader made of numbers such as 1e-3."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    try:
+        return a == b or float(a) == float(b)
+    except (TypeError, ValueError):
+        return False
+
+
+def _md5(path):
+    if path.is_dir():
+        files = sorted(
+            (one for one in path.rglob("*") if one.is_file()), key=lambda one: one.relative_to(path).as_posix()
+        )
+        listed = [{"md5": _md5(one), "relpath": one.relative_to(path).as_posix()} for one in files]
+        return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def trained_in(params):
+    here = environment.read()
+    if paths.REQUIREMENTS.exists():
+        other = list(packages.wrong(paths.REQUIREMENTS))
+        why = f"not as locked: {', '.join(other[:5])}" if other else "the packages are those of requirements.lock"
+        yield row("environment.packages", "integrity", WARN if other else PASS, why, tier=0)
+    else:
+        yield row("environment.packages", "integrity", NOT_RUN, "requirements.lock is not there", tier=0)
+    networks = quantities.combinations(params)
+    trained = [store.read_json(paths.record(*key)) for key in networks if paths.record(*key).exists()]
+    if len(trained) < len(networks) or not trained:
+        why = f"{len(networks) - len(trained)} of {len(networks)} networks have no record of what trained them"
+        yield row("environment.training", "integrity", NOT_RUN, why if networks else "nothing was trained here", tier=0)
+        return
+    made = {(one["commit"], one["versions"]["torch"], one["cpu"]) for one in trained}
+    if len(made) > 1:
+        verdict, why = WARN, f"networks of {len(made)} commits, PyTorch versions or machines stand in one table"
+    elif any(one["dirty"] for one in trained):
+        verdict, why = WARN, f"trained with uncommitted changes on top of commit {trained[0]['commit'][:12]}"
+    elif trained[0]["commit"] == "unknown":
+        verdict, why = WARN, "trained outside a checkout: the commit is unknown"
+    else:
+        verdict, why = PASS, f"all networks: commit {trained[0]['commit'][:12]}"
+    why += f", PyTorch {trained[0]['versions']['torch']} on {trained[0]['cpu']}"
+    why += f"; here {here['versions']['torch']}, {here['cpu']}"
+    yield row("environment.training", "integrity", verdict, why, tier=0)
