@@ -450,8 +450,8 @@ def test_files_of_another_commit_are_said_to_be(pulled, monkeypatch):
 def test_a_network_is_loaded_by_itself_from_a_folder_a_cache_and_an_archive(project, tmp_path, monkeypatch):
     """With what the stages made of the same maps."""
     folder, cached = project[0], tmp_path / "cached"
-    maps = np.load(folder / paths.maps("IllustrisTNG"))
     monkeypatch.chdir(folder)
+    given = dataset.open_suite(params.load(), "IllustrisTNG")
     pack.write(tmp_path / "one.tar", params.load())
     git(tmp_path, "clone", "--quiet", str(folder), str(cached))
     dvc(folder, "cache", "dir", "--local", str((folder / ".dvc/cache").resolve()))
@@ -460,14 +460,14 @@ def test_a_network_is_loaded_by_itself_from_a_folder_a_cache_and_an_archive(proj
     for case, run in (("original", folder), ("max_1e12_random", folder), ("kmax_1", "one.tar"), ("original", cached)):
         one = camelsight_package.load("IllustrisTNG", case, run=run)
         made = store.read_arrays(folder / paths.predictions("IllustrisTNG", case))
-        rows = made["index"][:15]
-        got = one.predict(maps[rows], index=rows[0])
+        got = one.predict(given.simulation(made["simulation"][0]), index=int(made["index"][0]))
         for column, name in enumerate(theta.NAMES):
             for values, expected in zip(got[name], (made["mean"], made["sigma"]), strict=True):
                 np.testing.assert_allclose(values, expected[:15, column], rtol=1e-4, atol=1e-5)
     made = store.read_arrays(folder / paths.attributions("IllustrisTNG", "original"))
     index = int(made["index"][0])
-    got = one.attribute(maps[index], index=index)
+    maps = given.simulation(index // 15)
+    got = one.attribute(maps[index % 15], index=index)
     for method in attribution.METHODS:
         np.testing.assert_allclose(got[method]["omega_m"], made[method][0, 0], rtol=1e-3, atol=1e-5)
     with pytest.raises(ValueError, match=r"expected maps of 16 x 16 pixels, got an array \(8, 8\)"):

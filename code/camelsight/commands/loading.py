@@ -30,8 +30,8 @@ class Trained:
     def scale(self, maps, index=0):
         """Raw maps ``(n, n)`` or ``(B, n, n)`` in (Msun/h)/(Mpc/h)^2 as ``(B, n, n)`` float32 that the network takes.
 
-        They are cut as the case says. ``index`` is that of the first map in its suite's file: the noise of a random
-        fill is drawn for it. ValueError if the maps have another size, or hold what is no density.
+        They are cut as the case says. ``index`` is CAMELS' number of the first map, 15 a simulation: the noise of a
+        random fill is drawn for it. ValueError if the maps have another size, or hold what is no density.
         """
         maps, n = np.asarray(maps, dtype=np.float32), self.params.maps.pixels
         if maps.ndim not in (2, 3) or maps.shape[-2:] != (n, n):
