@@ -461,20 +461,28 @@ def test_an_endless_study_ends_the_command_in_one_line(tmp_path):
     assert os.listdir(tmp_path) == ["study.db"]
 
 
-def test_the_same_search_gives_the_same_journal_whenever_and_by_whom(tmp_path):
-    """dvc.lock changed with every run of a search, for the times in its journal."""
-    for name in ("one", "two"):
+def test_the_same_search_gives_the_same_journal_whenever_by_whom_and_however_often_killed(tmp_path):
+    """dvc.lock changed with every run of a search: for the times in its journal, and what a killed one said twice."""
+
+    def objective(trial, times):
+        for _ in range(times):
+            trial.set_user_attr("reason", "none")
+        trial.report(0.5, step=1)
+        return trial.suggest_float("max_lr", 0, 1)
+
+    for times, name in ((1, "one"), (2, "two")):
         path = tmp_path / f"{name}.log"
         study = optuna.create_study(
             storage=studies.journal(path), study_name="search", sampler=optuna.samplers.RandomSampler(seed=3)
         )
-        study.optimize(lambda trial: trial.suggest_float("max_lr", 0, 1), n_trials=2)
+        study.optimize(lambda trial, times=times: objective(trial, times), n_trials=2)
     one, two = (studies.timeless(tmp_path / f"{name}.log") for name in ("one", "two"))
     assert one == two and (tmp_path / "one.log").read_bytes() != (tmp_path / "two.log").read_bytes()
     lines = [json.loads(line) for line in one.decode().splitlines()]
     assert {line["worker_id"] for line in lines} == {"search"}
-    times = {value for line in lines for key, value in line.items() if key.startswith("datetime_")}
-    assert times == {studies.NO_TIME}
+    assert {value for line in lines for key, value in line.items() if key.startswith("datetime_")} == {studies.NO_TIME}
     (tmp_path / "again.log").write_bytes(one)
     read = optuna.load_study(storage=studies.journal(tmp_path / "again.log"), study_name="search")
-    assert [trial.params for trial in read.trials] == [trial.params for trial in study.trials]
+    for ours, theirs in zip(read.trials, study.trials, strict=True):
+        for name in ("number", "state", "value", "params", "intermediate_values", "user_attrs"):
+            assert getattr(ours, name) == getattr(theirs, name)

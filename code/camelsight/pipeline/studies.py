@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import sqlite3
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -247,12 +248,19 @@ def journal(path):
 
 
 def timeless(path):
-    """The journal in ``path`` as bytes that the same search gives again: without its times, and who worked on it."""
-    lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    """The search in the journal ``path`` as a journal that the same search gives again, killed on its way or not.
+
+    Its bytes: a line a trial, without times, and without who worked on it and how often.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        copy, source = Path(folder, "study.log"), journal(path)
+        for study in source.get_all_studies():
+            optuna.copy_study(from_study_name=study.study_name, from_storage=source, to_storage=journal(copy))
+        lines = [json.loads(line) for line in copy.read_text(encoding="utf-8").splitlines()]
     for line in lines:
         line["worker_id"] = "search"
         line |= {key: NO_TIME for key in line if key.startswith("datetime_")}
-    return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines).encode()
+    return "".join(json.dumps(line, separators=(",", ":"), sort_keys=True) + "\n" for line in lines).encode()
 
 
 def gather(journals):
