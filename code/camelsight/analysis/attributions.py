@@ -6,7 +6,7 @@ import numpy as np
 
 from camelsight.analysis import dataset, networks
 from camelsight.ground import seeding, split, theta
-from camelsight.interpretation import attribution
+from camelsight.interpretation import attribution, sanity
 from camelsight.pipeline import cli, paths, store
 
 
@@ -64,3 +64,24 @@ def of_map(params, suite, case, net, record, scaled, index, spec, *, symmetric=F
         batch=attribution.batch_size(net, params.maps.pixels, cli.free_bytes(device)),
         **settings,
     )
+
+
+def agreement(values, names):
+    """{parameter: {method: {check: how well the order of its pixels agrees with that of the other methods}}}."""
+    measures = {"methods": sanity.rank_correlation, "methods_top": sanity.top_overlap}
+    return {
+        name: {
+            method: {
+                check: np.mean(
+                    [
+                        measure(values[method][:, column], values[other][:, column])
+                        for other in attribution.METHODS
+                        if other != method
+                    ]
+                )
+                for check, measure in measures.items()
+            }
+            for method in attribution.METHODS
+        }
+        for column, name in enumerate(names)
+    }

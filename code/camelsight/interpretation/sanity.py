@@ -61,6 +61,19 @@ def top_overlap(first, second, top=TOP):
     return np.array([len(np.intersect1d(a, b)) / k for a, b in zip(*chosen, strict=True)])
 
 
+def sides(attribution, overdensity):
+    """Per map: |attribution| of a pixel above the mean density over that of one below, and the share of those below.
+
+    Two ``(M,)`` from ``(M, n, n)`` arrays; the ratio is NaN where a map has pixels on one side alone.
+    """
+    magnitude, below = np.abs(attribution), np.asarray(overdensity) < 1
+    total, under = magnitude.sum((1, 2)), (magnitude * below).sum((1, 2))
+    count = below.sum((1, 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (total - under) / (below[0].size - count) / (under / count)
+        return ratio, under / total
+
+
 def layers(network):
     """The names of the layers that have weights, from the output to the input."""
     modules = network.named_modules()

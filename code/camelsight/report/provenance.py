@@ -23,6 +23,7 @@ MADE_BY = {  # label of a figure or table of the paper → the stage whose resul
     "attribution": "attribute",
     "checks": "sanity",
     "sanity": "sanity",
+    "baselines": "sanity",
     "statistics": "universe",
     "twin": "universe",
     "power_spectrum": "universe",

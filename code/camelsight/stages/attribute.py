@@ -56,7 +56,7 @@ def main(params, suite, case):
                 values,
                 lambda one: _statistics(params, suite, case, one, overdensity, web, centres, part),
             ),
-            "agreement": _agreement(values, spec.parameters),
+            "agreement": attributions.agreement(values, spec.parameters),
             "curves": _curves(params, suite, case, net, part, values, record),
             "settings": settings,
         },
@@ -118,27 +118,6 @@ def _statistics(params, suite, case, values, overdensity, web, centres, part):
             name: cosmic_web.stacked_profile(values, points, part.simulation, **settings)
             for name, points in centres.items()
         },
-    }
-
-
-def _agreement(values, names):
-    """{parameter: {method: {check: how well the order of its pixels agrees with that of the other methods}}}."""
-    measures = {"methods": sanity.rank_correlation, "methods_top": sanity.top_overlap}
-    return {
-        name: {
-            method: {
-                check: np.mean(
-                    [
-                        measure(values[method][:, column], values[other][:, column])
-                        for other in attribution.METHODS
-                        if other != method
-                    ]
-                )
-                for check, measure in measures.items()
-            }
-            for method in attribution.METHODS
-        }
-        for column, name in enumerate(names)
     }
 
 

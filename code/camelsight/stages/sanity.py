@@ -1,10 +1,12 @@
 """Are the attributions of the uncut case to be believed? Random weights, shuffled labels, other seeds, shifted maps."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
 from camelsight.analysis import attributions, dataset, networks
-from camelsight.ground import seeding, theta
+from camelsight.ground import cases, seeding, theta
 from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
 from camelsight.pipeline import cli, paths, store
@@ -22,13 +24,14 @@ def main(params, suite):
         others |= {f"seed {number}": spec.seed_epochs for number in range(1, spec.seeds + 1)}
     drawn = sanity.randomised(net, seeding.torch_generator(params.seed, suite, CASE, "randomisation"))
 
-    with cli.progress(3 + len(sanity.layers(net)) + len(others), f"sanity {suite}", "network") as bar:
+    count = 3 + len(sanity.layers(net)) + len(others) + len(attribution.BASELINES)
+    with cli.progress(count, f"sanity {suite}", "network") as bar:
 
-        def attribute(network, constant=0.0, symmetric=False):
+        def attribute(network, constant=0.0, symmetric=False, given=params):
             """``{method: (M, P, n, n)}``, and the records of the maps."""
             results = [
                 attributions.of_map(
-                    params, suite, CASE, network, record, scaled, index, spec,
+                    given, suite, CASE, network, record, scaled, index, spec,
                     constant=constant, symmetric=symmetric, refinement=1,
                 )
                 for scaled, index in zip(part.maps + constant, part.index, strict=True)
@@ -38,9 +41,13 @@ def main(params, suite):
             return stacks, [one for _, one in results]
 
         values, _ = attribute(net)
-        cascade = {layer: _compare(params, values, attribute(random)[0]) for layer, random in drawn}
+        cascade, made = {}, {}
+        for layer, random in drawn:
+            made["randomisation"], _ = attribute(random)
+            cascade[layer] = _compare(params, values, made["randomisation"])
         moved, _ = attribute(sanity.shifted(net, CONSTANT), constant=CONSTANT)
-        _, turned = attribute(net, symmetric=True)
+        by_symmetry, turned = attribute(net, symmetric=True)
+        study = {name: attribute(net, given=_with_baseline(params, name))[0] for name in attribution.BASELINES}
         checks = {
             "randomisation": list(cascade.values())[-1]["rank"],
             "added_constant": _each(params, lambda m, column: _change(values[m][:, column], moved[m][:, column])),
@@ -51,7 +58,8 @@ def main(params, suite):
         networks, agreements, checkpoints = {}, {}, []
         for what, epochs in others.items():
             other, networks[what], checkpoint = _train(params, suite, what, epochs)
-            agreements[what] = _compare(params, values, attribute(attribution.fold(other).to(device))[0])
+            made[what], _ = attribute(attribution.fold(other).to(device))
+            agreements[what] = _compare(params, values, made[what])
             checkpoints.append(checkpoint)
     if "labels shuffled" in agreements:
         checks["label_shuffled"] = agreements.pop("labels shuffled")["rank"]
@@ -69,11 +77,57 @@ def main(params, suite):
             "checks": checks,
             "cascade": {layer: one["rank"] for layer, one in cascade.items()},
             "networks": networks,
+            "baselines": _baselines(params, suite, part, study),
+            "averaged": _averaged(params, values, by_symmetry, made),
             "settings": store.plain(spec),
         },
     )
     for checkpoint in checkpoints:
         store.finish_checkpoint(checkpoint.path)
+
+
+def _with_baseline(params, name):
+    """``params`` with this baseline for Integrated Gradients and for GradientShap."""
+    spec = dataclasses.replace(params.attribute, baseline=name, shap_baseline=name)
+    return dataclasses.replace(params, attribute=spec)
+
+
+def _baselines(params, suite, part, study):
+    """baseline → parameter → method → ratio and share, map by map: what ``sanity.sides`` says of each baseline."""
+    density = dataset.open_suite(params, suite).densities(part.index)
+    overdensity = density / (cases.MEAN_SURFACE_DENSITY * part.parameters[:, 0][:, None, None])
+    area = (overdensity < 1).mean((1, 2))
+
+    def measured(values):
+        ratio, share = sanity.sides(values, overdensity)
+        return {"ratio": ratio, "share": share, "area": area}
+
+    return {
+        name: _each(params, lambda m, column, of=values: measured(of[m][:, column])) for name, values in study.items()
+    }
+
+
+def _averaged(params, values, by_symmetry, made):
+    """What is averaged → check → parameter → method: do checks that one network fails pass for an average?
+
+    ``made`` has the attributions of the other networks: weights drawn anew, labels shuffled, and other seeds, whose
+    mean with ``values`` is that of several networks. All of them are on the same maps.
+    """
+    seeds = [one for what, one in made.items() if what.startswith("seed ")]
+    kinds = {"nothing": values, "symmetries": by_symmetry}
+    if seeds:
+        kinds["networks"] = {m: np.mean([values[m], *(one[m] for one in seeds)], axis=0) for m in attribution.METHODS}
+    others = {"randomisation": "randomisation", "label_shuffled": "labels shuffled"}
+    found = {}
+    for kind, mean in kinds.items():
+        agreement = attributions.agreement(mean, params.attribute.parameters)
+        found[kind] = {
+            check: _compare(params, mean, made[what])["rank"] for check, what in others.items() if what in made
+        } | {
+            check: {name: {m: by[m][check] for m in attribution.METHODS} for name, by in agreement.items()}
+            for check in ("methods", "methods_top")
+        }
+    return found
 
 
 def _each(params, measure):

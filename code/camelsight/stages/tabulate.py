@@ -8,7 +8,18 @@ from camelsight.inference import metrics as measures
 from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, references, store
 from camelsight.pipeline import params as parameters_file
-from camelsight.report import appendix, calibration, costs, paired, provenance, published, rivals, robustness, tables
+from camelsight.report import (
+    appendix,
+    calibration,
+    costs,
+    paired,
+    provenance,
+    published,
+    rivals,
+    robustness,
+    study,
+    tables,
+)
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations", "seeds")
 METHOD = "integrated_gradients"
@@ -63,8 +74,8 @@ def main(params):
     numbers = (
         _provenance(params, metrics, weights, data) | _settings(params, metrics) | _results(params, metrics)
         | _costs(params, metrics, seeds)
-        | _attribution(params) | _failures(judged) | appendix.universe(universe) | _transfer(params, metrics)
-        | _baseline(params, metrics) | _calibration(params, metrics)
+        | _attribution(params) | _failures(judged) | _study(params) | appendix.universe(universe)
+        | _transfer(params, metrics) | _baseline(params, metrics) | _calibration(params, metrics)
         | appendix.tuning(store.read_json(paths.TUNING_RECORD))
     )  # fmt: skip
     store.write_text(paths.NUMBERS, tables.macros(numbers))
@@ -364,6 +375,13 @@ def _failures(judged):
         ]  # fmt: skip
         numbers[("Failed", method)] = ", ".join(failed) or "none"
     return numbers
+
+
+def _study(params):
+    """Write the table of baselines; the macros on it, and on averages over symmetries and networks."""
+    record = store.read_json(paths.sanity(params.suites[0]))
+    store.write_text(paths.TABLES / "baselines.tex", study.baselines_latex(record["baselines"], METHOD_LABELS))
+    return study.numbers(record["baselines"], record["averaged"])
 
 
 def _statistics(params, universe):

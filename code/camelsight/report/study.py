@@ -1,0 +1,79 @@
+"""Do the statements on attribution depend on the baseline, and on one network? Tables and numbers of stage sanity."""
+
+import numpy as np
+
+from camelsight.ground import theta
+from camelsight.interpretation import sanity
+from camelsight.report.tables import _booktabs
+
+METHODS = ("integrated_gradients", "gradient_shap")  # which start from a baseline
+MUCH = 0.1  # of the total: the limit of the rows void_share in paper/expected.yaml
+KINDS = {"symmetries": "Symmetries", "networks": "Networks"}
+SYMBOLS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
+
+
+def baselines_latex(record, labels):
+    """A row a baseline; by parameter and method the mean over maps of the ratio and of the share in per cent.
+
+    ``record`` is baseline → parameter → method → ratio, share and area, a list over maps; ``labels`` names methods.
+    """
+    body, header = [], ["baseline"]
+    for name in theta.COSMOLOGICAL:
+        for method in METHODS:
+            header += [f"{theta.LABELS[name]}, {labels[method]}: ratio", r"below (\%)"]
+    for baseline, by_parameter in record.items():
+        cells = []
+        for name in theta.COSMOLOGICAL:
+            for method in METHODS:
+                ratio, share = (np.array(by_parameter[name][method][key], float) for key in ("ratio", "share"))
+                cells += [_range(ratio, 2), _range(100 * share, 0)]
+        body.append((baseline, *cells))
+    return _booktabs(body, header)
+
+
+def _range(values, digits):
+    """The mean over maps, and the lowest and the highest of them."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "--"
+    mean, low, high = known.mean(), known.min(), known.max()
+    return f"${mean:.{digits}f}$ $[{low:.{digits}f},{high:.{digits}f}]$"
+
+
+def numbers(baselines, averaged):
+    """The macros that the text quotes: for which baselines each half of the statement holds, and what averages mend."""
+    out = {
+        "BaselineCount": len(baselines),
+        "BaselineMaps": _maps(baselines),
+        "HasNetworks": int("networks" in averaged),
+    }
+    for name, symbol in SYMBOLS.items():
+        for method, word in zip(METHODS, ("IG", "Shap"), strict=True):
+            by_baseline = {one: by[name][method] for one, by in baselines.items()}
+            dense = [one for one, by in by_baseline.items() if np.nanmean(np.array(by["ratio"], float)) > 1]
+            much = [one for one, by in by_baseline.items() if np.mean(by["share"]) > MUCH]
+            out[f"DenserFor{word}{symbol}"] = ", ".join(dense) or "none"
+            out[f"MuchBelowFor{word}{symbol}"] = ", ".join(much) or "none"
+    for kind, word in KINDS.items():
+        out[f"Mended{word}"] = "; ".join(mended(averaged, kind)) or "none"
+        out[f"Broken{word}"] = "; ".join(mended(averaged, kind, backwards=True)) or "none"
+    return out
+
+
+def _maps(baselines):
+    first = next(iter(next(iter(baselines.values())).values()))
+    return len(first[METHODS[0]]["ratio"])
+
+
+def mended(averaged, kind, *, backwards=False):
+    """Checks that fail for one network and pass for the average, in words; or the other way round."""
+    before, after = ("nothing", kind) if not backwards else (kind, "nothing")
+    if kind not in averaged:
+        return []
+    return [
+        f"{check.replace('_', ' ')} of {method.replace('_', ' ')} for {name}"
+        for check, by_parameter in averaged[before].items()
+        for name, by_method in by_parameter.items()
+        for method, value in by_method.items()
+        if not sanity.passes(check, value) and sanity.passes(check, averaged[after][check][name][method])
+    ]
