@@ -11,7 +11,18 @@ from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from camelsight.ground import cases, theta
-from camelsight.report import calibration, plotting, plotting_calibration, plotting_robustness, robustness
+from camelsight.report import (
+    calibration,
+    plotting,
+    plotting_attribution,
+    plotting_calibration,
+    plotting_robustness,
+    plotting_tuning,
+    plotting_universe,
+    robustness,
+)
+from camelsight.report.plotting_attribution import METHODS, SIGNED_MAP
+from camelsight.report.plotting_tuning import HYPERPARAMETERS
 
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
 SMALL = ("original", "kmax_1", "max_1e12_clamp")
@@ -48,7 +59,7 @@ def profile(bins=16):
 
 
 def by_suite_parameter_method(table):
-    return {suite: {name: dict.fromkeys(plotting.METHODS, table) for name in theta.COSMOLOGICAL} for suite in SUITES}
+    return {suite: {name: dict.fromkeys(METHODS, table) for name in theta.COSMOLOGICAL} for suite in SUITES}
 
 
 def fourier(shells=45):
@@ -65,10 +76,8 @@ def around():
 def checks():
     layers = ["FC2", "FC1", *(f"C{block}{n}" for block in range(4) for n in (1, 2, 3))]
     fall = {layer: 0.8 / (1 + number) for number, layer in enumerate(layers)}
-    cascade = {
-        layer: {name: dict.fromkeys(plotting.METHODS, fall[layer]) for name in theta.COSMOLOGICAL} for layer in layers
-    }
-    r2 = {key: [0.9, 0.8, 0.5, 0, -1, -8, -1] for key in (*plotting.METHODS, "random")}
+    cascade = {layer: {name: dict.fromkeys(METHODS, fall[layer]) for name in theta.COSMOLOGICAL} for layer in layers}
+    r2 = {key: [0.9, 0.8, 0.5, 0, -1, -8, -1] for key in (*METHODS, "random")}
     curves = {"fractions": [0, 0.002, 0.01, 0.05, 0.1, 0.5, 1], "deletion": r2, "insertion": r2}
     return cascade, dict.fromkeys(theta.COSMOLOGICAL, curves)
 
@@ -81,7 +90,7 @@ def study(trials):
             {"number": i, "state": "pruned" if i % 4 else "complete", "losses": [loss + 3 * (i % 4 > 0)]}
             for i, loss in enumerate(losses)
         ],
-        "importances": dict(zip(plotting.HYPERPARAMETERS, (0.6, 0.1, 0.25, 0.05), strict=True)) if trials > 1 else {},
+        "importances": dict(zip(HYPERPARAMETERS, (0.6, 0.1, 0.25, 0.05), strict=True)) if trials > 1 else {},
     }
 
 
@@ -174,36 +183,36 @@ def figures():
     layers = [("input", 1, 256, "input"), *((f"block {i}", 12 * 2**i, 256 >> i, "conv") for i in range(1, 7))]
     layers += [("conv 4×4", 1536, 1, "conv"), ("FC1", 768, 1, "dense"), ("output", 12, 1, "output")]
     maps = densities((5, 16, 16))
-    signed = {method: rng.normal(size=(2, 16, 16)) for method in plotting.METHODS}
-    bins = {
-        suite: {name: dict.fromkeys(plotting.METHODS, profile()) for name in theta.COSMOLOGICAL} for suite in SUITES
-    }
+    signed = {method: rng.normal(size=(2, 16, 16)) for method in METHODS}
+    bins = {suite: {name: dict.fromkeys(METHODS, profile()) for name in theta.COSMOLOGICAL} for suite in SUITES}
     k = np.linspace(0.36, 15.9, 63)
     spectra = 300 * k**-1.5 * np.exp(rng.normal(0, 0.1, (8, 63)))
     gravity = {"k": k, "power": spectra, "converged": spectra[0], "linear": 300 * k**-2.5, "hmcode": 600 * k**-1.5}
     ratios = {"fiducial": 1 - 0.01 * k[None], "varied": dict.fromkeys(theta.NAMES[2:], (1 - 0.005 * k, 1 - 0.02 * k))}
     drawn = {
-        "power_spectrum": plotting.power_spectrum(gravity | {"k_half_nyquist": 4.02, "k_resolved": 4.1}),
-        "power_spectrum, unresolved": plotting.power_spectrum(gravity | {"k_half_nyquist": 1.0, "k_resolved": 0.36}),
-        "baryons": plotting.baryons(k, dict.fromkeys(("IllustrisTNG", "SIMBA"), ratios)),
-        "not_simulated": plotting.not_simulated(),
+        "power_spectrum": plotting_universe.power_spectrum(gravity | {"k_half_nyquist": 4.02, "k_resolved": 4.1}),
+        "power_spectrum, unresolved": plotting_universe.power_spectrum(
+            gravity | {"k_half_nyquist": 1.0, "k_resolved": 0.36}
+        ),
+        "baryons": plotting_universe.baryons(k, dict.fromkeys(("IllustrisTNG", "SIMBA"), ratios)),
+        "not_simulated": plotting_universe.not_simulated(),
         "architecture": plotting.architecture(layers),
         "gallery": plotting.gallery(dict.fromkeys(SUITES, maps), truth[:5]),
         "truth_prediction": plotting.truth_prediction(truth, truth + 0.01, truth / 10, suite="IllustrisTNG", r2=r2),
-        "attribution_maps": plotting.attribution_maps(maps[0], signed),
-        "attribution_against_density": plotting.attribution_against_density(bins),
-        "attribution_scales": plotting.attribution_scales(fourier(), rows_of(LARGE), 32.17),
-        "attribution_profiles": plotting.attribution_profiles(around()),
-        "sanity": plotting.sanity(*checks()),
-        "tuning": plotting.tuning({suite: [study(50), study(2)] for suite in SUITES}),
-        "tuning, two trials": plotting.tuning({SUITES[0]: [study(2)]}),
-        "tuning, none": plotting.tuning({suite: [study(0)] for suite in SUITES}),
-        "tuning_epochs": plotting.tuning_epochs(searches()),
+        "attribution_maps": plotting_attribution.attribution_maps(maps[0], signed),
+        "attribution_against_density": plotting_attribution.attribution_against_density(bins),
+        "attribution_scales": plotting_attribution.attribution_scales(fourier(), rows_of(LARGE), 32.17),
+        "attribution_profiles": plotting_attribution.attribution_profiles(around()),
+        "sanity": plotting_attribution.sanity(*checks()),
+        "tuning": plotting_tuning.tuning({suite: [study(50), study(2)] for suite in SUITES}),
+        "tuning, two trials": plotting_tuning.tuning({SUITES[0]: [study(2)]}),
+        "tuning, none": plotting_tuning.tuning({suite: [study(0)] for suite in SUITES}),
+        "tuning_epochs": plotting_tuning.tuning_epochs(searches()),
     }
     drawn |= robustness_figures(truth)
     for number, ids in (("two", SMALL[::2]), ("six", LARGE[:1] + LARGE[8:13])):
         panels = [(cases.parse(case), maps[0], rng.normal(size=(2, 16, 16)) / 1000) for case in ids]
-        drawn[f"attribution_cuts, {number} cases"] = plotting.attribution_cuts(panels)
+        drawn[f"attribution_cuts, {number} cases"] = plotting_attribution.attribution_cuts(panels)
     for number, ids in (("few", SMALL), ("many", LARGE)):
         panels = [(cases.parse(case), maps[0] - 3e11 * (case == "kmax_1")) for case in ids]
         drawn[f"calibration, {number} cases"] = calibration_figure(ids)
@@ -381,12 +390,14 @@ def test_gallery_compares_suites_on_one_scale():
 
 
 def signed_images(figure):
-    return [image for axes in figure.axes for image in axes.images if image.get_cmap().name == plotting.SIGNED_MAP]
+    return [image for axes in figure.axes for image in axes.images if image.get_cmap().name == SIGNED_MAP]
 
 
 def test_attributions_keep_their_sign_on_one_scale_centred_on_zero():
     signed = np.linspace(-3, 1, 128).reshape(2, 8, 8)
-    figure = plotting.attribution_maps(densities((8, 8)), {"saliency": signed, "gradient_shap": signed / 50})
+    figure = plotting_attribution.attribution_maps(
+        densities((8, 8)), {"saliency": signed, "gradient_shap": signed / 50}
+    )
     images = signed_images(figure)
     assert len(images) == 4 and len({(image.norm.vmin, image.norm.vmax) for image in images}) == 1
     np.testing.assert_array_equal(images[0].get_array().data, signed[0])
@@ -399,7 +410,7 @@ def test_the_attributions_of_cut_cases_are_shown_below_their_maps():
     panels = [
         (cases.parse(case), densities((8, 8), seed), np.full((2, 8, 8), seed + 1.0)) for seed, case in enumerate(SMALL)
     ]
-    figure = plotting.attribution_cuts(panels)
+    figure = plotting_attribution.attribution_cuts(panels)
     columns = np.array(figure.axes[:9]).reshape(3, 3).T
     for (case, density, stack), column in zip(panels, columns, strict=True):
         assert column[0].get_title() == case.label
@@ -408,7 +419,7 @@ def test_the_attributions_of_cut_cases_are_shown_below_their_maps():
 
 
 def test_scales_of_attribution_and_of_cuts_share_their_axis():
-    above, _, below, _ = plotting.attribution_scales(fourier(), rows_of(LARGE), 32.17).axes
+    above, _, below, _ = plotting_attribution.attribution_scales(fourier(), rows_of(LARGE), 32.17).axes
     assert above.get_xlim() == below.get_xlim()
     np.testing.assert_allclose(
         above.lines[0].get_ydata(), np.exp(-fourier()["IllustrisTNG"]["omega_m"]["saliency"]["k"] / 5)
@@ -417,7 +428,7 @@ def test_scales_of_attribution_and_of_cuts_share_their_axis():
 
 
 def test_profiles_around_voids_and_haloes_are_drawn():
-    axes = plotting.attribution_profiles(around()).axes
+    axes = plotting_attribution.attribution_profiles(around()).axes
     table = around()["IllustrisTNG"]["omega_m"]["saliency"]
     for panel, kind in zip(axes, ("voids", "voids", "halos", "halos"), strict=True):
         np.testing.assert_array_equal(panel.lines[0].get_ydata(), table[kind]["profile"][0])
@@ -425,7 +436,7 @@ def test_profiles_around_voids_and_haloes_are_drawn():
 
 def test_the_sanity_panel_starts_with_the_trained_network_and_shows_r2_however_small():
     cascade, curve = checks()
-    drawn, deletion, _ = plotting.sanity(cascade, curve).axes[:3]
+    drawn, deletion, _ = plotting_attribution.sanity(cascade, curve).axes[:3]
     assert drawn.lines[0].get_ydata()[:2].tolist() == [1, 0.8] and len(drawn.lines[0].get_ydata()) == len(cascade) + 1
     assert deletion.lines[0].get_ydata().tolist() == curve["omega_m"]["deletion"]["saliency"]
     assert deletion.get_ylim()[0] < -8
@@ -434,7 +445,7 @@ def test_the_sanity_panel_starts_with_the_trained_network_and_shows_r2_however_s
 def test_attribution_against_density_shows_both_averages_and_the_area():
     table = profile()
     bins = {"IllustrisTNG": {"omega_m": {"integrated_gradients": table}}}
-    figure = plotting.attribution_against_density(bins)
+    figure = plotting_attribution.attribution_against_density(bins)
     above, below = figure.axes
     np.testing.assert_array_equal(above.lines[0].get_ydata(), table["per_pixel"][0])
     np.testing.assert_allclose(below.lines[0].get_ydata(), 100 * np.array(table["total"][0]))
@@ -456,11 +467,11 @@ def test_the_network_is_drawn_layer_by_layer():
 
 
 def test_the_tuning_figures_show_every_trial_and_every_search():
-    history, shares = plotting.tuning({"IllustrisTNG": [study(50)]}).axes
+    history, shares = plotting_tuning.tuning({"IllustrisTNG": [study(50)]}).axes
     complete, pruned = (line.get_ydata() for line in history.lines[:2])
     assert len(complete) == 13 and min(complete) == 0 and len(pruned) == 37
     assert shares.lines[0].get_ydata() == [60]
-    axes = plotting.tuning_epochs(searches()).axes[0]
+    axes = plotting_tuning.tuning_epochs(searches()).axes[0]
     ends = [line.get_ydata()[-1] for line in axes.lines]
     assert (
         len(ends) == 12

@@ -7,7 +7,17 @@ import numpy as np
 from camelsight.ground import cases, cmd, split, theta
 from camelsight.interpretation import attribution
 from camelsight.pipeline import cli, paths, store
-from camelsight.report import plotting, plotting_calibration, plotting_rivals, plotting_robustness, rivals, robustness
+from camelsight.report import (
+    plotting,
+    plotting_attribution,
+    plotting_calibration,
+    plotting_rivals,
+    plotting_robustness,
+    plotting_tuning,
+    plotting_universe,
+    rivals,
+    robustness,
+)
 
 DPI = 200
 CUTS_SHOW = "integrated_gradients"
@@ -52,10 +62,10 @@ def main(params):
         ),
         "r2_kmax": plotting.r2_against_kmax(rows, nyquist, np.sqrt(2) * nyquist),
         "r2_density": plotting.r2_against_density(rows),
-        "attribution_maps": plotting.attribution_maps(
+        "attribution_maps": plotting_attribution.attribution_maps(
             uncut["density"][0], {method: uncut[method][0, shown] for method in attribution.METHODS}
         ),
-        "attribution_cuts": plotting.attribution_cuts(
+        "attribution_cuts": plotting_attribution.attribution_cuts(
             [
                 (cases.parse(case), arrays["density"][row], arrays[CUTS_SHOW][row, shown])
                 for case, arrays in attributions.items()
@@ -63,19 +73,19 @@ def main(params):
             ],
             method=CUTS_SHOW,
         ),
-        "attribution_density": plotting.attribution_against_density(_arrays(statistics)),
-        "attribution_scales": plotting.attribution_scales(_arrays(statistics, "fourier"), rows, nyquist),
-        "attribution_profiles": plotting.attribution_profiles(_arrays(statistics, "around")),
-        "sanity": plotting.sanity(
+        "attribution_density": plotting_attribution.attribution_against_density(_arrays(statistics)),
+        "attribution_scales": plotting_attribution.attribution_scales(_arrays(statistics, "fourier"), rows, nyquist),
+        "attribution_profiles": plotting_attribution.attribution_profiles(_arrays(statistics, "around")),
+        "sanity": plotting_attribution.sanity(
             store.read_json(paths.sanity(first))["cascade"], {name: curves[name] for name in theta.COSMOLOGICAL}
         ),
-        "tuning": plotting.tuning(
+        "tuning": plotting_tuning.tuning(
             {
                 suite: [store.read_json(paths.trials(suite, case)) for case in params.tune.cases]
                 for suite in params.suites
             }
         ),
-        "tuning_epochs": plotting.tuning_epochs(store.read_json(paths.TUNING_RECORD)["searches"]),
+        "tuning_epochs": plotting_tuning.tuning_epochs(store.read_json(paths.TUNING_RECORD)["searches"]),
         **_universe(),
     }
     for name, figure in figures.items():
@@ -161,12 +171,12 @@ def _baseline(params):
 def _universe():
     record = store.read_json(paths.UNIVERSE)
     if "gravity" not in record:
-        return {name: plotting.not_simulated() for name in ("twin", "power_spectrum", "baryons")}
+        return {name: plotting_universe.not_simulated() for name in ("twin", "power_spectrum", "baryons")}
     gravity, suites = record["gravity"], record["baryons"]
     return {
-        "twin": plotting.twin(np.load(paths.DIGITISED), record["twin"]),
-        "power_spectrum": plotting.power_spectrum(gravity),
-        "baryons": plotting.baryons(gravity["k"], suites),
+        "twin": plotting_universe.twin(np.load(paths.DIGITISED), record["twin"]),
+        "power_spectrum": plotting_universe.power_spectrum(gravity),
+        "baryons": plotting_universe.baryons(gravity["k"], suites),
     }
 
 

@@ -1,0 +1,131 @@
+"""Figures of the simulator: the twin beside CAMELS, power spectra, baryons."""
+
+import numpy as np
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from camelsight.ground import theta
+from camelsight.report.plotting import (
+    BLACK,
+    BLUE,
+    DENSITY_UNIT,
+    GREY,
+    ORANGE,
+    PAGE,
+    SKY,
+    VERMILION,
+    _density,
+    _density_norm,
+    _figure,
+    _one_two_five,
+    _scale_bar,
+    _styled,
+)
+from camelsight.report.tables import suite_label
+
+
+@_styled
+def not_simulated():
+    """In place of a figure of the simulator, where the maps were not simulated."""
+    figure = _figure(PAGE, 0.5)
+    figure.text(0.5, 0.5, "for simulated maps only", ha="center", va="center", color=GREY)
+    return figure
+
+
+@_styled
+def twin(published, suites, *, box=25.0):
+    """A published map of log10 density ``(n, n)``, ours of the same simulation, and how far they agree by scale.
+
+    ``suites`` is suite → dict of ``log10`` (n, n), ``k`` (B,), ``correlation`` and ``power`` (B,). The first is shown.
+    """
+    figure = _figure(PAGE, 2.5)
+    left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.6))
+    first = next(iter(suites.values()))
+    densities = [10 ** np.asarray(log10, dtype=float) for log10 in (published, first["log10"])]
+    norm = _density_norm(np.stack(densities))
+    for axes, density, title in zip((left, middle), densities, ("published, digitised", "the twin"), strict=True):
+        image = _density(axes, density, norm, box)
+        axes.set_title(title)
+    _scale_bar(left, box)
+    label = f"surface density {DENSITY_UNIT}"
+    figure.colorbar(image, ax=[left, middle], label=label, orientation="horizontal", aspect=40, pad=0.02)
+    for (suite, one), line in zip(suites.items(), ("-", "--"), strict=True):
+        label = "gravity alone" if theta.is_nbody(suite) else "with baryons"
+        right.plot(one["k"], one["correlation"], color=BLUE, ls=line, label=f"correlation, {label}")
+        right.plot(one["k"], one["power"], color=ORANGE, ls=line, label=f"power ratio, {label}")
+    right.axhline(1, color=GREY, lw=0.6)
+    k = np.asarray(first["k"])
+    right.set(xscale="log", xlabel=r"$k$  $(h/{\rm Mpc})$", ylabel="twin and published map", ylim=(0, 2.2))
+    right.set_xlim(k[0], k[-1])
+    _one_two_five(right.xaxis, np.array((k[0], k[-1])), lambda x, _: f"{x:g}")
+    right.legend(loc="upper left", fontsize=7)
+    return figure
+
+
+@_styled
+def power_spectrum(gravity):
+    """P(k) of the simulator's gravity with its scatter, of a finer run, and of theory; ratios below.
+
+    ``gravity`` holds ``k`` (B,), ``power`` (seeds, B), ``converged`` (B,) of the first seed, ``linear`` and ``hmcode``
+    (B,), ``k_half_nyquist`` of the particles, and ``k_resolved``, where force resolution ends; h/Mpc, (Mpc/h)^3.
+    """
+    figure = _figure(PAGE, 3.6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    k, power, finer, hmcode = (np.asarray(gravity[name]) for name in ("k", "power", "converged", "hmcode"))
+    mean, scatter = power.mean(axis=0), power.std(axis=0, ddof=1)
+    above.fill_between(k, np.maximum(mean - scatter, power.min(axis=0)), mean + scatter, color=ORANGE, alpha=0.25, lw=0)
+    above.plot(k, mean, color=ORANGE, label=f"twin, mean and scatter of {len(power)} seeds")
+    above.plot(k, power[0], color=BLUE, ls="--", label="twin, one seed")
+    above.plot(k, finer, color=VERMILION, ls=":", lw=1.6, label="the same, finer mesh and more steps")
+    above.plot(k, hmcode, color=BLACK, label="HMCode2020")
+    above.plot(k, gravity["linear"], color=GREY, ls="-.", label="linear theory")
+    below.plot(k, mean / hmcode, color=ORANGE, label="mean / HMCode2020")
+    below.plot(k, power[0] / finer, color=BLUE, ls="--", label="one seed / finer run")
+    below.axhspan(0.9, 1.1, color=GREY, alpha=0.2, lw=0)
+    below.axhline(1, color=GREY, lw=0.6)
+    marks = sorted([(gravity["k_half_nyquist"], "half the Nyquist $k$ of particles"),
+                    (gravity["k_resolved"], "force resolution ends")])  # fmt: skip
+    for (position, label), side in zip(marks, ("right", "left"), strict=True):
+        for axes in (above, below):
+            axes.axvline(position, color=GREY, lw=0.7, ls=":")
+        above.text(position, 1.02, label, color=GREY, ha=side, fontsize=7, transform=above.get_xaxis_transform())
+    above.set(xscale="log", yscale="log", ylabel=r"$P(k)$  $({\rm Mpc}/h)^3$", xlim=(k[0], k[-1]))
+    below.set(xlabel=r"$k$  $(h/{\rm Mpc})$", ylabel="ratio", ylim=(0, 1.3))
+    _one_two_five(below.xaxis, np.array((k[0], k[-1])), lambda x, _: f"{x:g}")
+    above.legend(loc="lower left")
+    below.legend(loc="lower left", ncols=2)
+    return figure
+
+
+@_styled
+def baryons(k, suites):
+    """P(k) with baryons over P(k) of gravity alone: a row per suite, a column per astrophysical parameter.
+
+    ``suites`` is a dict of suite → dict with ``fiducial`` (seeds, B) and ``varied``: parameter → ``(2, B)``, at its
+    lowest and highest value, for the first seed.
+    """
+    names = list(next(iter(suites.values()))["varied"])
+    figure = _figure(PAGE, 3.4)
+    grid = figure.subplots(len(suites), len(names), sharex=True, sharey=True, squeeze=False)
+    for row, (suite, ratios) in zip(grid, suites.items(), strict=True):
+        for axes, name in zip(row, names, strict=True):
+            for values, colour, line, label in zip(
+                (*ratios["varied"][name], ratios["fiducial"][0]),
+                (SKY, VERMILION, BLACK),
+                ("--", ":", "-"),
+                ("lowest", "highest", "fiducial"),
+                strict=True,
+            ):
+                axes.plot(k, values, color=colour, ls=line, lw=1.3 if line == ":" else 1.0, label=label)
+            axes.axhline(1, color=GREY, lw=0.6)
+        row[0].set_ylabel(f"{suite_label(suite)}\nhydrodynamic / gravity")
+    for axes, name in zip(grid[0], names, strict=True):
+        axes.set_title(theta.LABELS[name])
+    for axes in grid[-1]:
+        axes.set_xlabel(r"$k$  $(h/{\rm Mpc})$")
+    axes.set(xscale="log", xlim=(k[0], k[-1]))
+    axes.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
+    return figure
