@@ -27,8 +27,8 @@ SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(call given,PARTITION,partition) $(c
   $(call given,QOS,qos) $(call given,CONSTRAINT,constraint) $(call given,MEMORY,memory) $(call given,SBATCH,sbatch) \
   $(call given,GPUS,gpus) $(call given,MINUTES,minutes) $(call given,CONCURRENCY,concurrency)
 
-.PHONY: help setup doctor plan maps paper status evaluate verify reference mcp dashboard test rehearse bench pack \
-  release image wheels lock clean
+.PHONY: help setup doctor plan maps paper status evaluate verify reference mcp dashboard test test-image rehearse bench \
+  pack release image wheels lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,8 +91,11 @@ pack: setup ## one archive of a finished run: weights, results, locks and their 
 release: setup ## the same for a deposit: with an RO-Crate, licence and citation; after make verify [PACK=file.tar] [JSON=1]
 	@$(CAMELSIGHT).referee.pack --release $(if $(PACK),--output "$(PACK)") $(if $(JSON),--json)
 
-image: ## the container image, with docker, podman or buildah [BASE=image] [TAG=name] [TORCH=requirement]
+image: ## the container image, with docker, podman or buildah [BASE=image] [TAG=name] [TORCH=requirement] [WHEELS=folder]
 	@bash code/image.sh
+
+test-image: setup ## the image with real docker: built, run, stopped, taken up again [BASE=image] [WHEELS=folder] [IMAGE=name]
+	@IMAGE=$(IMAGE) $(BIN)/python -m pytest -q tests/image.py
 
 lock: setup ## mend requirements.lock after a change in pyproject.toml; torch and CUDA stay outside
 	@$(BIN)/python -m pip install --quiet uv

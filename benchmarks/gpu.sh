@@ -14,16 +14,17 @@ out=$(realpath -m "${2:-gpu-results}")
 profile=${PROFILE:-twin}
 export PYTHON=${PYTHON:-python3}
 mkdir -p "$out"
-failed=0 end=$((SECONDS + 535))
+failed=0 budget=${BUDGET:-535} # seconds, of which each step has its share at most
+end=$((SECONDS + budget))
 
-step() { # NAME, the seconds that it may take, and what it runs
-  local name=$1 limit=$2 left=$((end - SECONDS)) start=$SECONDS code=0
+step() { # NAME, the seconds of 535 that it may take, and what it runs
+  local name=$1 limit=$(($2 * budget / 535)) left=$((end - SECONDS)) start=$SECONDS code=0
   shift 2
   if [ "$left" -lt "$limit" ]; then limit=$left; fi
   if [ "$limit" -le 0 ]; then
     code=124
   else
-    timeout --signal INT --kill-after 5 "$limit" "$@" >"$out/$name.txt" 2>"$out/$name.err" || code=$?
+    timeout --signal INT --kill-after 15 "$limit" "$@" >"$out/$name.txt" 2>"$out/$name.err" || code=$?
   fi
   [ "$code" = 0 ] || failed=$((failed + 1))
   echo "gpu.sh: $name ended with $code after $((SECONDS - start)) s" | tee -a "$out/steps.txt"
@@ -33,8 +34,8 @@ rm -f "$out/steps.txt"
 { date -u +%F; nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || echo "no nvidia-smi"; } \
   >"$out/machine.txt" 2>&1
 step setup 200 make setup WHEELS="$wheels" TORCH=site
-step doctor 20 make doctor PROFILE="$profile"
-step tests 120 .venv/bin/python -m pytest -q tests/test_gpu.py
+step doctor 40 make doctor PROFILE="$profile"
+step tests 200 .venv/bin/python -m pytest -q tests/test_gpu.py
 step rehearse 260 make rehearse PROFILE="$profile"
 step bench 150 .venv/bin/python benchmarks/run.py train-256-gpu universe-256-gpu
 cp "runs/rehearsals/$profile.json" benchmarks/latest.json "$out" 2>/dev/null || true

@@ -85,10 +85,10 @@ run() { # this command, which hears what this script hears; its exit code
   child=$!
   trap 'kill -TERM "$child"' TERM HUP
   trap 'kill -INT -- "-$child"' INT
-  wait "$child" || code=$?
+  wait "$child" 2>/dev/null || code=$? # bash would say Terminated
   while kill -0 "$child" 2>/dev/null; do # a signal ends the waiting
     code=0
-    wait "$child" || code=$?
+    wait "$child" 2>/dev/null || code=$?
   done
   return "$code"
 }

@@ -48,9 +48,9 @@ def build(dropout=0.1):
 
 
 def fit(device, net=None, resident=True, deterministic=True, **changes):
-    """A small training on noise: the network, and its history."""
+    """A small training on noise, in batches of one size, for each is compiled: the network, and its history."""
     net = (net or build()).to(device)
-    maps, targets = draw(100, SIZE, SIZE), torch.rand(100, 6, generator=torch.Generator().manual_seed(2)).to(device)
+    maps, targets = draw(96, SIZE, SIZE), torch.rand(96, 6, generator=torch.Generator().manual_seed(2)).to(device)
     maps = maps.to(device) if resident else maps
     settings = {"batch": 32, "max_lr": 3e-3, "weight_decay": 1e-4, "seed": 3, "schedule": "onecycle"} | changes
     parts = (maps, targets), (maps[:32], targets[:32])

@@ -240,3 +240,9 @@ def test_a_clone_of_windows_keeps_the_line_ends_of_scripts(project, tmp_path):
         subprocess.run(["git", *command], cwd=project, check=True, capture_output=True)
     for path in (tmp_path / "clone").rglob("*"):
         assert not path.is_file() or ".git" in path.parts or b"\r" not in path.read_bytes(), path
+
+
+def test_no_pipe_ends_in_what_stops_reading():
+    """On a busy machine grep -q ended before ldconfig, which pipefail took for a missing library."""
+    for script in (*(ROOT / "code").glob("*.sh"), ROOT / "benchmarks/gpu.sh"):
+        assert "| grep -q" not in script.read_text(encoding="utf-8"), script
