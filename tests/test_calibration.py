@@ -65,11 +65,11 @@ def test_numbers_say_how_many_intervals_keep_the_promise():
     assert (numbers["CalibrationKeptNarrow"], numbers["CalibrationKeptWide"]) == (8, 14)
     assert numbers["CalibrationKeptChi"] == 6
     assert numbers["CalibrationNarrowOmegaM"] == "68" and numbers["CalibrationChiSigmaEightLow"] == "0.90"
-    assert numbers["CalibrationWordsOmegaM"] == "right within the interval"
+    assert numbers["CalibrationWordsOmegaM"] == "as large as they should be"
 
 
 @pytest.mark.parametrize(
-    "chi2, words", [((2, 1.5, 3), "too small"), ((0.5, 0.2, 0.9), "too large"), ((1.2, 0.9, 1.5), "right within")]
+    "chi2, words", [((2, 1.5, 3), "too small"), ((0.5, 0.2, 0.9), "too large"), ((1.2, 0.9, 1.5), "as large as")]
 )
 def test_chi_square_above_one_means_standard_deviations_that_are_too_small(chi2, words):
     assert calibration.verdict(chi2).startswith(words)

@@ -272,8 +272,8 @@ def headline(numbers, suite):
         yield f"what {numbers['BothCase'].replace(chr(92), '')} costs of it: {pair('BothCost')}"
     elif numbers["KTightest"] != "n/a":
         yield f"R² with nothing but k < {numbers['KTightest']} h/Mpc: {pair('Tight')}"
-    area = f"which cover {numbers['UnderdenseArea']}% of the area"
-    yield f"attribution that lies below the mean density, {area}: {pair('UnderdenseShare', '%')}"
+    area = f"{numbers['UnderdenseArea']}% of the area"
+    yield f"share of the attribution in pixels below the mean density, {area}: {pair('UnderdenseShare', '%')}"
 
 
 if __name__ == "__main__":

@@ -115,4 +115,4 @@ def numbers(measured, suite):
 def verdict(chi2):
     """What (value, low, high) of chi-square says of the predicted standard deviations, in words."""
     _, low, high = chi2
-    return "too small" if low > 1 else "too large" if high < 1 else "right within the interval"
+    return "too small" if low > 1 else "too large" if high < 1 else "as large as they should be"

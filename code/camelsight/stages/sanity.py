@@ -1,6 +1,7 @@
 """Are the attributions of the uncut case to be believed? Random weights, shuffled labels, other seeds, shifted maps."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,28 +19,11 @@ CONSTANT = 1.0  # added to scaled maps
 def main(params, suite):
     spec, device = params.sanity, cli.device()
     net, part, record = attributions.load(params, suite, CASE, spec.maps)
-    others = {}
-    if suite == params.suites[0]:
-        others |= {"labels shuffled": spec.shuffled_epochs} if spec.shuffled_epochs else {}
-        others |= {f"seed {number}": spec.seed_epochs for number in range(1, spec.seeds + 1)}
+    others = _others(params, suite)
     drawn = sanity.randomised(net, seeding.torch_generator(params.seed, suite, CASE, "randomisation"))
-
     count = 3 + len(sanity.layers(net)) + len(others) + len(attribution.BASELINES)
     with cli.progress(count, f"sanity {suite}", "network") as bar:
-
-        def attribute(network, constant=0.0, symmetric=False, given=params):
-            """``{method: (M, P, n, n)}``, and the records of the maps."""
-            results = [
-                attributions.of_map(
-                    given, suite, CASE, network, record, scaled, index, spec,
-                    constant=constant, symmetric=symmetric, refinement=1,
-                )
-                for scaled, index in zip(part.maps + constant, part.index, strict=True)
-            ]  # fmt: skip
-            bar.update()
-            stacks = {name: torch.stack([one[name] for one, _ in results]).cpu().numpy() for name in results[0][0]}
-            return stacks, [one for _, one in results]
-
+        attribute = partial(_attribute, params, suite, part, record, bar)
         values, _ = attribute(net)
         cascade, made = {}, {}
         for layer, random in drawn:
@@ -48,42 +32,69 @@ def main(params, suite):
         moved, _ = attribute(sanity.shifted(net, CONSTANT), constant=CONSTANT)
         by_symmetry, turned = attribute(net, symmetric=True)
         study = {name: attribute(net, given=_with_baseline(params, name))[0] for name in attribution.BASELINES}
-        checks = {
-            "randomisation": list(cascade.values())[-1]["rank"],
-            "added_constant": _each(params, lambda m, column: _change(values[m][:, column], moved[m][:, column])),
-            "equivariance": _each(
-                params, lambda m, column: np.mean([float(one["equivariance"][m][column]) for one in turned])
-            ),
-        }
         networks, agreements, checkpoints = {}, {}, []
         for what, epochs in others.items():
             other, networks[what], checkpoint = _train(params, suite, what, epochs)
             made[what], _ = attribute(attribution.fold(other).to(device))
             agreements[what] = _compare(params, values, made[what])
             checkpoints.append(checkpoint)
-    if "labels shuffled" in agreements:
-        checks["label_shuffled"] = agreements.pop("labels shuffled")["rank"]
-    for check, key in (("seeds", "rank"), ("seeds_top", "top")):
-        if agreements:
-            checks[check] = {
-                name: {m: np.mean([one[key][name][m] for one in agreements.values()]) for m in attribution.METHODS}
-                for name in params.attribute.parameters
-            }
-    store.write_json(
-        paths.sanity(suite),
-        {
-            "suite": suite,
-            "index": part.index,
-            "checks": checks,
-            "cascade": {layer: one["rank"] for layer, one in cascade.items()},
-            "networks": networks,
-            "baselines": _baselines(params, suite, part, study),
-            "averaged": _averaged(params, values, by_symmetry, made),
-            "settings": store.plain(spec),
-        },
-    )
+    found = {
+        "suite": suite,
+        "index": part.index,
+        "checks": _checks(params, values, moved, turned, cascade, agreements),
+        "cascade": {layer: one["rank"] for layer, one in cascade.items()},
+        "networks": networks,
+        "baselines": _baselines(params, suite, part, study),
+        "averaged": _averaged(params, values, by_symmetry, made),
+        "settings": store.plain(spec),
+    }
+    store.write_json(paths.sanity(suite), found)
     for checkpoint in checkpoints:
         store.finish_checkpoint(checkpoint.path)
+
+
+def _others(params, suite):
+    """What other networks are trained, and for how many epochs; for the first suite alone."""
+    if suite != params.suites[0]:
+        return {}
+    spec = params.sanity
+    shuffled = {"labels shuffled": spec.shuffled_epochs} if spec.shuffled_epochs else {}
+    return shuffled | {f"seed {number}": spec.seed_epochs for number in range(1, spec.seeds + 1)}
+
+
+def _attribute(params, suite, part, record, bar, network, *, constant=0.0, symmetric=False, given=None):
+    """``{method: (M, P, n, n)}``, and the records of the maps; ``given`` are other params."""
+    results = [
+        attributions.of_map(
+            given or params, suite, CASE, network, record, scaled, index, params.sanity,
+            constant=constant, symmetric=symmetric, refinement=1,
+        )
+        for scaled, index in zip(part.maps + constant, part.index, strict=True)
+    ]  # fmt: skip
+    bar.update()
+    stacks = {name: torch.stack([one[name] for one, _ in results]).cpu().numpy() for name in results[0][0]}
+    return stacks, [one for _, one in results]
+
+
+def _checks(params, values, moved, turned, cascade, agreements):
+    """check → parameter → method → value, of the checks that this stage makes."""
+    checks = {
+        "randomisation": list(cascade.values())[-1]["rank"],
+        "added_constant": _each(params, lambda m, column: _change(values[m][:, column], moved[m][:, column])),
+        "equivariance": _each(
+            params, lambda m, column: np.mean([float(one["equivariance"][m][column]) for one in turned])
+        ),
+    }
+    seeds = {what: one for what, one in agreements.items() if what != "labels shuffled"}
+    if "labels shuffled" in agreements:
+        checks["label_shuffled"] = agreements["labels shuffled"]["rank"]
+    for check, key in (("seeds", "rank"), ("seeds_top", "top")):
+        if seeds:
+            checks[check] = {
+                name: {m: np.mean([one[key][name][m] for one in seeds.values()]) for m in attribution.METHODS}
+                for name in params.attribute.parameters
+            }
+    return checks
 
 
 def _with_baseline(params, name):
