@@ -127,6 +127,9 @@ def test_a_record_that_was_cut_off_is_noticed(tmp_path):
         ("", False),
         ("schema: '2.0'\nstages:\n  maps: {cmd: a}\n", True),
         ("stages: {maps: {cm", False),
+        ("[1]", False),
+        ("\x00", False),
+        ("[" * 100_000, False),  # ended the process
     ):
         record.write_text(text)
         assert doctor._is_whole(record) == whole

@@ -317,12 +317,11 @@ def _is_whole(path):
     """Whether a YAML file is not there, or ends where it should, as far as can be told without YAML."""
     if (yaml := _import("yaml")) is None or not path.exists():
         return True
-    try:
-        return isinstance(
-            yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)), dict
-        )
-    except yaml.YAMLError:
+    try:  # events, since what makes values of them ends the process where a text has ten thousand levels
+        events = list(yaml.parse(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except (yaml.YAMLError, ValueError):
         return False
+    return isinstance(events[2], yaml.MappingStartEvent) if len(events) > 2 else False
 
 
 def main():

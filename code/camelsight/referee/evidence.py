@@ -260,7 +260,7 @@ def _unreadable(error, what="it"):
     return f"{what} cannot be read: {type(error).__name__}: {store.one_line(error)}"[:300]
 
 
-def _read(read, path):
+def read(read, path):
     """What ``read`` makes of ``path``, or None without such a file; ValueError that names it if it is damaged."""
     if not path.exists():
         return None
@@ -276,7 +276,7 @@ def _damaged():
     for path in sorted(paths.NUMBERS.parent.rglob("*")):
         try:
             if path.suffix in readers:
-                _read(readers[path.suffix], path)
+                read(readers[path.suffix], path)
         except ValueError as error:
             yield row(f"file.{path.relative_to(paths.NUMBERS.parent)}", "integrity", FAIL, str(error), tier=0)
 
@@ -287,7 +287,7 @@ def _data(params, elsewhere):
         if not (paths.maps(suite).exists() and record.exists()):
             yield row(name, "integrity", NOT_RUN, "there are no maps, or no record of them: make paper", tier=0)
             continue
-        expected = _read(store.read_json, record)
+        expected = read(store.read_json, record)
         try:
             given = dataset.open_suite(params, suite)
         except ValueError as error:
@@ -309,7 +309,7 @@ def _data(params, elsewhere):
 
 def _statistics(params, elsewhere):
     """The statistics of pixels in universe.json beside those of the maps."""
-    record = _read(store.read_json, paths.UNIVERSE)
+    record = read(store.read_json, paths.UNIVERSE)
     for suite in params.suites:
         name = f"statistics.{suite}"
         if record is None or not paths.maps(suite).exists():
@@ -331,7 +331,7 @@ def _weights(params):
         name, file = f"weights.{suite}.{case}", paths.weights(suite, case)
         try:
             got = weights_digest(file) if file.exists() else None
-            records = [_read(store.read_json, path(suite, case)) or {} for path in (paths.metrics, paths.history)]
+            records = [read(store.read_json, path(suite, case)) or {} for path in (paths.metrics, paths.history)]
             evaluated, trained = (record.get("weights") for record in records)
         except ValueError as error:
             yield row(name, "integrity", FAIL, str(error), tier=0)
@@ -351,7 +351,7 @@ def _weights(params):
 
 def weights_digest(path):
     """The identity of the weights in ``path``; ValueError if the file is damaged or not there."""
-    digest = _read(lambda path: store.tensor_digest(safetensors.torch.load_file(path)), path)
+    digest = read(lambda path: store.tensor_digest(safetensors.torch.load_file(path)), path)
     if digest is None:
         raise ValueError(f"expected weights in {path}, got no such file")
     return digest
@@ -387,7 +387,7 @@ def _predictions(params):
             yield row(name, "integrity", NOT_RUN, f"{path} is not there", tier=0)
             continue
         try:
-            arrays = _read(store.read_arrays, path)
+            arrays = read(store.read_arrays, path)
             wrong = _other_text(suite, case, arrays) or _other_maps(params, suite, arrays)
         except (KeyError, ValueError, OSError) as error:
             wrong = _unreadable(error, path)
@@ -430,8 +430,8 @@ def _numbers(params):
     by_id = {(one["suite"], one["case"], one["parameter"]): one for one in table()}
     for suite, case in product(params.suites, params.cases):
         try:
-            record = _read(store.read_json, paths.metrics(suite, case))
-            arrays = _read(store.read_arrays, paths.predictions(suite, case))
+            record = read(store.read_json, paths.metrics(suite, case))
+            arrays = read(store.read_arrays, paths.predictions(suite, case))
             generator = prediction.bootstrap(params, suite, case)
             again = prediction.measure(arrays, generator, params) if arrays else None
         except (KeyError, ValueError) as error:
@@ -553,7 +553,7 @@ def _typeset(folder, params):
 
 def _stages(params, elsewhere):
     """Each stage's inputs and outputs beside the digests that DVC wrote down when it ran."""
-    lock = (_read(_yaml, paths.DVC_LOCK) or {}).get("stages") or {}
+    lock = read(locked, paths.DVC_LOCK) or {}
     defined, known = dict(_expanded()), {}
     for name in sorted(defined.keys() - set(launch.stages(params))):
         yield row(f"stage.{name}", "integrity", WARN, f"{paths.DVC} has it, this package has not", tier=0)
@@ -611,11 +611,11 @@ def _named(entries):
     return {one["path"] for one in entries}
 
 
-def _yaml(path):
-    """The content of a YAML file without aliases, which can make gigabytes of a line, and which DVC does not write."""
+def locked(path):
+    """The stages of a dvc.lock, without aliases, which can make gigabytes of a line, and which DVC does not write."""
     try:
-        return store.parse_yaml(path.read_text(encoding="utf-8"), aliases=False)
-    except ValueError as error:
+        return store.parse_yaml(path.read_bytes(), aliases=False).get("stages") or {}
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"expected a file as DVC writes it, got {path}: {error}") from None
 
 

@@ -208,8 +208,8 @@ def _integrity(params, suite, case, elsewhere):
 def _expected():
     """The rows of expected.yaml; ValueError in one line if the file is damaged."""
     try:
-        return verification.check_expected(store.parse_yaml(paths.EXPECTED.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError, TypeError) as error:
+        return verification.check_expected(store.parse_yaml(paths.EXPECTED.read_bytes()))
+    except ValueError as error:
         raise ValueError(f"expected a list of published numbers in {paths.EXPECTED}, got: {error}") from None
 
 
@@ -474,7 +474,7 @@ def _undecided(params):
     else:
         reasons[verification.REAL] = "a twin decides nothing about the real maps; on it"
     older = reasons.get(verification.REAL)
-    return reasons | ({f"{verification.REAL}-2023": older} if older else {})
+    return reasons | ({verification.OLD: older} if older else {})
 
 
 def _differs(params, profile):
@@ -670,21 +670,15 @@ def explain(name, as_json=False):
     if table:
         chain["table"] = {"file": str(paths.TABLES / "r2.csv"), **table[0]}
     if suite in params.suites and case in params.cases and paths.metrics(suite, case).exists():
-        record = store.read_json(paths.metrics(suite, case))
-        values = record["metrics"].get(metric, {}).get(parameter)
-        chain["result"] = {"file": str(paths.metrics(suite, case)), "value, low, high": values}
-        chain["result"] |= {key: record[key] for key in ("weights", "maps", "versions")}
+        chain["result"] = evidence.read(lambda path: _result(path, metric, parameter), paths.metrics(suite, case))
         if paths.record(suite, case).exists():
-            chain["trained with"] = store.read_json(paths.record(suite, case))
-    lock = yaml.safe_load(paths.DVC_LOCK.read_text(encoding="utf-8"))["stages"] if paths.DVC_LOCK.exists() else {}
+            chain["trained with"] = evidence.read(store.read_json, paths.record(suite, case))
     stages = ["maps", *(f"{stage}@{suite}-{case}" for stage in AGAIN[2]), "tabulate", "paper"]
-    chain["stages"] = {stage: _locked(lock[stage]) for stage in stages if stage in lock}
+    chain["stages"] = evidence.read(lambda path: _locked(path, stages), paths.DVC_LOCK) or {}
     ids = (name, f"r2_table.{suite}.{case}.{parameter}")
     chain["published"] = [one for one in _expected() if one["id"] in ids]
-    verdict = store.read_json(paths.VERDICT) if paths.VERDICT.exists() else {"rows": []}
     ids += (f"weights.{suite}.{case}", f"data.{suite}", f"stage.evaluate@{suite}-{case}")
-    shown = ("id", "group", "verdict", "why", "expected", "got")
-    chain["verdict"] = [{key: one[key] for key in shown} for one in verdict["rows"] if one["id"] in ids]
+    chain["verdict"] = evidence.read(lambda path: _judgements(path, ids), paths.VERDICT) or []
     if not any(chain.get(key) for key in ("table", "result", "published")) and all(
         one["id"] != name for one in chain["verdict"]
     ):
@@ -705,7 +699,26 @@ def _quoted_at(macro, path):
     return [number for number, line in enumerate(lines, 1) if re.search(rf"\\{macro}(?![A-Za-z])", line)]
 
 
-def _locked(entry):
+def _result(path, metric, parameter):
+    """What the stage evaluate wrote of a number."""
+    record = store.read_json(path)
+    values = {"file": str(path), "value, low, high": record["metrics"].get(metric, {}).get(parameter)}
+    return values | {key: record[key] for key in ("weights", "maps", "versions")}
+
+
+def _judgements(path, ids):
+    """The rows of a verdict with these ``ids``, in short."""
+    shown = ("id", "group", "verdict", "why", "expected", "got")
+    return [{key: one[key] for key in shown} for one in store.read_json(path)["rows"] if one["id"] in ids]
+
+
+def _locked(path, stages):
+    """What dvc.lock has of those of ``stages`` that it knows."""
+    lock = evidence.locked(path)
+    return {stage: _locked_stage(lock[stage]) for stage in stages if stage in lock}
+
+
+def _locked_stage(entry):
     """What dvc.lock has of a stage, its code as one digest."""
     deps = entry.get("deps", [])
     code = [one for one in deps if one["path"].startswith(str(paths.CODE))]
