@@ -111,6 +111,7 @@ def test_headers_of_every_age_are_read(head, size):
         b"\x93NUMPY\x07\x00" + bytes(99),
         npy("{'descr': '<f4', 'fortran_order': False, 'shape': (3L, \n"),
         npy("(" * 5000),
+        npy(OLD, version=(3, 3)),
         npy("{[]: 1}\n"),
     ],
 )

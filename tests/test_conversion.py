@@ -96,6 +96,14 @@ def test_pixels_that_float32_does_not_hold_are_rounded_and_counted(tmp_path):
     assert np.array_equal(store.open_maps(SUITE, 4, 16, tmp_path), MAPS)
 
 
+def test_what_is_no_number_is_left_for_the_examination(tmp_path):
+    strange = MAPS.astype(np.float64)
+    strange[0, 0, :3] = 1e300, np.nan, np.frombuffer(b"\1\0\0\0\0\0\xf0\x7f")[0]  # the last one signals
+    np.save(tmp_path / NAME, strange)
+    conversion.convert(tmp_path / NAME)
+    assert np.array_equal(np.isfinite(np.load(tmp_path / NAME)), np.isfinite(strange) & (strange < 1e300))
+
+
 def test_columns_are_brought_in_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(conversion, "BLOCK", 7 * MAPS[0].nbytes)
     np.save(tmp_path / NAME, np.asfortranarray(MAPS))

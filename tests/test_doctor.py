@@ -144,6 +144,9 @@ def test_a_record_that_was_cut_off_is_noticed(tmp_path):
         ("stages: {maps: {cm", "cut off"),
         ("a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> other\n", doctor.CONFLICT),
         ("a: |\n  <<<<<<< no marker\n", ""),
+        ("[1]", "cut off"),
+        ("\x00", "cut off"),
+        ("[" * 100_000, "cut off"),  # ended the process
     ):
         record.write_text(text)
         assert doctor._wrong_with(record) == wrong

@@ -174,6 +174,39 @@ def test_a_folder_whose_code_is_what_runs_judges_itself_and_others(given, home, 
     assert verify._report(home, given)["page"] == given / "report/of-home/index.html"
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        *(
+            (paths.DVC_LOCK, text)
+            for text in ("[", "[" * 100_000, "5", "a: &a 1\nb: *a", "stages: [maps]", "stages: 5")
+        ),
+        (paths.DVC_LOCK, "stages: {maps: {deps: [5]}}"),
+        (paths.DVC_LOCK, "stages: {maps: {}}"),
+        (paths.DVC_LOCK, "stages: {maps: {cmd: a, deps: [{path: b}]}}"),
+        *(
+            (paths.VERDICT, text)
+            for text in ("[", "5", "{}", '{"rows": 5}', '{"rows": [{}]}', '{"rows": [{"id": [1]}, 5]}')
+        ),
+        *((paths.metrics("IllustrisTNG", "original"), text) for text in ("5", "{}", '{"metrics": {"r2": 5}}')),
+        (paths.record("IllustrisTNG", "original"), "["),
+        (paths.EXPECTED, "[5]"),
+    ],
+)
+def test_a_number_is_followed_through_no_damaged_file(given, path, text):
+    """Each ended verify --explain in a traceback, and a hundred thousand brackets ended the process."""
+    store.write_text(paths.EXPECTED, "[]")
+    store.write_json(
+        paths.metrics("IllustrisTNG", "original"), {"metrics": {}, "weights": "", "maps": "", "versions": {}}
+    )
+    for tex in paths.TEXTS:
+        store.write_text(tex, "")
+    store.write_text(path, text)
+    with pytest.raises(ValueError, match=str(path)) as caught:
+        verify.explain("r2.IllustrisTNG.original.omega_m")
+    assert "\n" not in store.one_line(caught.value)
+
+
 def test_arrays_that_unpack_to_more_than_they_hold_are_refused(tmp_path):
     np.savez_compressed(tmp_path / "bomb.npz", zeros=np.zeros(1 << 20))
     with pytest.raises(

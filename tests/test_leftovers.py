@@ -162,6 +162,18 @@ def test_a_record_that_was_cut_off_is_set_aside_and_made_anew_from_the_cache(run
     assert paths.DVC_LOCK.read_text() == whole
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "- " * 100_000, "\x00", "stages: [a]", "a: &a [*a, *a]", "stages: {a: 5}"]
+)
+def test_a_record_that_is_none_is_told_from_one(text):
+    """DVC's reader ends the process at a hundred thousand brackets."""
+    assert leftovers.record(paths.DVC_LOCK) == {}
+    paths.DVC_LOCK.write_text(text, encoding="utf-8")
+    assert leftovers.record(paths.DVC_LOCK) is None
+    launch.forget(params.load(ROOT / "profiles/smoke.yaml"))
+    assert paths.DVC_LOCK.read_text(encoding="utf-8") == text
+
+
 def test_the_record_is_written_whole_or_not_at_all():
     """A run that was killed just then had its maps simulated again."""
     paths.DVC_LOCK.write_text("stages: {}")

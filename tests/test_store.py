@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from camelsight.ground import cmd, theta
-from camelsight.pipeline import store
+from camelsight.pipeline import paths, store
 
 SUITE = "IllustrisTNG"
 
@@ -317,6 +317,22 @@ def test_damaged_arrays_get_one_line_or_come_back_whole(tmp_path):
         else:
             assert np.array_equal(next(iter(found.values())), values)
     assert refused > 80
+
+
+def test_json_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "record.json").write_bytes(b"\xff{}")
+    with pytest.raises(ValueError, match=r"expected JSON in .*record\.json, got: 'utf-8' codec can't decode"):
+        store.read_json(tmp_path / "record.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["\xff", "5", "[5]", "[{}]", "- {id: [a], class: exact}", "- {id: a.b.c}", "- {id: a}"]
+)
+def test_published_numbers_that_are_none_get_one_line(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store.write_bytes(paths.EXPECTED, text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"expected a list of published numbers in paper/expected.yaml, got: ."):
+        store.read_published("SIMBA", "original")
 
 
 def test_published_numbers_are_those_of_one_suite_and_case():

@@ -229,13 +229,33 @@ def test_every_known_number_is_whole_and_none_is_missing():
         ({"reason": None}, "expected reason in rmse.A.original.omega_m"),
         ({"class": "guess"}, "expected a class among exact"),
         ({"tolerance": "small"}, "expected a tolerance such as 0.01 or 20%"),
+        ({"tolerance": "1e400%"}, "expected a tolerance such as 0.01 or 20%, got '1e400%'"),
+        ({"class": ["exact"]}, r"expected a class among exact, .*, got \['exact'\]"),
+        (
+            {"profile": "camel"},
+            "expected a profile among any, camels, camels-2023, twin, twin-maps, got 'camel' in rmse",
+        ),
+        ({"tier": 7}, "expected a tier among 0, 1, 2, 3, got 7"),
+        ({"value": "nine"}, "expected a number or not available, got 'nine'"),
+        ({"value": 10**400}, "expected a number or not available, got 1000"),
+        ({"class": "qualitative"}, "expected above or below and a number, got '25%'"),
+        (
+            {"class": "qualitative", "tolerance": {"over": 1}},
+            r"expected above or below and a number, got \{'over': 1\}",
+        ),
+        ({"id": "a\x1b[2J"}, "expected plain text as id in row 1"),
+        ({"id": ["a"]}, "expected plain text as id in row 1"),
     ],
 )
 def test_a_row_that_is_not_whole_is_refused(change, message):
+    """A profile with a typing error was judged on any maps; other values ended in tracebacks when they were judged."""
     with pytest.raises(ValueError, match=message):
         verification.check_expected([ROW | change])
     with pytest.raises(ValueError, match="once"):
         verification.check_expected([ROW, ROW])
+    for rows in ("rows", {"id": 1}, [ROW, "row"], [None]):
+        with pytest.raises(ValueError, match=r"expected a list of rows|in row \d of expected.yaml, got"):
+            verification.check_expected(rows)
 
 
 def test_the_code_alone_has_what_is_published_of_it(monkeypatch):

@@ -405,11 +405,11 @@ def _wrong_with(path):
     text = path.read_text(encoding="utf-8", errors="replace")
     if store.conflict(text):
         return CONFLICT
-    try:
-        whole = isinstance(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)), dict)
-    except yaml.YAMLError:
-        whole = False
-    return "" if whole else "cut off"
+    try:  # events, since what makes values of them ends the process where a text has ten thousand levels
+        events = list(yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except (yaml.YAMLError, ValueError):
+        return "cut off"
+    return "" if len(events) > 2 and isinstance(events[2], yaml.MappingStartEvent) else "cut off"
 
 
 def main():

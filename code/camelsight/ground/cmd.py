@@ -201,6 +201,13 @@ class Header(NamedTuple):
     size: int = HEADER_BYTES
 
 
+_PARSERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,  # the same but for names of fields, which maps have not
+}
+
+
 def read_header(head, name):
     """The ``Header`` in the first bytes of an NPY file of any age; ValueError in one line if there is none.
 
@@ -208,9 +215,7 @@ def read_header(head, name):
     """
     file = io.BytesIO(head)
     try:
-        # Versions 2 and 3 differ by the encoding of names of fields, which maps have not.
-        version = np.lib.format.read_magic(file)
-        parse = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        parse = _PARSERS[np.lib.format.read_magic(file)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python 2 wrote 15000L, which is as good
             shape, columns_first, dtype = parse(file)

@@ -38,7 +38,7 @@ def convert(path):
             np.lib.format.write_array_header_1_0(out, described)
             with cli.progress(header.shape[0], f"convert {path.name}", "map") as bar:
                 for maps in _blocks(file, header, path):
-                    with np.errstate(over="ignore"):  # an infinity is found when the file is examined
+                    with np.errstate(all="ignore"):  # an infinity or a NaN is found when the file is examined
                         single = np.ascontiguousarray(maps, dtype=cmd.DTYPE)
                     rounded += np.count_nonzero(single != maps)
                     out.write(single)

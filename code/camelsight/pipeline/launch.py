@@ -16,8 +16,6 @@ import sys
 import time
 from pathlib import Path
 
-import yaml
-
 from camelsight.ground import cmd
 from camelsight.pipeline import cli, leftovers, params, paths, rehearsal, source, store
 
@@ -142,15 +140,10 @@ def forget(loaded):
     """Take stages that the pipeline has no more out of dvc.lock, which DVC reads and writes for every stage."""
     from dvc.utils.serialize import dumps_yaml, parse_yaml_for_update
 
-    if not paths.DVC_LOCK.exists():
-        return
-    text = paths.DVC_LOCK.read_text(encoding="utf-8")
-    try:
-        known = yaml.load(text, Loader=store.LOADER)
-    except yaml.YAMLError:
-        return  # DVC says what is wrong with it
-    gone = set(known.get("stages") or {} if isinstance(known, dict) else {}) - set(stages(loaded))
+    known = leftovers.record(paths.DVC_LOCK) or {}  # what is not whole is set aside when the run begins
+    gone = set(known.get("stages", {})) - set(stages(loaded))
     if gone:
+        text = paths.DVC_LOCK.read_text(encoding="utf-8")
         lock = parse_yaml_for_update(text, paths.DVC_LOCK)  # as DVC reads it: numbers keep their form
         for name in gone:
             del lock["stages"][name]

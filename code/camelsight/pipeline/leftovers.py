@@ -45,7 +45,7 @@ def clear():
     for runs in Path(".dvc/cache/runs").glob("*/*"):
         if not any(runs.iterdir()):  # DVC stops at one
             runs.rmdir()
-    if not _is_whole(paths.DVC_LOCK):
+    if record(paths.DVC_LOCK) is None:
         aside = paths.DVC_LOCK.with_name(f"{paths.DVC_LOCK.name}.damaged")
         os.replace(paths.DVC_LOCK, aside)
         print(
@@ -102,19 +102,17 @@ def _blocks(rwlock):
     return any(psutil.pid_exists(holder["pid"]) for holder in holders)
 
 
-def _is_whole(lock):
-    """Whether ``lock`` is as DVC writes it, which alone does not do so in one go."""
+def record(lock):
+    """What a dvc.lock says, nothing where there is none; None if it is cut off, or not as DVC writes it otherwise."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-    from dvc.utils.serialize import ParseError, load_yaml
     from voluptuous import Invalid
 
-    try:
-        COMPILED_LOCKFILE_SCHEMA(load_yaml(lock))
+    try:  # DVC's own reader ends the process where a text has ten thousand levels
+        return COMPILED_LOCKFILE_SCHEMA(store.parse_yaml(lock.read_bytes(), aliases=False))
     except FileNotFoundError:
-        pass
-    except (ParseError, Invalid):
-        return False
-    return True
+        return {}
+    except (ValueError, Invalid):
+        return None
 
 
 def one_line(error):

@@ -23,7 +23,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import yaml
 from ruamel.yaml import YAML, events
 
 from camelsight.ground import cmd, theta
@@ -31,7 +30,6 @@ from camelsight.pipeline import paths
 
 RELEASED_BYTES = 1 << 32  # of a checkpoint from elsewhere: hidden 64 on maps of 256² pixels takes 3.8e9
 SAFETENSORS_HEADER_BYTES = 1 << 16  # names and shapes of a network take 10 kB
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 YAML_LENGTH = 1 << 24  # of a text; dvc.lock has 337,450 characters for mini
 YAML_LEVELS = 50  # of keys and lists within each other: at some 10,000 the parser in C ends the process
 YAML_VALUES = 1_000_000  # that a text may stand for; a few lines of aliases can stand for any number
@@ -77,9 +75,8 @@ def read_macros(path):
 
 
 def read_json(path):
-    text = Path(path).read_text(encoding="utf-8")
     try:
-        return json.loads(text)
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"expected JSON in {path}, got: {one_line(error):.200}") from None
 
@@ -599,11 +596,14 @@ def _check_order(header, parameters, path):
 def read_published(suite, case):
     """``{metric: {parameter: value}}`` of ``suite`` and ``case``: what was measured of them, perhaps nothing."""
     published = {}
-    for row in parse_yaml(paths.EXPECTED.read_text(encoding="utf-8")):
-        metric, *place, parameter = row["id"].split(".")
-        known = row["class"] == "seed-statistical" and isinstance(row["value"], int | float)
-        if known and place == [suite, case]:
-            published.setdefault(metric, {})[parameter] = row["value"]
+    try:
+        for row in parse_yaml(paths.EXPECTED.read_bytes()):
+            metric, *place, parameter = row["id"].split(".")
+            known = row["class"] == "seed-statistical" and isinstance(row["value"], int | float)
+            if known and place == [suite, case]:
+                published.setdefault(metric, {})[parameter] = row["value"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"expected a list of published numbers in {paths.EXPECTED}, got: {error}") from None
     return published
 
 

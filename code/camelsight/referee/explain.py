@@ -6,7 +6,7 @@ import yaml
 
 from camelsight.pipeline import cli, launch, paths, store
 from camelsight.pipeline import params as parameters_file
-from camelsight.referee import comparison, quantities, reference
+from camelsight.referee import comparison, files, locked, quantities, reference
 
 SHORT = {"TNG": "IllustrisTNG", "Nbody": "Nbody_IllustrisTNG", "Nbody_TNG": "Nbody_IllustrisTNG"}  # of the literature
 
@@ -28,24 +28,14 @@ def explain(name, as_json=False):
     if table:
         chain["table"] = {"file": str(paths.TABLES / "r2.csv"), **table[0]}
     if suite in params.suites and case in params.cases and paths.metrics(suite, case).exists():
-        record = store.read_json(paths.metrics(suite, case))
-        values = record["metrics"].get(metric, {}).get(parameter)
-        chain["result"] = {"file": str(paths.metrics(suite, case)), "value, low, high": values}
-        chain["result"] |= {key: record[key] for key in ("weights", "maps", "versions")}
+        chain["result"] = files.read(lambda path: _result(path, metric, parameter), paths.metrics(suite, case))
         if paths.record(suite, case).exists():
-            chain["trained with"] = store.read_json(paths.record(suite, case))
-    lock = yaml.safe_load(paths.DVC_LOCK.read_text(encoding="utf-8"))["stages"] if paths.DVC_LOCK.exists() else {}
-    searched = params.tune.search_of(case)
-    cut, tune, train, evaluate = (f"{stage}@{suite}-{case}" for stage in launch.CHAIN)
-    tune = f"tune@{suite}-{searched}" if searched else tune
-    stages = ["maps", cut, tune, "choose", train, evaluate, "tabulate", "paper"]
-    chain["stages"] = {stage: _locked(lock[stage]) for stage in stages if stage in lock}
+            chain["trained with"] = files.read(store.read_json, paths.record(suite, case))
+    chain["stages"] = files.read(lambda path: _stages(path, params, suite, case), paths.DVC_LOCK) or {}
     ids = (name, f"r2_table.{suite}.{case}.{parameter}")
     chain["published"] = [one for one in comparison.statements() if one["id"] in ids]
-    verdict = store.read_json(paths.VERDICT) if paths.VERDICT.exists() else {"rows": []}
     ids += (f"weights.{suite}.{case}", f"data.{suite}", f"stage.evaluate@{suite}-{case}")
-    shown = ("id", "group", "verdict", "why", "expected", "got")
-    chain["verdict"] = [{key: one[key] for key in shown} for one in verdict["rows"] if one["id"] in ids]
+    chain["verdict"] = files.read(lambda path: _judgements(path, ids), paths.VERDICT) or []
     if not any(chain.get(key) for key in ("table", "result", "published")) and all(
         one["id"] != name for one in chain["verdict"]
     ):
@@ -66,7 +56,29 @@ def _quoted_at(macro, path):
     return [number for number, line in enumerate(lines, 1) if re.search(rf"\\{macro}(?![A-Za-z])", line)]
 
 
-def _locked(entry):
+def _result(path, metric, parameter):
+    """What the stage evaluate wrote of a number."""
+    record = store.read_json(path)
+    values = {"file": str(path), "value, low, high": record["metrics"].get(metric, {}).get(parameter)}
+    return values | {key: record[key] for key in ("weights", "maps", "versions")}
+
+
+def _judgements(path, ids):
+    """The rows of a verdict with these ``ids``, in short."""
+    shown = ("id", "group", "verdict", "why", "expected", "got")
+    return [{key: one[key] for key in shown} for one in store.read_json(path)["rows"] if one["id"] in ids]
+
+
+def _stages(path, params, suite, case):
+    """What dvc.lock has of the stages that lead to a number, from the maps on."""
+    lock, searched = locked.read(path), params.tune.search_of(case)
+    cut, tune, train, evaluate = (f"{stage}@{suite}-{case}" for stage in launch.CHAIN)
+    tune = f"tune@{suite}-{searched}" if searched else tune
+    stages = ("maps", cut, tune, "choose", train, evaluate, "tabulate", "paper")
+    return {stage: _stage(lock[stage]) for stage in stages if stage in lock}
+
+
+def _stage(entry):
     """What dvc.lock has of a stage, its code as one digest."""
     deps = entry.get("deps", [])
     code = [one for one in deps if one["path"].startswith(str(paths.CODE))]

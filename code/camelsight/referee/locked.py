@@ -18,7 +18,7 @@ COMMITS = 20  # of dvc.lock, among which that of files from elsewhere is looked 
 
 def stages(params, elsewhere):
     """Each stage's inputs and outputs beside the digests that DVC wrote down when it ran."""
-    lock = (files.read(_yaml, paths.DVC_LOCK) or {}).get("stages") or {}
+    lock = files.read(read, paths.DVC_LOCK) or {}
     defined, known = dict(_expanded()), {}
     for name in sorted(defined.keys() - set(launch.stages(params))):
         yield row(f"stage.{name}", "integrity", WARN, f"{paths.DVC} has it, this package has not", tier=0)
@@ -108,11 +108,11 @@ def _named(entries):
     return {one["path"] for one in entries}
 
 
-def _yaml(path):
-    """The content of a YAML file without aliases, which can make gigabytes of a line, and which DVC does not write."""
+def read(path):
+    """The stages of a dvc.lock, without aliases, which can make gigabytes of a line, and which DVC does not write."""
     try:
-        return store.parse_yaml(path.read_text(encoding="utf-8"), aliases=False)
-    except ValueError as error:
+        return store.parse_yaml(path.read_bytes(), aliases=False).get("stages") or {}
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"expected a file as DVC writes it, got {path}: {error}") from None
 
 

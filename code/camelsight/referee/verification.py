@@ -32,8 +32,11 @@ PASS, WARN, FAIL, NOT_RUN = VERDICTS = ("PASS", "WARN", "FAIL", "NOT RUN")
 ABSENT = " is not there: "  # in the reason of a row that was not run, before the command that brings the file
 CLASSES = ("exact", "float", "seed-statistical", "qualitative")
 NOT_AVAILABLE = "not available"
+MOST = 1e30  # that a published number can be
 ANY, REAL = "any", "camels"  # profiles that can decide a published row: the code alone, or the real maps,
 TWIN, TWIN_MAPS = "twin", "twin-maps"  # a twin at the paper's scale, or the maps of any twin
+OLD = "camels-2023"  # the real maps before May 2024
+TIERS = (0, 1, 2, 3)
 FIELDS = ("id", "value", "class", "tolerance", "reason", "profile", "tier", "source")
 ROW = (
     "id", "group", "verdict", "why", "class", "expected", "got", "low", "high", "tolerance", "reason", "source",
@@ -134,19 +137,42 @@ def beyond(tier, experiments):
 def check_expected(rows):
     """``rows`` of expected.yaml; ValueError for one that is not whole, or an id that stands twice."""
     seen = set()
+    if not isinstance(rows, list):
+        raise ValueError(f"expected a list of rows, got {rows!r:.60}")
     for number, one in enumerate(rows, 1):
+        if not isinstance(one, dict):
+            raise ValueError(f"expected {', '.join(FIELDS)} in row {number} of expected.yaml, got {one!r:.60}")
         name = one.get("id", f"row {number}")
         missing = [field for field in FIELDS if one.get(field) is None]
         if missing:
-            raise ValueError(f"expected {', '.join(missing)} in {name} of expected.yaml, got none")
-        if one["class"] not in CLASSES:
-            raise ValueError(f"expected a class among {', '.join(CLASSES)}, got {one['class']!r} in {name}")
-        if one["class"] in ("float", "seed-statistical") and one["value"] != NOT_AVAILABLE:
-            _tolerance(one)
+            raise ValueError(f"expected {', '.join(missing)} in {name!s:.60} of expected.yaml, got none")
+        if not (isinstance(name, str) and name.isprintable()):
+            raise ValueError(f"expected plain text as id in row {number} of expected.yaml, got {name!r:.60}")
+        _check_row(one, name)
         if name in seen:
-            raise ValueError(f"expected every id once in expected.yaml, got {name} twice")
+            raise ValueError(f"expected every id once in expected.yaml, got {name:.60} twice")
         seen.add(name)
     return rows
+
+
+def _check_row(one, name):
+    """ValueError unless a whole row says what it is and how near a result must come to it."""
+    for field, known in (("class", CLASSES), ("profile", (ANY, REAL, OLD, TWIN, TWIN_MAPS)), ("tier", TIERS)):
+        if one[field] not in known:
+            among = ", ".join(map(str, known))
+            raise ValueError(f"expected a {field} among {among}, got {one[field]!r:.60} in {name:.60}")
+    if one["class"] == "qualitative":
+        limits = one["tolerance"] if isinstance(one["tolerance"], dict) else {}
+        if not limits or set(limits) - {"above", "below"} or not all(map(_finite, limits.values())):
+            raise ValueError(f"expected above or below and a number, got {one['tolerance']!r:.60} in {name:.60}")
+    elif one["class"] != "exact" and one["value"] != NOT_AVAILABLE:
+        if not _finite(one["value"]):
+            raise ValueError(f"expected a number or {NOT_AVAILABLE}, got {one['value']!r:.60} in {name:.60}")
+        _tolerance(one)
+
+
+def _finite(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
 
 
 def required():
@@ -221,8 +247,8 @@ def limits(one):
 def _tolerance(one):
     text = str(one["tolerance"])
     number = re.fullmatch(r"([\d.]+(?:e[+-]?\d+)?)(%?)", text)
-    if not number:
-        raise ValueError(f"expected a tolerance such as 0.01 or 20%, got {text!r} in {one['id']} of expected.yaml")
+    if not (number and _finite(float(number[1]))):
+        raise ValueError(f"expected a tolerance such as 0.01 or 20%, got {text!r:.60} in {one['id']:.60}")
     return float(number[1]) * (abs(one["value"]) / 100 if number[2] else 1)
 
 
