@@ -39,7 +39,7 @@ from camelsight.commands import doctor
 from camelsight.ground import cmd, theta
 from camelsight.inference import network, tuning
 from camelsight.pipeline import cli, conversion, launch, leftovers, params, paths, store, studies
-from camelsight.referee import evidence, pack, verification, verify
+from camelsight.referee import comparison, evidence, explain, locked, pack, verification
 from camelsight.universe import camels
 
 ROOT = Path(__file__).parent.parent
@@ -527,7 +527,7 @@ def judged(folder):
 
 def explained():
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        verify.explain(ID, as_json=True)
+        explain.explain(ID, as_json=True)
     return json.loads(said.getvalue())
 
 
@@ -549,10 +549,10 @@ def texts(path, tree, kind, check, examples, tries):
 
 def test_published_numbers(judged):
     def check(tried):
-        rows = tried(verify._expected)
+        rows = tried(comparison.statements)
         if rows is not None:
             store.write_bytes(paths.EXPECTED, as_text(rows))
-            assert verify._expected() == rows
+            assert comparison.statements() == rows
             verdicts = verification.published(rows, {one["id"]: (0.7, 0.6, 0.8) for one in rows}, {})
             assert [one["id"] for one in verdicts] == [one["id"] for one in rows]
         tried(store.read_published, SUITE, CASE)
@@ -563,9 +563,9 @@ def test_published_numbers(judged):
 def test_locks(judged):
     def check(tried):
         tried(explained)
-        for row in evidence._or_fail("stage", evidence._stages(judged, True)):
+        for row in evidence._or_fail("stage", locked.stages(judged, True)):
             assert row["verdict"] in verification.VERDICTS
-        assert doctor._is_whole(paths.DVC_LOCK) in (True, False)
+        assert doctor._wrong_with(paths.DVC_LOCK) in ("", "cut off", doctor.CONFLICT)
         whole = leftovers.record(paths.DVC_LOCK) is not None
         launch.forget(judged)
         assert not whole or "gone" not in leftovers.record(paths.DVC_LOCK).get("stages", {})
