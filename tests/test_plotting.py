@@ -33,6 +33,12 @@ LARGE = (
 )  # fmt: skip
 
 
+PAPER = (
+    *LARGE[:8], *(f"{side}_{n}e1{power}_{fill}" for side in ("max", "min") for n in (1, 2, 5) for power in (0, 1)
+                  for fill in ("clamp", "random")),
+)  # fmt: skip
+
+
 def rows_of(case_ids):
     """R² that differs in every row, with an interval that is not symmetric."""
     keys = [(suite, case, name) for suite in SUITES for case in case_ids for name in theta.NAMES]
@@ -213,6 +219,7 @@ def figures():
     for number, ids in (("two", SMALL[::2]), ("six", LARGE[:1] + LARGE[8:13])):
         panels = [(cases.parse(case), maps[0], rng.normal(size=(2, 16, 16)) / 1000) for case in ids]
         drawn[f"attribution_cuts, {number} cases"] = plotting_attribution.attribution_cuts(panels)
+    drawn["calibration, cases of the paper"] = calibration_figure(PAPER)
     for number, ids in (("few", SMALL), ("many", LARGE)):
         panels = [(cases.parse(case), maps[0] - 3e11 * (case == "kmax_1")) for case in ids]
         drawn[f"calibration, {number} cases"] = calibration_figure(ids)

@@ -8,6 +8,7 @@ from camelsight.report.calibration import NOMINAL
 from camelsight.report.plotting import BLACK, GREY, PAGE, SUITES, _figure, _one_two_five, _styled, _suite_handles
 from camelsight.report.tables import suite_label
 
+BESIDE = 20  # cases, up to which the two parameters stand side by side
 LEVELS = {"coverage_68": "full", "coverage_95": "none"}  # fill of the markers
 
 
@@ -19,10 +20,11 @@ def calibration(pit, rows):
     """
     suites = list(dict.fromkeys(row["suite"] for row in pit))
     places = list(dict.fromkeys(_place(row) for row in rows))
-    figure = _figure(PAGE, 4.8)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 2.7))
+    wide = len(places) > BESIDE  # so many labels need the width of the page
+    figure = _figure(PAGE, 7.0 if wide else 4.8)
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 4.6 if wide else 2.7))
     _ranks(top.subplots(1, len(theta.NAMES), sharey=True), pit, suites)
-    grid = bottom.subplots(2, len(theta.COSMOLOGICAL), sharex=True, sharey="row")
+    grid = bottom.subplots(*((4, 1) if wide else (2, 2)), sharex=True, sharey=False if wide else "row").reshape(2, 2)
     for (above, below), name in zip(grid.T, theta.COSMOLOGICAL, strict=True):
         chosen = [row for row in rows if row["parameter"] == name]
         for key, fill in LEVELS.items():
@@ -30,12 +32,18 @@ def calibration(pit, rows):
             above.axhline(NOMINAL[key], color=GREY, lw=0.8, ls="--")
         _points(below, chosen, places, suites, "chi2", "full")
         below.axhline(NOMINAL["chi2"], color=GREY, lw=0.8, ls="--")
-        above.set(title=theta.LABELS[name], ylim=(-0.03, 1.03), xlim=(-0.7, len(places) - 0.3))
+        above.set(ylim=(-0.03, 1.03), xlim=(-0.7, len(places) - 0.3))
         below.set_yscale("log")
+        _one_two_five(below.yaxis, below.get_ylim(), lambda value, _: f"{value:g}")
         below.set_xticks(range(len(places)), [_label(*place) for place in places], rotation=90, fontsize=7)
-    _one_two_five(grid[1, 0].yaxis, grid[1, 0].get_ylim(), lambda value, _: f"{value:g}")
-    grid[0, 0].set_ylabel("share of maps whose\ntruth lies within")
-    grid[1, 0].set_ylabel(r"$\chi^2$")
+        if wide:
+            above.set_ylabel(f"share within,\n{theta.LABELS[name]}")
+            below.set_ylabel(rf"$\chi^2$, {theta.LABELS[name]}")
+        else:
+            above.set_title(theta.LABELS[name])
+    if not wide:
+        grid[0, 0].set_ylabel("share of maps whose\ntruth lies within")
+        grid[1, 0].set_ylabel(r"$\chi^2$")
     fills = [
         Line2D([], [], color=BLACK, marker="o", ls="none", fillstyle=fill, label=f"{100 * NOMINAL[key]:.0f}%")
         for key, fill in LEVELS.items()

@@ -6,6 +6,8 @@ no part in it: its amplitude goes with the square of the mean density, but with 
 that omega_m and sigma_8 are degenerate in it.
 """
 
+import dataclasses
+
 import numpy as np
 import optuna
 import torch
@@ -57,8 +59,10 @@ def scales(params, suite):
     """Under each k_max, and uncut: networks on P(k), and on P(k) with the histogram; and the likelihood of P(k).
 
     Both kinds of network are searched for on the uncut maps, and trained with what was found there on all others. Of
-    a cut map P(k) has the shells that begin below k_max, and pixels below zero count in the histogram's lowest bin.
+    a cut map P(k) has the shells that begin below k_max, and pixels below zero count in the histogram's lowest bin. The
+    posterior is sampled for one map of each test simulation: what is uncertain is the choice of simulations.
     """
+    one_map = dataclasses.replace(params, rivals=dataclasses.replace(params.rivals, maps=1))
     ids = [case for case in params.cases if (cut := cases.parse(case).only) and cut.kind == "kmax"]
     found, rows, arrays = {}, [], {}
     for case in ("original", *ids):
@@ -71,7 +75,7 @@ def scales(params, suite):
                 found[name] = record["tuning"]["hyperparameters"]
             else:
                 made[name] = _fitted(params, suite, name, values, case, found[name])
-        made["likelihood"] = {key: _likelihood(params, suite, k, log_power)[1][key] for key in PREDICTED}
+        made["likelihood"] = {key: _likelihood(one_map, suite, k, log_power)[1][key] for key in PREDICTED}
         rows.append(
             {"case": case, "bins": len(k)}
             | {"metrics": {name: _record(params, suite, one)["metrics"] for name, one in made.items()}}
