@@ -243,6 +243,17 @@ def test_a_table_that_is_none_gets_one_line(text, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("word", ["inf", "nan", "1e999"])
+@pytest.mark.parametrize("column", range(8))
+def test_no_number_in_a_table_is_no_reason_for_a_warning(word, column, tmp_path):
+    """An infinity in the first or last column printed two lines of NumPy's before the one that was meant."""
+    rows = [[*map(str, range(8))], [*map(str, range(8))]]
+    rows[0][column] = word
+    store.write_text(tmp_path / "params.txt", "\n".join(map(" ".join, rows)))
+    assert len(store.read_parameter_table(tmp_path / "params.txt")) == 2
+
+
 def header(*kinds, names=("omega_m", "sigma_8")):
     return " ".join(f"{kind}_{name}" for kind in kinds for name in names)
 

@@ -244,6 +244,7 @@ def test_every_known_number_is_whole_and_none_is_missing():
             r"expected above or below and a number, got \{'over': 1\}",
         ),
         ({"id": "a\x1b[2J"}, "expected plain text as id in row 1"),
+        ({"uncertian": True}, "expected id, value, .* or uncertain in rmse.*, got the key 'uncertian'"),
         ({"id": ["a"]}, "expected plain text as id in row 1"),
     ],
 )

@@ -495,10 +495,10 @@ def read_parameter_table(path):
     columns = [theta.recognise(word) for word in header]
     if len(columns) == values.shape[1] and all(columns.count(name) == 1 for name in theta.NAMES):
         return values[:, [columns.index(name) for name in theta.NAMES]]
-    count = values[:, 0] - values[0, 0]
-    if values.shape[1] > len(theta.NAMES) and values[0, 0] in (0, 1) and (count == np.arange(len(values))).all():
+    count = np.arange(len(values)) + values[0, 0]
+    if values.shape[1] > len(theta.NAMES) and values[0, 0] in (0, 1) and (count == values[:, 0]).all():
         values = values[:, 1:]
-    if values.shape[1] == len(theta.NAMES) + 1 and (values[:, -1] % 1 == 0).all():
+    if values.shape[1] == len(theta.NAMES) + 1 and all(map(float.is_integer, values[:, -1].tolist())):
         values = values[:, :-1]
     return values
 

@@ -157,6 +157,8 @@ def check_expected(rows):
 
 def _check_row(one, name):
     """ValueError unless a whole row says what it is and how near a result must come to it."""
+    if unknown := [field for field in one if field not in (*FIELDS, "uncertain")]:
+        raise ValueError(f"expected {', '.join(FIELDS)} or uncertain in {name:.60}, got the key {unknown[0]!r:.60}")
     for field, known in (("class", CLASSES), ("profile", (ANY, REAL, OLD, TWIN, TWIN_MAPS)), ("tier", TIERS)):
         if one[field] not in known:
             among = ", ".join(map(str, known))
