@@ -12,6 +12,7 @@ from camelsight.pipeline import environment, params, paths, references, rerun, s
 from camelsight.referee import comparison, verification, verify
 
 ROOT = Path(__file__).parent.parent
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git, which the image has not")
 MARK = "import pathlib; pathlib.Path({mark!r}).touch(); raise SystemExit(3)"
 
 
@@ -59,6 +60,7 @@ def with_git(folder, mark):
     (folder / ".gitattributes").write_text("* filter=x\n")
 
 
+@needs_git
 def test_git_is_not_asked_about_the_folder_that_is_judged(given, mark, monkeypatch):
     with_git(given, mark)
     for name in ("GIT_DIR", "GIT_WORK_TREE"):
@@ -70,6 +72,7 @@ def test_git_is_not_asked_about_the_folder_that_is_judged(given, mark, monkeypat
     assert here == environment.read()
 
 
+@needs_git
 def test_git_runs_nothing_that_the_configuration_of_a_checkout_names(home, mark):
     with_git(home, mark)
     git(home, "-c", "core.fsmonitor=false", "-c", "filter.x.clean=cat", "add", "--all")
@@ -80,6 +83,7 @@ def test_git_runs_nothing_that_the_configuration_of_a_checkout_names(home, mark)
     assert len(here["commit"]) == 40 and here["dirty"] is False
 
 
+@needs_git
 def test_the_commit_of_a_repository_around_this_one_is_not_ours(home, tmp_path):
     git(tmp_path, "init")
     git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "theirs")
