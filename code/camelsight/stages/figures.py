@@ -1,6 +1,7 @@
 """Every figure of the paper, as PDF and PNG, from results alone."""
 
 import csv
+import io
 
 import numpy as np
 
@@ -211,9 +212,10 @@ def _as_arrays(value):
 
 
 def _save(figure, path):
-    with store.replacing(path) as part:
-        metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
-        figure.savefig(part, dpi=DPI, metadata=metadata)
+    metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
+    drawn = io.BytesIO()  # Matplotlib's PDF itself makes another error of a full disk
+    figure.savefig(drawn, format=path.suffix.removeprefix("."), dpi=DPI, metadata=metadata)
+    store.write_bytes(path, drawn.getvalue())
 
 
 if __name__ == "__main__":
