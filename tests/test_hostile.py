@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from camelsight.pipeline import environment, params, paths, references, rerun, store
-from camelsight.referee import comparison, verification, verify
+from camelsight.referee import comparison, explain, verification, verify
 
 ROOT = Path(__file__).parent.parent
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git, which the image has not")
@@ -207,7 +207,7 @@ def test_a_number_is_followed_through_no_damaged_file(given, path, text):
         store.write_text(tex, "")
     store.write_text(path, text)
     with pytest.raises(ValueError, match=str(path)) as caught:
-        verify.explain("r2.IllustrisTNG.original.omega_m")
+        explain.explain("r2.IllustrisTNG.original.omega_m")
     assert "\n" not in store.one_line(caught.value)
 
 
