@@ -48,7 +48,7 @@ def load(module):
     source = Path(module.__file__).with_suffix(".cpp")
     path = library(source)
     if not path.exists():  # as in a copy of the checkout in which `dvc exp run` works, with the .venv of that
-        path = Path(sys.prefix).parent / "code/camelsight" / path.parent.name / path.name
+        path = Path(sys.prefix).resolve().parent / "code/camelsight" / path.parent.name / path.name
     longer = f"so {SERVES[source]} takes longer"
     if not path.exists():
         print(f"{path.name} is not built, {longer}; make setup builds it", file=sys.stderr)
