@@ -146,7 +146,7 @@ def test_a_record_that_was_cut_off_is_noticed(tmp_path):
         ("a: |\n  <<<<<<< no marker\n", ""),
         ("[1]", "cut off"),
         ("\x00", "cut off"),
-        ("[" * 100_000, "cut off"),  # ended the process
+        ("[" * 20_000, "cut off"),  # ended the process
     ):
         record.write_text(text)
         assert doctor._wrong_with(record) == wrong

@@ -30,7 +30,7 @@ def run(tmp_path):
     last.bias.data = torch.tensor([0.5] * 6 + [0.3**0.5] * 6)
     store.write_weights(tmp_path / paths.weights(SUITE, "original"), net)
     chosen = {"max_lr": 1e-3, "weight_decay": 1e-8, "hidden": 2, "dropout": 0.0}
-    store.write_json(tmp_path / paths.tuning(SUITE, "original"), {"hyperparameters": chosen})
+    store.write_json(tmp_path / paths.hyperparameters(SUITE, "original"), {"hyperparameters": chosen})
     cut = {"statistics_train": [11.0, 0.5], "statistics_all": [10.0, 0.25], "log10_range": [9.0, 14.0]}
     store.write_json(tmp_path / paths.cut(SUITE, "original"), cut)
     return tmp_path

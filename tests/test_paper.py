@@ -31,13 +31,7 @@ def test_a_run_ends_with_three_numbers_and_where_the_results_are(finished, capsy
     assert lines[0].endswith("IllustrisTNG: 0.947 [0.920, 0.960] and 0.947 [0.920, 0.960]")
     assert lines[1].strip() == "what kmax_5__max_2e11_clamp costs of it: 0.370 [0.3, 0.4] and 0.370 [0.3, 0.4]"
     assert "70% of the area: 44% [40, 48]" in lines[2]
-    assert [line.split()[0] for line in lines[3:6]] == ["PDF", "tables", "figures"]
-
-
-def test_the_page_is_named_where_there_is_one(finished, capsys):
-    store.write_text(paths.PAGE, "a page")
-    paper.report(finished, [], 0)
-    assert f"  page     {paths.PAGE}\n" in capsys.readouterr().out
+    assert [line.split()[0] for line in lines[3:7]] == ["page", "PDF", "tables", "figures"]
 
 
 def test_a_profile_without_a_combination_says_what_the_tightest_k_max_leaves():

@@ -47,7 +47,7 @@ def listing(folder):
 def test_every_stage_is_rehearsed_but_the_pdf(rehearsed):
     _, record, _ = rehearsed
     measured = {one["stage"] for one in record["stages"] if one["measured"] is not None}
-    assert measured == {"maps", "universe", *launch.CHAIN, "attribute", "sanity", "tabulate", "figures"}
+    assert measured == {"maps", "universe", *launch.CHAIN, "choose", "attribute", "sanity", "tabulate", "figures"}
     assert {one["stage"] for one in record["stages"]} - measured == {"paper"}
     assert all(one["host_bytes"] > 1e7 for one in record["stages"] if one["measured"])
     assert [one["hidden"] for one in record["training"]] == [2, 3]

@@ -12,6 +12,7 @@ RULES = {  # in words; the functions below are named alike
     "universe": "a step × steps",
     "cut": "a simulation × simulations",
     "tune": "reading × simulations; trials × epochs, at the width in the middle of the range",
+    "choose": "the same",
     "train": "reading × simulations; an epoch × simulations × epochs, linear between two widths",
     "evaluate": "× simulations",
     "attribute": "reading × simulations; a map × maps",
@@ -132,6 +133,10 @@ def _tabulate(rehearsal, *_):
 
 def _figures(rehearsal, *_):
     return rehearsal.took["figures"][0]["seconds"]
+
+
+def _choose(rehearsal, *_):
+    return rehearsal.took["choose"][0]["seconds"]
 
 
 def _sanity(rehearsal, suite):

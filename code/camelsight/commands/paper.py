@@ -247,10 +247,8 @@ def report(loaded, pending, seconds):
     for line in headline(store.read_macros(paths.NUMBERS), loaded.suites[0]):
         print(f"  {line}")
     figures = len(list(paths.FIGURES.rglob("*.pdf")))
-    print(f"  all      {paths.PAGE} (everything on one page, for a browser)")
+    print(f"  page     {paths.PAGE} (everything on one page, for a browser)")
     print(f"  PDF      {paths.PDF}")
-    if paths.PAGE.exists():
-        print(f"  page     {paths.PAGE}")
     print(f"  tables   {paths.TABLES}/ (r2.csv, r2.md, r2.tex; costs.csv says which cuts cost something)")
     print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")
     if loaded.maps.source == "twin":
