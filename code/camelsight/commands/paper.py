@@ -244,7 +244,8 @@ def summary(key, loaded):
 def report(loaded, pending, seconds):
     if pending:
         print(f"Done in {seconds / 60:.1f} min.")
-    for line in headline(store.read_macros(paths.NUMBERS), loaded.suites[0]):
+    numbers = store.read_macros(paths.NUMBERS) if paths.NUMBERS.exists() else {}  # of a pipeline that was cut short
+    for line in headline(numbers, loaded.suites[0]) if numbers else ():
         print(f"  {line}")
     figures = len(list(paths.FIGURES.rglob("*.pdf")))
     print(f"  page     {paths.PAGE} (everything on one page, for a browser)")
