@@ -148,9 +148,10 @@ def simulated(folder):
 
 def test_it_says_what_will_run_for_how_long_and_where_the_results_are(project):
     _, output = project
-    once = dict.fromkeys(("maps", "universe", "tabulate", "figures", "paper"), 1)
+    once = dict.fromkeys(("maps", "universe", "choose", "tabulate", "figures", "paper"), 1)
     robustness = {"further": 1} | {stage: len(experiments) for stage, experiments in params.EXPERIMENTS.items()}
-    assert stages_run(output) == once | dict.fromkeys(CHAIN, 6) | {"attribute": 4, "sanity": 2} | robustness
+    chains = dict.fromkeys(CHAIN, 6) | {"tune": 2, "attribute": 4, "sanity": 2}
+    assert stages_run(output) == once | chains | robustness
     assert re.search(r"Roughly \d+ min", output) and "paper/ms.pdf" in output and "simulated again" in output
 
 
