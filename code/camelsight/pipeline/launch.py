@@ -82,14 +82,29 @@ def _out_of_date(repo, changed, describe):
     import networkx
 
     graph = repo.index.graph  # edges lead from a stage to what it depends on
-    pending, other_code = {}, source.stale()
+    pending, other_code, spared = {}, source.stale(), []
     for stage in reversed(list(networkx.topological_sort(graph))):
         upstream = [other for other in graph.successors(stage) if other.addressing in pending]
         if stage.name.partition("@")[0] not in other_code:  # an edit changes the code of few stages, or of none
             upstream = [other for other in upstream if other.name != "code"]
+        upstream = [other for other in upstream if other not in spared]
         if upstream or changed(stage):
             pending[stage.addressing] = describe(stage, upstream)
+            if stage.name == "choose" and not upstream and _lists_alone(stage):
+                spared.append(stage)
     return pending
+
+
+def _lists_alone(stage):
+    """Whether nothing has changed for ``stage`` but which suites and cases there are: those that stay keep theirs."""
+    for entry in stage.status().get(stage.addressing, []):
+        parts = entry.items() if isinstance(entry, dict) else [("command", entry)]
+        for kind, changes in parts:
+            if kind != "changed deps" or changes.keys() != {str(paths.PARAMS)}:
+                return False
+            if not changes[str(paths.PARAMS)].keys() <= {"suites", "cases"}:
+                return False
+    return True
 
 
 def chains(loaded, pending):

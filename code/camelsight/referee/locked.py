@@ -41,10 +41,10 @@ def _commit_of(digests):
     for commit in environment.git("log", "--all", f"-{COMMITS}", "--format=%H", "--", str(paths.DVC_LOCK)).split():
         text = environment.git("show", f"{commit}:{paths.DVC_LOCK}")
         try:
-            stages = yaml.load(text, Loader=store.LOADER)["stages"].values()
-        except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+            stages = store.parse_yaml(text, aliases=False)["stages"].values()
+            theirs = {one["path"]: one.get("md5") for entry in stages for one in entry.get("outs", [])}
+        except (ValueError, TypeError, KeyError):
             continue
-        theirs = {one["path"]: one.get("md5") for entry in stages for one in entry.get("outs", [])}
         if digests.items() <= theirs.items():
             return commit
     return None
