@@ -97,14 +97,11 @@ def _out_of_date(repo, changed, describe):
 
 def _lists_alone(stage):
     """Whether nothing has changed for ``stage`` but which suites and cases there are: those that stay keep theirs."""
-    for entry in stage.status().get(stage.addressing, []):
-        parts = entry.items() if isinstance(entry, dict) else [("command", entry)]
-        for kind, changes in parts:
-            if kind != "changed deps" or changes.keys() != {str(paths.PARAMS)}:
-                return False
-            if not changes[str(paths.PARAMS)].keys() <= {"suites", "cases"}:
-                return False
-    return True
+    changes = {}
+    for item in (*stage.deps, *stage.outs):  # each by itself, since a run that goes on holds the lock of the stage
+        changes |= item.status()
+    lists = changes.pop(str(paths.PARAMS), {})
+    return not changes and not stage.changed_stage() and isinstance(lists, dict) and lists.keys() <= {"suites", "cases"}
 
 
 def chains(loaded, pending):
