@@ -1229,6 +1229,9 @@ def test_an_assistant_changes_a_cut_in_one_conversation_and_its_own_chain_runs_a
     """By the SDK's own client: a cut is changed, planned, run, followed, judged, and one of its numbers explained."""
     folder, _ = project
     surroundings = os.environ | {"PYTHONPATH": str(folder / "code")}
+    wanted = dict.fromkeys(("choose", "tabulate", "figures", "paper"), 1)
+    wanted |= dict.fromkeys(("cut", "train", "evaluate"), 2)
+    wanted |= {"baseline": len(params.EXPERIMENTS["baseline"])}  # one of which has every k_max
     python = [".venv/bin/python", "-P", "-m", "camelsight.commands.mcp"]
     server = StdioServerParameters(command=python[0], args=python[1:], cwd=folder, env=surroundings)
 
@@ -1249,10 +1252,7 @@ def test_an_assistant_changes_a_cut_in_one_conversation_and_its_own_chain_runs_a
             assert refused and "call plan" in why
             _, _, plan = await ask("plan")
             ran = [stage["stage"].partition("@")[0] for stage in plan["stages"]]
-            once = dict.fromkeys(("choose", "tabulate", "figures", "paper"), 1)
-            rivals = {"baseline": len(params.EXPERIMENTS["baseline"])}  # one of which has every k_max
-            chain = dict.fromkeys(("cut", "train", "evaluate"), 2)
-            assert {name: ran.count(name) for name in ran} == once | rivals | chain
+            assert {name: ran.count(name) for name in ran} == wanted
             assert (await ask("run"))[2]["started"]
             while (said := (await ask("status"))[2])["run"] == "at work":
                 await anyio.sleep(2)
@@ -1269,7 +1269,7 @@ def test_an_assistant_changes_a_cut_in_one_conversation_and_its_own_chain_runs_a
 
     anyio.run(talk)
     output = (folder / "runs/logs/assistant.log").read_text()
-    assert stages_run(output) == dict.fromkeys(CHAIN, 2) | dict.fromkeys(("tabulate", "figures", "paper"), 1)
+    assert stages_run(output) == wanted
     assert "kmax_1.5" in (folder / "results/tables/r2.csv").read_text()
 
 
