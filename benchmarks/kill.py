@@ -27,11 +27,6 @@ import psutil
 import yaml
 
 ROOT = Path(__file__).parent.parent
-COPIED = (
-    "code", "paper", "profiles", "figures", "benchmarks/tuning.json", "dvc.yaml", ".dvc/config", ".dvc/.gitignore",
-    ".dvcignore", ".gitignore", "requirements.lock",
-)  # fmt: skip
-GENERATED = shutil.ignore_patterns("build", "ms.pdf", "*.png", "*.pdf", "__pycache__", "*.egg-info")
 TOY = {  # of profiles/smoke.yaml, to take half as long
     "suites: [IllustrisTNG, Nbody_IllustrisTNG]": "suites: [IllustrisTNG]",
     "  - kmax_1\n": "",
@@ -55,14 +50,9 @@ class Found(Exception):
 
 
 def check_out(folder):
-    """The toy in ``folder``: a checkout of this code, with its params and a Git of its own."""
-    for name in COPIED:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=GENERATED)
-        else:
-            shutil.copy(source, target)
+    """The toy in ``folder``: a clone of the commit that is here, with its own params and no run yet."""
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", ROOT.as_uri(), str(folder)], check=True)
+    (folder / "dvc.lock").unlink()
     (folder / ".venv").symlink_to(sys.prefix)
     text = (ROOT / "profiles/smoke.yaml").read_text(encoding="utf-8")
     for before, after in TOY.items():
@@ -71,8 +61,7 @@ def check_out(folder):
         text = text.replace(before, after)
     (folder / "params.yaml").write_text(text, encoding="utf-8")
     git = ("git", "-C", str(folder), "-c", "user.name=A", "-c", "user.email=a@b.c")
-    for words in (("init", "--quiet"), ("add", "--all"), ("commit", "--quiet", "--message", "Toy")):
-        subprocess.run([*git, *words], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--all", "--message", "Toy"], check=True)
 
 
 def start(folder, command, log):

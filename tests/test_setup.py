@@ -1,5 +1,6 @@
 """Set-up on machines that are not as its author's: other pythons, pip's settings, Windows' line ends, no Linux."""
 
+import ast
 import importlib.util
 import os
 import shutil
@@ -9,6 +10,8 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+
+from test_image import program
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = (
@@ -64,12 +67,6 @@ def project(tmp_path, monkeypatch):
     return folder
 
 
-def program(path, script):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/bash\n{script}\n")
-    path.chmod(0o755)
-
-
 def fake_python(real, version=None):
     """A script that is ``real``, but for environments, whose pip is PIP and which build no operators."""
     pip = PIP.replace("'", "'\\''")
@@ -108,6 +105,12 @@ def setup(project, *arguments, code=0, **environment):
     )
     assert (run.returncode != 0) == code, run.stderr
     return seen.read_text(), run.stderr
+
+
+def settings(seen):
+    """The settings that pip had, in the environment, each time that it installed."""
+    lines = [line for line in seen.splitlines() if line.startswith("install")]
+    return [dict(ast.literal_eval(line[line.index("[(") :])) for line in lines]
 
 
 def test_set_up_is_done_once(project):
@@ -157,17 +160,14 @@ def test_what_is_set_for_other_work_does_not_reach_pip_and_where_packages_come_f
         "  https://c/\n[install]\ntarget = /nowhere\nno-binary = :all:\ncert = it's.pem\n"
     )
     seen, _ = setup(project, XDG_CONFIG_HOME=str(tmp_path), PIP_INDEX_URL="https://d/simple", **FOREIGN, **SETTINGS)
-    lines = [line for line in seen.splitlines() if line.startswith("install")]
-    assert len(lines) == 3
-    for line in lines:
-        settings = dict(eval(line[line.index("[(") :]))
-        assert settings == {
-            "PIP_CERT": "it's.pem",
-            "PIP_CONFIG_FILE": "/dev/null",
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "PIP_EXTRA_INDEX_URL": "\nhttps://b/\nhttps://c/",
-            "PIP_INDEX_URL": "https://d/simple",
-        }
+    kept = {
+        "PIP_CERT": "it's.pem",
+        "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_EXTRA_INDEX_URL": "\nhttps://b/\nhttps://c/",
+        "PIP_INDEX_URL": "https://d/simple",
+    }
+    assert settings(seen) == [kept] * 3
 
 
 def test_an_index_that_only_a_file_of_pip_names_is_asked(project, tmp_path):
@@ -186,8 +186,7 @@ def test_an_index_that_only_a_file_of_pip_names_is_asked(project, tmp_path):
         "FIND_LINKS": "/wheels",
     }
     ours = {"CONFIG_FILE": "/dev/null", "DISABLE_PIP_VERSION_CHECK": "1"}
-    for line in [line for line in seen.splitlines() if line.startswith("install")]:
-        assert dict(eval(line[line.index("[(") :])) == {f"PIP_{name}": value for name, value in (kept | ours).items()}
+    assert settings(seen) == [{f"PIP_{name}": value for name, value in (kept | ours).items()}] * 3
 
 
 def test_a_folder_of_wheels_is_all_that_is_asked_and_what_it_lacks_is_one_line(project, tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from camelsight.commands import status
 from camelsight.pipeline import cli, launch, leftovers, params, paths, release, slurm, store
+from camelsight.report import provenance
 
 
 def main():
@@ -253,7 +254,7 @@ def report(loaded, pending, seconds):
     print(f"  tables   {paths.TABLES}/ (r2.csv, r2.md, r2.tex; costs.csv says which cuts cost something)")
     print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")
     if loaded.maps.source == "twin":
-        print("  The maps are CAMELS' universes, simulated again: these are not results on its own maps.")
+        print(f"  {provenance.TWIN}")
 
 
 def headline(numbers, suite):

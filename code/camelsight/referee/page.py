@@ -6,6 +6,7 @@ import re
 
 from camelsight.ground import theta
 from camelsight.referee.verification import FAIL, NOT_RUN, PASS, VERDICTS, WARN
+from camelsight.report import provenance
 
 COLOURS = {PASS: "#1a7f37", WARN: "#9a6700", FAIL: "#cf222e", NOT_RUN: "#6e7781"}
 COLUMNS = ("id", "verdict", "expected", "got", "interval", "tolerance", "why", "reason", "source", "tier")
@@ -45,7 +46,6 @@ svg text{font:12px system-ui,sans-serif;fill:var(--text)}svg path{stroke:var(--s
 svg rect{fill:var(--box);stroke:var(--edge)}
 @media(max-width:800px){body{padding:.8em}figure{max-width:100%;margin:.6em 0}}
 """
-TWIN = "The maps are CAMELS' universes, simulated again: these are not results on its own maps."
 UNJUDGED = "Nobody has judged this run yet: make verify."
 
 
@@ -94,7 +94,7 @@ def _verdict(verdict):
 
 
 def _unjudged(run):
-    twin = f"{TWIN} " if run["maps"] == "twin" else ""
+    twin = f"{provenance.TWIN} " if run["maps"] == "twin" else ""
     return [f"<h1>Profile {_text(run['profile'])}</h1>", f'<p class="said">{twin}{UNJUDGED}</p>']
 
 

@@ -7,9 +7,9 @@ from itertools import product
 import numpy as np
 import torch
 
-from camelsight.analysis import prediction
-from camelsight.ground import cases, cmd, seeding, split, theta
-from camelsight.inference import metrics, network, training, tuning
+from camelsight.analysis import differences, prediction
+from camelsight.ground import cases, cmd, split, theta
+from camelsight.inference import network, training, tuning
 from camelsight.maps import cuts
 from camelsight.pipeline import params as parameters_file
 from camelsight.pipeline import paths, store
@@ -78,13 +78,9 @@ def _costs(params, predictions):
         uncut = predictions.get((suite, "original"))
         if case == "original" or uncut is None:
             continue
-        difference = metrics.r2_difference(
-            uncut["truth"], uncut["mean"], cut["mean"], uncut["simulation"],
-            generator=seeding.numpy_generator(params.seed, suite, case, "cost"), resamples=params.evaluate.resamples,
-        )  # fmt: skip
-        for column, name in enumerate(theta.NAMES[:2]):
-            triple = tuple(float(values[column]) for values in difference)
-            found |= {f"drop.{suite}.{case}.{name}": triple, f"cost.{suite}.{case}.{name}": triple}
+        lost = differences.of_cut(params, suite, case, uncut, cut)
+        for name in theta.COSMOLOGICAL:
+            found |= {f"{key}.{suite}.{case}.{name}": lost[name] for key in ("drop", "cost")}
     for suite, name in product(params.suites, theta.COSMOLOGICAL):
         pairs = [(f"cost.{suite}.{case}.{name}", f"cost.Nbody_{suite}.{case}.{name}") for case in params.cases]
         both = [abs(found[a][0] - found[b][0]) for a, b in pairs if a in found and b in found]

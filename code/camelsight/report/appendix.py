@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from camelsight.report.tables import suite_label
+from camelsight.report.tables import NOT_AVAILABLE, suite_label
 from camelsight.universe import validation
-
-MISSING = "n/a"
 
 
 def universe(record):
@@ -20,7 +18,7 @@ def universe(record):
     )
     names += ("SuppressionTNG", "SuppressionSIMBA", "TwinCorrelationHalf", "TwinCorrelationOne", "TwinCorrelationTwo")
     if "gravity" not in record:
-        return dict.fromkeys(names, MISSING)
+        return dict.fromkeys(names, NOT_AVAILABLE)
     gravity = {name: np.array(value) for name, value in record["gravity"].items()}
     k, half = gravity["k"], float(gravity["k_half_nyquist"])
     off = np.abs(gravity["power"][0] / gravity["converged"] - 1)[k <= half]
@@ -38,7 +36,7 @@ def universe(record):
         values.append(f"{100 * (1 - ratio[(k > 9) & (k < 11)].mean()):.0f}")
     twin = record["twin"]["IllustrisTNG"]
     means = validation.by_scale(twin["k"], twin["correlation"])
-    values += [f"{mean:.3f}" if np.isfinite(mean) else MISSING for mean in means]
+    values += [f"{mean:.3f}" if np.isfinite(mean) else NOT_AVAILABLE for mean in means]
     return dict(zip(names, values, strict=True))
 
 
@@ -53,14 +51,14 @@ def tuning(record):
             ("Losses", [f"{one['best'][-1][1]:.2f}" for one in searches]),
             ("Again", [f"{np.mean(one['again']):.2f}" for one in searches if one["again"]]),
         ):
-            numbers[f"Searched{kind.capitalize()}{name}"] = ", ".join(values) or MISSING
+            numbers[f"Searched{kind.capitalize()}{name}"] = ", ".join(values) or NOT_AVAILABLE
         unfinished = sum(not one["finished"] for one in searches)
         share = "" if unfinished == len(searches) else f"{unfinished} of {len(searches)} "
         numbers[f"Searched{kind.capitalize()}Unfinished"] = f" ({share}unfinished)" if unfinished else ""
     again = [one["again"] for one in record["searches"] if one["again"]]
     return numbers | {
-        "SearchedAgain": len(again[0]) if again else MISSING,
-        "SearchedScatter": f"{np.sqrt(np.mean(np.var(again, axis=1, ddof=1))):.2f}" if again else MISSING,
+        "SearchedAgain": len(again[0]) if again else NOT_AVAILABLE,
+        "SearchedScatter": f"{np.sqrt(np.mean(np.var(again, axis=1, ddof=1))):.2f}" if again else NOT_AVAILABLE,
         "SearchedTrials": about["trials"],
         "SearchedEpochs": about["epochs"],
         "SearchedSuite": suite_label(about["suite"]),

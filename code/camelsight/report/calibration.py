@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from camelsight.ground import theta
-from camelsight.report.tables import _booktabs, _plus_minus, escape, suite_label
+from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS, _booktabs, _plus_minus, escape, suite_label
 
 BINS = 10
 NOMINAL = {"coverage_68": 0.68, "coverage_95": 0.95, "chi2": 1.0}
@@ -19,7 +19,6 @@ COLUMNS = (
 )
 PIT_COLUMNS = ("suite", "case", "parameter", "from", "to", "density", "low", "high")
 WORDS = {"coverage_68": "Narrow", "coverage_95": "Wide", "chi2": "Chi"}
-SYMBOLS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
 
 
 def ranks(truth, mean, sigma):
@@ -103,7 +102,8 @@ def numbers(measured, suite):
         for key, word in WORDS.items():
             scale, digits = (1, 2) if key == "chi2" else (100, 0)
             for suffix, value in zip(("", "Low", "High"), metrics[key][name], strict=True):
-                out[f"Calibration{word}{symbol}{suffix}"] = f"{scale * value:.{digits}f}" if value < 1e4 else "n/a"
+                text = f"{scale * value:.{digits}f}" if value < 1e4 else NOT_AVAILABLE
+                out[f"Calibration{word}{symbol}{suffix}"] = text
         out[f"CalibrationWords{symbol}"] = verdict(metrics["chi2"][name])
     own = [(test, by) for (train, test, _), by in measured.items() if train == test]
     for key, word in WORDS.items():

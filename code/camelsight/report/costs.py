@@ -10,12 +10,10 @@ import numpy as np
 from scipy import special
 
 from camelsight.ground import cases, theta
-from camelsight.report.tables import _booktabs, escape, suite_label
+from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS, _booktabs, escape, suite_label
 
 COLUMNS = ("suite", "case", "parameter", "loss", "loss_low", "loss_high", "seeds", "cost", "low", "high", "resolved")
-MISSING = "n/a"
 WORDS = ("not resolved", "resolved")
-SYMBOLS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
 
 
 def cost(loss, uncut=(), cut=()):
@@ -96,12 +94,12 @@ def numbers(found, suite, case_ids):
         worst = max(costly, key=lambda row: row["cost"], default=None)
         out |= {
             f"HasDensityCost{symbol}": int(worst is not None),
-            f"DensityWorst{symbol}": (worst or {}).get("case", MISSING),
+            f"DensityWorst{symbol}": (worst or {}).get("case", NOT_AVAILABLE),
         }
         out |= _triple(f"DensityCost{symbol}", worst)
         both = chosen.get(next(iter(together(case_ids)), None))
-        out |= {"HasBoth": int(both is not None), "BothCase": both["case"] if both else MISSING}
-        out |= {f"BothResolved{symbol}": WORDS[both["resolved"]] if both else MISSING}
+        out |= {"HasBoth": int(both is not None), "BothCase": both["case"] if both else NOT_AVAILABLE}
+        out |= {f"BothResolved{symbol}": WORDS[both["resolved"]] if both else NOT_AVAILABLE}
         out |= _triple(f"BothCost{symbol}", both)
     return out
 
@@ -122,10 +120,10 @@ def _scales(symbol, rows):
         free = row
     out = {f"HasKFree{symbol}": int(free is not None), f"HasKCost{symbol}": int(costly is not None)}
     for word, row in (("KFree", free), ("KCostly", costly)):
-        out[f"{word}{symbol}"] = f"{cases.parse(row['case']).only.threshold:g}" if row else MISSING
+        out[f"{word}{symbol}"] = f"{cases.parse(row['case']).only.threshold:g}" if row else NOT_AVAILABLE
     return out | _triple(f"KCost{symbol}", costly)
 
 
 def _triple(name, row):
     keys = zip(("", "Low", "High"), ("cost", "low", "high"), strict=True)
-    return {name + suffix: f"{row[key]:.3f}" if row else MISSING for suffix, key in keys}
+    return {name + suffix: f"{row[key]:.3f}" if row else NOT_AVAILABLE for suffix, key in keys}

@@ -4,6 +4,7 @@ SOURCES = {
     True: "CAMELS' universes, simulated again by this package",
     False: "maps of the CAMELS Multifield Dataset",
 }
+TWIN = "The maps are CAMELS' universes, simulated again: these are not results on its own maps."
 MADE_BY = {  # label of a figure or table of the paper → the stage whose results it shows
     "gallery": "cut",
     "cuts": "cut",

@@ -3,14 +3,13 @@
 import numpy as np
 
 from camelsight.ground import theta
+from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS
 
 STEP = 0.05  # of log10 density, the bins in which a minimum is looked for
 FEWEST = 20  # pixels of a bin
 PIXELS = 256  # a side of the paper's maps: attribution per pixel goes with their area
 UNIT = 1e-4
-MISSING = "n/a"
 WORDS = {"saliency": "Saliency", "integrated_gradients": "IG", "gradient_shap": "Shap"}
-SYMBOLS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
 
 
 def lowest(density, values):
@@ -33,7 +32,7 @@ def attribution_numbers(arrays, names, log10_mean):
             values = arrays[method][0, names.index(name)]
             out[f"Median{word}{symbol}"] = f"{np.median(np.abs(values)) / UNIT:.1f}"
         minimum = lowest(arrays["density"][0], arrays["integrated_gradients"][0, names.index(name)])
-        out[f"LowestLog{symbol}"] = f"{minimum:.2f}" if np.isfinite(minimum) else MISSING
+        out[f"LowestLog{symbol}"] = f"{minimum:.2f}" if np.isfinite(minimum) else NOT_AVAILABLE
     return out
 
 

@@ -6,9 +6,8 @@
 import numpy as np
 
 from camelsight.ground import cases, theta
-from camelsight.report.tables import _booktabs, _plus_minus
+from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS, _booktabs, _plus_minus
 
-MISSING = "n/a"
 COLUMNS = ("method", "parameter", "r2", "low", "high", "relative_error")
 SCALE_COLUMNS = ("case", "method", "parameter", "r2", "low", "high", "gain", "gain_low", "gain_high")
 LABELS = {
@@ -16,7 +15,6 @@ LABELS = {
     "likelihood": "P(k) MCMC",
 }  # fmt: skip
 WORDS = {"maps": "Maps", "network": "Network", "mean": "Mean", "histogram": "Histogram", "likelihood": "Likelihood"}
-SYMBOLS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
 
 
 def methods(network, records):
@@ -70,12 +68,13 @@ def numbers(network, records, errors=None, scatter=None):
     for method, word in WORDS.items():
         for name, symbol in SYMBOLS.items():
             metrics = found.get(method)
-            out[f"Rival{word}{symbol}"] = f"{metrics['r2'][name][0]:.2f}" if metrics else MISSING
-            out[f"Rival{word}Error{symbol}"] = f"{100 * metrics['relative_error'][name][0]:.0f}" if metrics else MISSING
+            out[f"Rival{word}{symbol}"] = f"{metrics['r2'][name][0]:.2f}" if metrics else NOT_AVAILABLE
+            error = f"{100 * metrics['relative_error'][name][0]:.0f}" if metrics else NOT_AVAILABLE
+            out[f"Rival{word}Error{symbol}"] = error
     names = ("Bins", "Hartlap", "Chi", "Maps", "Tau", "Lengths", "Converged", "MeanError", "Band", "Scatter")
     names += ("MapsEach", "Shown")
     grown = [f"{kind}{symbol}" for symbol in SYMBOLS.values() for kind in ("Growth", "PowerGrowth")]
-    out |= {f"Likelihood{name}": MISSING for name in (*names, *grown)}
+    out |= {f"Likelihood{name}": NOT_AVAILABLE for name in (*names, *grown)}
     if "likelihood" in records:
         record = records["likelihood"]
         chains = {name: np.array(values) for name, values in record["chains"].items()}
@@ -122,7 +121,7 @@ def scale_numbers(rows):
             chosen = [row for row in rows if (row["method"], row["parameter"]) == (method, name)]
             better = sorted(_k_max(row["case"]) for row in chosen if row["gain_low"] > 0)
             words = ", ".join("uncut" if np.isinf(k) else f"{k:g}" for k in better) or "none"
-            out[f"FieldBeats{WORDS[method]}{symbol}"] = words if rows else MISSING
+            out[f"FieldBeats{WORDS[method]}{symbol}"] = words if rows else NOT_AVAILABLE
     return out
 
 

@@ -3,15 +3,13 @@
 import numpy as np
 
 from camelsight.ground import cases, theta
-from camelsight.report.tables import _booktabs, _plus_minus, escape, suite_label
+from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS, _booktabs, _plus_minus, escape, suite_label
 
-MISSING = "n/a"
 TRANSFER_COLUMNS = ("train", "test", "parameter", "r2", "low", "high", "relative_error", "bias")
 PROBE_COLUMNS = ("probe", "parameter", "r2", "low", "high")
 SMOOTHING_COLUMNS = ("width", "parameter", "r2", "low", "high", "relative_error")
 GENERALISATION_COLUMNS = ("study", "setting", "parameter", "r2", "low", "high")
 STUDIES = ("leakage", "simulations", "normalisation", "augmentation", "seeds")
-WORDS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
 
 
 def comparable(train, test):
@@ -168,32 +166,32 @@ def numbers(experiments, records, suites):
     hydro = next((suite for suite in tested if suite != first and not theta.is_nbody(suite)), None)
     nbody = f"Nbody_{theta.hydro_suite(first)}"
     out["HasHydro"], out["HasCrossed"] = int(hydro is not None), int(bool(crossed(first, tested)))
-    out["TransferFirst"], out["TransferHydro"] = suite_label(first), suite_label(hydro) if hydro else MISSING
+    out["TransferFirst"], out["TransferHydro"] = suite_label(first), suite_label(hydro) if hydro else NOT_AVAILABLE
     pairs = {"Own": (first, first), "Across": (first, hydro), "Back": (hydro, first), "OwnHydro": (hydro, hydro)}
     pairs |= {"FromNbody": (nbody, first), "ToNbody": (first, nbody)}
     for word, pair in pairs.items():
         for name in theta.COSMOLOGICAL:
             metrics = matrix.get(pair)
-            out[f"Transfer{word}Error{WORDS[name]}"] = _text(metrics, "relative_error", name, "{:.1f}", 100)
-            out[f"Transfer{word}Bias{WORDS[name]}"] = _text(metrics, "bias", name, "{:+.3f}")
-            out[f"Transfer{word}Slope{WORDS[name]}"] = _text(metrics, "bias_slope", name, "{:+.2f}")
-            out[f"Transfer{word}Chi{WORDS[name]}"] = _text(metrics, "chi2", name, "{:.1f}")
-            out[f"Transfer{word}{WORDS[name]}"] = _text(metrics, "r2", name, "{:.2f}")
+            out[f"Transfer{word}Error{SYMBOLS[name]}"] = _text(metrics, "relative_error", name, "{:.1f}", 100)
+            out[f"Transfer{word}Bias{SYMBOLS[name]}"] = _text(metrics, "bias", name, "{:+.3f}")
+            out[f"Transfer{word}Slope{SYMBOLS[name]}"] = _text(metrics, "bias_slope", name, "{:+.2f}")
+            out[f"Transfer{word}Chi{SYMBOLS[name]}"] = _text(metrics, "chi2", name, "{:.1f}")
+            out[f"Transfer{word}{SYMBOLS[name]}"] = _text(metrics, "r2", name, "{:.2f}")
     smoothing = records.get("smoothing", {"rows": ()})["rows"]
     widths = {row["width"]: row["metrics"] for row in smoothing}
     widest = max(widths, default=None)
-    out["SmoothWidest"] = f"{widest:g}" if widths else MISSING
-    out["SmoothWidths"] = ", ".join(f"{width:g}" for width in widths if width) or MISSING
+    out["SmoothWidest"] = f"{widest:g}" if widths else NOT_AVAILABLE
+    out["SmoothWidths"] = ", ".join(f"{width:g}" for width in widths if width) or NOT_AVAILABLE
     for name in theta.COSMOLOGICAL:
-        out[f"SmoothNone{WORDS[name]}"] = _text(widths.get(0.0), "relative_error", name, "{:.1f}", 100)
-        out[f"SmoothMost{WORDS[name]}"] = _text(widths.get(widest), "relative_error", name, "{:.1f}", 100)
+        out[f"SmoothNone{SYMBOLS[name]}"] = _text(widths.get(0.0), "relative_error", name, "{:.1f}", 100)
+        out[f"SmoothMost{SYMBOLS[name]}"] = _text(widths.get(widest), "relative_error", name, "{:.1f}", 100)
     probes = {row["probe"]: row["metrics"] for row in records.get("probes", {"rows": ()})["rows"]}
     for word, probe in {
         "None": "none", "Shuffled": "pixels shuffled", "MeanOnly": "mean only", "Mass": "total mass alone",
         "Phases": "phases random", "LogPhases": "log phases random", "Gaussianised": "log Gaussianised",
     }.items():  # fmt: skip
         for name in theta.COSMOLOGICAL:
-            out[f"Probe{word}{WORDS[name]}"] = _text(probes.get(probe), "r2", name, "{:.2f}")
+            out[f"Probe{word}{SYMBOLS[name]}"] = _text(probes.get(probe), "r2", name, "{:.2f}")
     by_setting = {
         (study, row["setting"]): row["metrics"]
         for study in STUDIES if study in records
@@ -206,13 +204,13 @@ def numbers(experiments, records, suites):
     }  # fmt: skip
     for word, key in settings.items():
         for name in theta.COSMOLOGICAL:
-            out[f"{word}{WORDS[name]}"] = _text(by_setting.get(key), "r2", name, "{:.3f}")
+            out[f"{word}{SYMBOLS[name]}"] = _text(by_setting.get(key), "r2", name, "{:.3f}")
     leaks = {row["kind"]: row["metrics"] for row in records.get("leakage", {"rows": ()})["rows"]}
     for name in theta.COSMOLOGICAL:
         for kind in ("clean", "all apparent", "all true", "few apparent", "few true"):
-            out[f"Leak{kind.title().replace(' ', '')}{WORDS[name]}"] = _text(leaks.get(kind), "r2", name, "{:.2f}")
+            out[f"Leak{kind.title().replace(' ', '')}{SYMBOLS[name]}"] = _text(leaks.get(kind), "r2", name, "{:.2f}")
         few = [leaks[f"few {which}"]["r2"][name][0] for which in ("apparent", "true")] if leaks else None
-        out[f"LeakFewGap{WORDS[name]}"] = f"{few[0] - few[1]:.2f}" if few else MISSING
+        out[f"LeakFewGap{SYMBOLS[name]}"] = f"{few[0] - few[1]:.2f}" if few else NOT_AVAILABLE
     return out | _curves(records.get("simulations")) | _seeds(records.get("seeds")) | _choices(records)
 
 
@@ -232,10 +230,10 @@ def _curves(record):
         ends = {"Few": by_count[0], "Wide": all_of_them[0], "Most": all_of_them[-1]}
     out = {}
     for word, row in ends.items():
-        out[f"Curve{word}Sims"] = row["simulations"] if row else MISSING
-        out[f"Curve{word}Maps"] = row["maps"] if row else MISSING
+        out[f"Curve{word}Sims"] = row["simulations"] if row else NOT_AVAILABLE
+        out[f"Curve{word}Maps"] = row["maps"] if row else NOT_AVAILABLE
         for name in theta.COSMOLOGICAL:
-            out[f"Curve{word}{WORDS[name]}"] = _text(row and row["metrics"], "r2", name, "{:.2f}")
+            out[f"Curve{word}{SYMBOLS[name]}"] = _text(row and row["metrics"], "r2", name, "{:.2f}")
     return out
 
 
@@ -245,9 +243,9 @@ def _deviation(record, name):
 
 
 def _seeds(record):
-    out = {"SeedCount": len(record["rows"]) if record else MISSING}
+    out = {"SeedCount": len(record["rows"]) if record else NOT_AVAILABLE}
     for name in theta.COSMOLOGICAL:
-        out[f"SeedDeviation{WORDS[name]}"] = f"{_deviation(record, name):.3f}" if record else MISSING
+        out[f"SeedDeviation{SYMBOLS[name]}"] = f"{_deviation(record, name):.3f}" if record else NOT_AVAILABLE
     return out
 
 
@@ -266,7 +264,7 @@ def _choices(records):
                 found[bool((low > 0 or high < 0) and abs(value) > limit)].append(words)
         for word, matters in (("Matter", True), ("DoNot", False)):
             text = "; ".join(found[matters]) or "nothing"
-            out[f"Choices{word}{WORDS[name]}"] = text if "seeds" in records else MISSING
+            out[f"Choices{word}{SYMBOLS[name]}"] = text if "seeds" in records else NOT_AVAILABLE
     return out
 
 
@@ -291,8 +289,8 @@ def _differences(records):
 
 def _text(metrics, key, name, form, factor=1):
     if metrics is None:
-        return MISSING
+        return NOT_AVAILABLE
     value = factor * metrics[key][name][0]
     if not np.isfinite(value):
-        return MISSING
+        return NOT_AVAILABLE
     return form.format(value) if abs(value) < 100 else f"{float(f'{value:.1e}'):,.0f}"

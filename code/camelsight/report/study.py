@@ -4,12 +4,11 @@ import numpy as np
 
 from camelsight.ground import theta
 from camelsight.interpretation import sanity
-from camelsight.report.tables import _booktabs
+from camelsight.report.tables import SYMBOLS, _booktabs
 
 METHODS = ("integrated_gradients", "gradient_shap")  # which start from a baseline
 MUCH = 0.1  # of the total: the limit of the rows void_share in paper/expected.yaml
 KINDS = {"symmetries": "Symmetries", "networks": "Networks"}
-SYMBOLS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}
 
 
 def baselines_latex(record, labels):

@@ -11,6 +11,8 @@ from tabulate import tabulate
 from camelsight.ground import cases, theta
 
 MISSING = "–"
+NOT_AVAILABLE = "n/a"  # of a number that the text does not quote in this run
+SYMBOLS = {"omega_m": "OmegaM", "sigma_8": "SigmaEight"}  # in the names of macros
 _DIGITS = ("Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -89,8 +91,7 @@ def quoted(suites, case_ids):
     first, second = (*suites, None)[:2]
     partner = second if second == f"Nbody_{first}" else None
     places = {"Orig": (first, "original"), "OrigNbody": (partner, "original"), "Tight": (first, tightest(case_ids))}
-    words = dict(zip(theta.COSMOLOGICAL, ("OmegaM", "SigmaEight"), strict=True))
-    return {prefix + word: (*place, name) for prefix, place in places.items() for name, word in words.items()}
+    return {prefix + word: (*place, name) for prefix, place in places.items() for name, word in SYMBOLS.items()}
 
 
 def csv_text(rows, columns):

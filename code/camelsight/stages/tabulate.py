@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from camelsight.analysis import dataset, prediction
+from camelsight.analysis import dataset, differences, prediction
 from camelsight.ground import cases, cmd, seeding, theta
-from camelsight.inference import metrics as measures
 from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, references, store
 from camelsight.pipeline import params as parameters_file
@@ -25,11 +24,11 @@ R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_si
 METHOD = "integrated_gradients"
 METHOD_LABELS = {"saliency": "Saliency", "integrated_gradients": "IG", "gradient_shap": "GradientSHAP"}
 DVC_METRICS = ("r2", "coverage_68", "coverage_95")
-MISSING = "n/a"
 
 
 def main(params):
     metrics = {key: store.read_json(paths.metrics(*key)) for key in _combinations(params)}
+    predictions = {key: store.read_arrays(paths.predictions(*key)) for key in metrics}
     reference = references.load(params)
     seeds = {name: one["values"] for name, one in reference["r2"].items()} if reference else {}
     rows = [
@@ -49,7 +48,7 @@ def main(params):
     store.write_text(paths.TABLES / "r2.md", tables.r2_markdown(rows))
     store.write_text(paths.TABLES / "r2.tex", tables.r2_latex(rows))
     store.write_text(paths.TABLES / "parameters.tex", tables.parameters_latex(*params.suites))
-    _for_dvc(params, metrics, rows)
+    _for_dvc(metrics, predictions, rows)
     universe = store.read_json(paths.UNIVERSE)
     store.write_text(paths.TABLES / "statistics.tex", tables.statistics_latex(_statistics(params, universe)))
     interpretation = {suite: _interpretation(params, suite) for suite in params.suites}
@@ -73,41 +72,33 @@ def main(params):
     store.write_text(paths.TABLES / "provenance.tex", tables.provenance_latex(made_by, weights, data))
     numbers = (
         _provenance(params, metrics, weights, data) | _settings(params, metrics) | _results(params, metrics)
-        | _costs(params, metrics, seeds)
+        | _costs(params, predictions, seeds)
         | _attribution(params) | _failures(judged) | _study(params) | appendix.universe(universe)
-        | _transfer(params, metrics) | _baseline(params, metrics) | _calibration(params, metrics)
+        | _transfer(params, metrics) | _baseline(params, metrics, predictions)
+        | _calibration(params, metrics, predictions)
         | appendix.tuning(store.read_json(paths.TUNING_RECORD))
     )  # fmt: skip
     store.write_text(paths.NUMBERS, tables.macros(numbers))
 
 
-def _costs(params, metrics, seeds):
+def _costs(params, predictions, seeds):
     """Write the tables of what each cut costs; the macros on it."""
-    losses = {}
-    for suite, case in metrics:
-        if case != "original":
-            arrays = [store.read_arrays(paths.predictions(suite, one)) for one in ("original", case)]
-            losses[suite, case] = _loss(params, suite, case, *arrays)
+    losses = {
+        (suite, case): differences.of_cut(params, suite, case, predictions[suite, "original"], cut)
+        for (suite, case), cut in predictions.items()
+        if case != "original"
+    }
     rows = costs.rows(losses, seeds)
     store.write_text(paths.TABLES / "costs.csv", tables.csv_text(rows, costs.COLUMNS))
     store.write_text(paths.TABLES / "costs.tex", costs.latex(rows))
     return costs.numbers(rows, params.suites[0], params.cases)
 
 
-def _loss(params, suite, case, uncut, cut):
-    """Parameter → (value, low, high) of R²(uncut) - R²(cut), on the resamples that make verify takes, too."""
-    found = measures.r2_difference(
-        uncut["truth"], uncut["mean"], cut["mean"], uncut["simulation"],
-        generator=seeding.numpy_generator(params.seed, suite, case, "cost"), resamples=params.evaluate.resamples,
-    )  # fmt: skip
-    return {name: [float(value) for value in values] for name, *values in zip(theta.NAMES, *found, strict=True)}
-
-
-def _for_dvc(params, metrics, rows):
+def _for_dvc(metrics, predictions, rows):
     """Write what ``dvc metrics`` and ``dvc plots`` show."""
     shown, curves = {}, tables.r2_curves(rows)
     for (suite, case), record in metrics.items():
-        arrays = store.read_arrays(paths.predictions(suite, case))
+        arrays = predictions[suite, case]
         shown.setdefault(suite, {})[case] = {
             **{name: {one: record["metrics"][name][one][0] for one in theta.COSMOLOGICAL} for name in DVC_METRICS},
             "loss": float(f"{prediction.loss_of(arrays, suite):.9g}"),  # another processor rounds differently
@@ -151,7 +142,7 @@ def _transfer(params, metrics):
     return pixel | robustness.numbers(parameters_file.EXPERIMENTS["transfer"], records, params.suites)
 
 
-def _baseline(params, metrics):
+def _baseline(params, metrics, predictions):
     """Write the tables of the experiments of stage baseline, if any were run; their macros."""
     ran = [name for name in params.robustness.baseline if name in rivals.LABELS]
     records = {name: store.read_json(paths.experiment("baseline", name)) for name in ran}
@@ -164,30 +155,31 @@ def _baseline(params, metrics):
     if "likelihood" in records:
         arrays = store.read_arrays(paths.experiment_arrays("baseline", "likelihood"))
         bands = {name: arrays[name] for name in ("errors", "scatter")}
-    more = rivals.scale_numbers(_scales(params, metrics, suite) if "scales" in params.robustness.baseline else [])
+    asked = "scales" in params.robustness.baseline
+    more = rivals.scale_numbers(_scales(params, metrics, predictions, suite) if asked else [])
     return {"RivalTrials": params.rivals.trials} | rivals.numbers(network, records, **bands) | more
 
 
-def _scales(params, metrics, suite):
+def _scales(params, metrics, predictions, suite):
     """Write the table of the rivals under each k_max, beside the networks on the same maps; its rows."""
     record = store.read_json(paths.experiment("baseline", "scales"))
     arrays, found = store.read_arrays(paths.experiment_arrays("baseline", "scales")), {}
     for row in record["rows"]:
         case = row["case"]
-        ours = store.read_arrays(paths.predictions(suite, case))
         found[case] = {"maps": (metrics[suite, case]["metrics"], None)}
         for method, measured in row["metrics"].items():
             start = f"{case}.{method}."
             theirs = {name.removeprefix(start): values for name, values in arrays.items() if name.startswith(start)}
             generator = seeding.numpy_generator(params.seed, suite, case, "gain", method)
-            gain = paired.difference(ours, theirs, generator=generator, resamples=params.evaluate.resamples)
+            resamples = params.evaluate.resamples
+            gain = paired.difference(predictions[suite, case], theirs, generator=generator, resamples=resamples)
             found[case][method] = measured, gain
     rows = rivals.scale_rows(found, suite)
     store.write_text(paths.TABLES / "scales.csv", tables.csv_text(rows, rivals.SCALE_COLUMNS))
     return rows
 
 
-def _calibration(params, metrics):
+def _calibration(params, metrics, predictions):
     """Write what is known of how well the predicted standard deviations are; the macros on it."""
     measured = {(suite, suite, case): record["metrics"] for (suite, case), record in metrics.items()}
     if "suites" in params.robustness.transfer:
@@ -199,8 +191,7 @@ def _calibration(params, metrics):
     store.write_text(paths.TABLES / "calibration.csv", tables.csv_text(rows, calibration.COLUMNS))
     store.write_text(paths.TABLES / "calibration.tex", calibration.latex(measured))
     pit = []
-    for suite, case in metrics:
-        arrays = store.read_arrays(paths.predictions(suite, case))
+    for (suite, case), arrays in predictions.items():
         found = calibration.histogram(
             calibration.ranks(*(arrays[key] for key in ("truth", "mean", "sigma"))),
             arrays["simulation"],
@@ -256,7 +247,7 @@ def _searched(params):
         return "every case"
     if params.tune.cases == ("original",):
         return "the uncut maps of each suite"
-    return ", ".join(r"\texttt{" + case.replace("_", r"\_") + "}" for case in params.tune.cases)
+    return ", ".join(rf"\texttt{{{tables.escape(case)}}}" for case in params.tune.cases)
 
 
 def _results(params, metrics):
@@ -264,13 +255,13 @@ def _results(params, metrics):
     tightest = tables.tightest(params.cases)
     numbers = {
         "HasPartner": int(second == f"Nbody_{first}"),
-        "KTightest": f"{cases.parse(tightest).only.threshold:g}" if tightest else MISSING,
+        "KTightest": f"{cases.parse(tightest).only.threshold:g}" if tightest else tables.NOT_AVAILABLE,
     }
     for name, (suite, case, parameter) in tables.quoted(params.suites, params.cases).items():
         known = (suite, case) in metrics
         triple = metrics[suite, case]["metrics"]["r2"][parameter] if known else (None,) * 3
         for suffix, value in zip(("", "Low", "High"), triple, strict=True):
-            numbers[name + suffix] = f"{value:.3f}" if known else MISSING
+            numbers[name + suffix] = f"{value:.3f}" if known else tables.NOT_AVAILABLE
     return numbers
 
 
@@ -333,7 +324,7 @@ def _attribution(params):
         "FilamentBelow": f"{cosmic_web.THRESHOLDS[2]:g}",
         "WebAgreement": f"{100 * record['web']['agreement']:.0f}",
     }
-    for name, word in zip(theta.COSMOLOGICAL, ("OmegaM", "SigmaEight"), strict=True):
+    for name, word in tables.SYMBOLS.items():
         statistics = record["statistics"][name][METHOD]
         density, tidal = (
             [[value[0] for value in statistics["classes"][web][key]] for key in ("total", "area")]
@@ -360,7 +351,7 @@ def _attribution(params):
 def _triple(name, triple, digits):
     """Macros of a value and the limits of its interval; one that was never defined, as without any halo, is missing."""
     return {
-        name + suffix: f"{value:.{digits}f}" if np.isfinite(value) else MISSING
+        name + suffix: f"{value:.{digits}f}" if np.isfinite(value) else tables.NOT_AVAILABLE
         for suffix, value in zip(("", "Low", "High"), np.asarray(triple, dtype=float), strict=True)
     }
 
