@@ -3,9 +3,11 @@
 import dataclasses
 
 import numpy as np
+import torch
 
 from camelsight.analysis import dataset, networks
-from camelsight.ground import seeding, split, theta
+from camelsight.ground import cases, fields, seeding, split, theta
+from camelsight.ground.choices import BASELINES
 from camelsight.interpretation import attribution, sanity
 from camelsight.pipeline import cli, paths, store
 
@@ -31,22 +33,31 @@ def outputs(params):
 
 
 def baseline(params, suite, case, record, scaled, index, name, count=1, constant=0.0):
-    """``(count, n, n)`` of ``attribution.baselines`` for map ``index``, to all of which ``constant`` was added."""
-    mean, std = record[f"statistics_{params.train.normalisation}"]
-    return attribution.baselines(
-        name,
-        scaled,
-        count,
-        log10_range=record["log10_range"],
-        train_mean=record["statistics_train"][0],
-        mean=mean - constant * std,
-        std=std,
-        generator=seeding.numpy_generator(params.seed, suite, case, "baseline", count, index),
-    ).to(cli.device())
+    """``(count, C, n, n)`` of ``attribution.baselines`` for map ``index``, to all of which ``constant`` was added.
+
+    Noise is drawn for each field by itself; pixels are shuffled alike in all of them.
+    """
+    made = []
+    scales, trained = (dataset.scales(params, record, kind) for kind in (None, "train"))
+    for channel, log10_range in enumerate(dataset.log10_ranges(params, record)):
+        scale, field = scales[channel], params.fields[channel]
+        baselines = attribution.baselines(
+            name,
+            scaled[channel],
+            count,
+            log10_range=log10_range,
+            train_mean=trained[channel].mean,
+            scale=scale._replace(mean=scale.mean - constant * scale.std),
+            generator=seeding.numpy_generator(
+                params.seed, suite, case, "baseline", count, index, *(dataset.words(field) if name == "noise" else ())
+            ),
+        )
+        made.append(baselines)
+    return torch.stack(made, dim=1).to(cli.device())
 
 
 def of_map(params, suite, case, net, record, scaled, index, spec, *, symmetric=False, constant=0.0, **settings):
-    """``attribution.attribute``, or ``symmetric``, for one map ``(n, n)``; ``spec`` has ig_steps and shap_samples."""
+    """``attribution.attribute``, or ``symmetric``, for a map ``(C, n, n)``; ``spec`` has ig_steps and shap_samples."""
     device, names = cli.device(), (params.attribute.baseline, params.attribute.shap_baseline)
     start, references = (
         baseline(params, suite, case, record, scaled, index, name, count, constant)
@@ -64,6 +75,37 @@ def of_map(params, suite, case, net, record, scaled, index, spec, *, symmetric=F
         batch=attribution.batch_size(net, params.maps.pixels, cli.free_bytes(device)),
         **settings,
     )
+
+
+def baselines(params):
+    """The names of the baselines that the fields of a profile allow: noise is log-uniform, and pixels may be 0."""
+    positive = all(fields.FIELDS[name].is_positive for name in params.fields)
+    return [name for name in BASELINES if positive or name != "noise"]
+
+
+def together(values):
+    """``(..., n, n)``: attributions ``(..., C, n, n)`` of one field as they are, of several as summed magnitudes."""
+    return values[..., 0, :, :] if values.shape[-3] == 1 else np.abs(values).sum(-3)
+
+
+def shares(values):
+    """The share of each channel in the magnitude, ``(M, C)``, of attributions ``(M, C, n, n)``."""
+    total = np.abs(values).sum((2, 3), dtype=np.float64)
+    return total / np.maximum(total.sum(1, keepdims=True), np.finfo(float).tiny)
+
+
+def overdensity(params, suite, part):
+    """``(M, n, n)``: the matter that the maps of ``part`` show before any cut, over its mean.
+
+    Total matter over the cosmic mean; without it, the field next to it over the mean of the simulation's maps.
+    """
+    given, field = dataset.open_suite(params, suite), fields.environment(params.fields)
+    channel = params.fields.index(field)
+    if field == fields.TOTAL:
+        mean = cases.MEAN_SURFACE_DENSITY * part.parameters[:, 0]
+    else:
+        mean = np.array([np.abs(given.simulation(one)[:, channel]).mean(dtype=np.float64) for one in part.simulation])
+    return given.densities(part.index)[:, channel] / mean[:, None, None]
 
 
 def agreement(values, names):

@@ -18,12 +18,8 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
     device = train[1].device
     engine(device)
     cli.keep_memory()
-    net = network.build(
-        hyperparameters["hidden"],
-        hyperparameters["dropout"],
-        size=params.maps.pixels,
-        generator=seeding.torch_generator(params.seed, suite, case, *weights, params.train.seed),
-    ).to(device)
+    generator = seeding.torch_generator(params.seed, suite, case, *weights, params.train.seed)
+    net = build(params, hyperparameters, generator).to(device)
     history = training.fit(
         net,
         train,
@@ -80,10 +76,16 @@ def chosen(suite, case):
     return checked(record.get("hyperparameters") if isinstance(record, dict) else record, path)
 
 
+def build(params, hyperparameters, generator=None):
+    """A network with these hyperparameters for the maps and fields of a profile."""
+    shape = {"size": params.maps.pixels, "channels": len(params.fields)}
+    return network.build(hyperparameters["hidden"], hyperparameters["dropout"], **shape, generator=generator)
+
+
 def trained(params, suite, case):
     """The network of a case with its weights, and its hyperparameters."""
     hyperparameters = chosen(suite, case)
-    net = network.build(hyperparameters["hidden"], hyperparameters["dropout"], size=params.maps.pixels)
+    net = build(params, hyperparameters)
     return store.read_weights(paths.weights(suite, case), net), hyperparameters
 
 

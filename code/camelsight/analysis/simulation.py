@@ -5,6 +5,7 @@ import dataclasses
 import multiprocessing
 import signal
 from concurrent import futures
+from itertools import product
 from multiprocessing import resource_tracker
 
 from camelsight.ground import cmd, split, theta
@@ -27,7 +28,8 @@ def simulate(params, folder=paths.MAPS):
     for suites, parameters, partial in finished:
         for suite in suites:
             store.write_text(paths.parameters(suite, folder), camels.text(parameters))
-        partial.move_to(folder)
+        made = product(suites, params.fields)
+        partial.move_to({cmd.maps_file_name(*one): paths.maps(*one, folder) for one in made})
 
 
 def _simulate_universe(params, universe, suites):
@@ -35,23 +37,23 @@ def _simulate_universe(params, universe, suites):
     spec = params.maps
     numbers = split.numbers(split.of_hypercube(spec.simulations, **dataclasses.asdict(params.split)))
     shape = (spec.simulations * cmd.MAPS_PER_SIMULATION, spec.pixels, spec.pixels)
-    made_by = spec, numbers, params.threads, suites, str(cli.device()), source.digest("maps")
+    made_by = spec, numbers, params.threads, suites, params.fields, str(cli.device()), source.digest("maps")
     key = store.digest(*made_by)[:16]
-    files = {suite: cmd.maps_file_name(suite) for suite in suites}
+    files = {one: cmd.maps_file_name(*one) for one in product(suites, params.fields)}
     partial = store.PartialSet(paths.PARTIAL / key, dict.fromkeys(files.values(), shape), spec.simulations)
     missing = partial.missing
     with cli.progress(spec.simulations, f"simulate {universe}", "sim", spec.simulations - len(missing)) as bar:
         for i, maps in _run(params, suites, [(i, int(numbers[i])) for i in missing]):
             rows = slice(i * cmd.MAPS_PER_SIMULATION, (i + 1) * cmd.MAPS_PER_SIMULATION)
-            for suite, file in files.items():
-                partial.arrays[file][rows] = maps[suite]
+            for (suite, field), file in files.items():
+                partial.arrays[file][rows] = maps[suite][field]
             partial.done(i)
             bar.update()
     return camels.parameters(universe)[numbers], partial
 
 
 def _run(params, suites, jobs):
-    """Yield (simulation, {suite: maps}): one simulation at a time on a GPU, as many as there are cores without."""
+    """Yield (simulation, {suite: {field: maps}}): one at a time on a GPU, as many as there are cores without."""
     if not jobs:
         return
     workers = min(len(jobs), cli.processes(params.threads, WORKER_BYTES + MESH_BYTES * params.maps.mesh**3))
@@ -113,6 +115,7 @@ def _simulate(job):
     maps = camels.maps(
         suites,
         simulation,
+        fields=params.fields,
         particles=params.maps.particles,
         mesh=params.maps.mesh,
         steps=params.maps.steps,

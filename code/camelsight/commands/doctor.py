@@ -255,20 +255,22 @@ def _disk_needed(loaded, suite):
     from camelsight.interpretation import attribution
     from camelsight.pipeline import launch, paths, store
 
-    spec, tune, asked = loaded.maps, loaded.tune, loaded.attribute
+    spec, tune, asked, channels = loaded.maps, loaded.tune, loaded.attribute, len(loaded.fields)
     weights = {}
     for case in loaded.cases:
         hidden = tune.hidden[1] if tune.trials else tune.start_of(case).hidden
         with torch.device("meta"):
-            weights[case] = 4 * network.count_parameters(network.build(hidden, 0.0, size=spec.pixels))
-    attributions = asked.maps * len(asked.parameters) * len(attribution.METHODS) * 4 * spec.pixels**2
+            net = network.build(hidden, 0.0, size=spec.pixels, channels=channels)
+        weights[case] = 4 * network.count_parameters(net)
+    attributions = channels * asked.maps * len(asked.parameters) * len(attribution.METHODS) * 4 * spec.pixels**2
     wanted = {}
     for name in loaded.suites:
-        if spec.source == "twin" or store.find(spec.files, name)[store.MAPS] is None:
-            wanted[paths.maps(name)] = suite
+        for field in loaded.fields:
+            if spec.source == "twin" or store.find(spec.files, name, field) is None:
+                wanted[paths.maps(name, field)] = suite / channels
         wanted |= {paths.weights(name, case): size for case, size in weights.items()}
         wanted |= {paths.attributions(name, case): attributions for case in asked.cases}
-    missing = sum(max(0, size - (path.stat().st_size if path.exists() else 0)) for path, size in wanted.items())
+    missing = sum(max(0, int(size) - (path.stat().st_size if path.exists() else 0)) for path, size in wanted.items())
     return missing + ADAM_COPIES * max(weights.values()) * launch.default_jobs(loaded) + OTHER_RESULTS
 
 

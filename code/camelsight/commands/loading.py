@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from camelsight.analysis import attributions, networks
-from camelsight.ground import cases, seeding, theta
+from camelsight.analysis import attributions, dataset, networks
+from camelsight.ground import fields, theta
 from camelsight.inference import training
 from camelsight.interpretation import attribution
-from camelsight.maps import cuts, scaling
 from camelsight.pipeline import cli, params, paths, store
 from camelsight.referee import pack
 
@@ -23,31 +22,34 @@ class Trained:
 
     suite: str
     case: str
-    net: torch.nn.Module  # (B, 1, n, n) scaled maps -> (B, 12): normalised means, then standard deviations
-    record: dict  # of the cut: statistics_train and statistics_all in signed log10, log10_range, digests
+    net: torch.nn.Module  # (B, C, n, n) scaled maps -> (B, 12): normalised means, then standard deviations
+    record: dict  # of the cut: digests, and of each field statistics_train and statistics_all in signed log10
     params: params.Params  # of the run
 
     def scale(self, maps, index=0):
-        """Raw maps ``(n, n)`` or ``(B, n, n)`` in (Msun/h)/(Mpc/h)^2 as ``(B, n, n)`` float32 that the network takes.
+        """Raw maps ``(n, n)``, ``(B, n, n)`` or ``(B, C, n, n)`` as ``(B, C, n, n)`` float32 that the network takes.
 
-        They are cut as the case says. ``index`` is that of the first map in CAMELS (15 maps a simulation): the noise
-        of a random fill is drawn for it. ValueError if the maps have another size, or hold what is no density.
+        Channels are the fields of the run, in CMD's units; several of them are needed where it has several. Maps are
+        cut as the case says. ``index`` is that of the first map in CAMELS (15 maps a simulation): the noise of a
+        random fill is drawn for it. ValueError if the maps have another size, or hold what the fields cannot.
         """
-        maps, n = np.asarray(maps, dtype=np.float32), self.params.maps.pixels
-        if maps.ndim not in (2, 3) or maps.shape[-2:] != (n, n):
-            raise ValueError(f"expected maps of {n} x {n} pixels, got an array {maps.shape}; average or cut them first")
-        if not (np.isfinite(maps).all() and (maps > 0).all()):
-            raise ValueError("expected surface densities in (Msun/h)/(Mpc/h)^2, all above 0, got others; take no log")
-        maps = maps.reshape(-1, n, n)
-        cut = cuts.apply(
-            maps,
-            cases.parse(self.case).cuts,
-            log10_range=self.record["log10_range"],
-            generator=seeding.numpy_generator(self.params.seed, self.suite, self.case, "fill"),
-            indices=index + np.arange(len(maps)),
+        names, n = self.params.fields, self.params.maps.pixels
+        maps, channels = np.asarray(maps, dtype=np.float32), len(names)
+        single = channels == 1 and maps.ndim in (2, 3)
+        if maps.shape[-2:] != (n, n) or not (single or (maps.ndim in (3, 4) and maps.shape[-3] == channels)):
+            what = f"{n} x {n} pixels" + (f" of {', '.join(names)}" if channels > 1 else "")
+            raise ValueError(f"expected maps of {what}, got an array {maps.shape}; average or cut them first")
+        maps = maps.reshape(-1, channels, n, n)
+        for name, one in zip(names, np.moveaxis(maps, 1, 0), strict=True):
+            known, low = fields.FIELDS[name], {"above 0": np.nextafter(0, 1), "at least 0": 0}
+            if not (np.isfinite(one).all() and one.min() >= low.get(known.least, -np.inf)):
+                what = "surface densities in (Msun/h)/(Mpc/h)^2" if known.is_mass else f"{known.words} in CMD's units"
+                raise ValueError(f"expected {what}, all {known.least}, got others; take no log")
+        indices = index + np.arange(len(maps))
+        cut = dataset.cut_maps(
+            self.params, self.suite, self.case, maps, indices, dataset.log10_ranges(self.params, self.record)
         )
-        statistics = self.record[f"statistics_{self.params.train.normalisation}"]
-        return torch.from_numpy(scaling.standardise(scaling.signed_log10(cut), *statistics).astype(np.float32))
+        return torch.from_numpy(dataset.scaled(cut, dataset.scales(self.params, self.record)))
 
     def predict(self, maps, index=0):
         """``{parameter: (mean, sigma)}`` in physical units, arrays ``(B,)``, of raw maps as ``scale`` takes them."""
@@ -59,7 +61,8 @@ class Trained:
     def attribute(self, map_, index=0):
         """``{method: {parameter: (n, n)}}``: how much each pixel of one raw map adds to a normalised output.
 
-        Methods, settings and parameters are those of ``attribute`` in the run's params.yaml.
+        Arrays are ``(C, n, n)`` where the run has several fields. Methods, settings and parameters are those of
+        ``attribute`` in the run's params.yaml.
         """
         spec, net = self.params.attribute, attribution.fold(self.net)
         values, _ = attributions.of_map(
@@ -67,7 +70,8 @@ class Trained:
             symmetric=spec.views == "mean8",
         )  # fmt: skip
         return {
-            method: dict(zip(spec.parameters, stack.cpu().numpy(), strict=True)) for method, stack in values.items()
+            method: dict(zip(spec.parameters, stack.squeeze(1).cpu().numpy(), strict=True))
+            for method, stack in values.items()
         }
 
 

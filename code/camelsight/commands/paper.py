@@ -88,7 +88,8 @@ def make_maps(profile=None):
     else:
         print(f"Profile {loaded.profile}: the maps are up to date.")
     print(f"  maps     {paths.MAPS}/ ({', '.join(loaded.suites)})")
-    return {"profile": loaded.profile, "ran": pending, "maps": [str(paths.maps(suite)) for suite in loaded.suites]}
+    maps = [str(path) for path in paths.all_maps(loaded.suites, loaded.fields)]
+    return {"profile": loaded.profile, "ran": pending, "maps": maps}
 
 
 def make_paper(profile, full, jobs, where, options):

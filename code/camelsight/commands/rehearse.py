@@ -133,9 +133,9 @@ def _simulated(loaded, small, workers):
 def _repeat(folder, made, small):
     """The maps that were ``made``, over and over, as those of all simulations of ``small``."""
     for suite in small.suites:
-        path = folder / paths.maps(suite)
-        maps = np.load(path)
-        np.save(path, np.resize(maps, (small.maps.simulations * cmd.MAPS_PER_SIMULATION, *maps.shape[1:])))
+        for path in (folder / paths.maps(suite, field) for field in small.fields):
+            maps = np.load(path)
+            np.save(path, np.resize(maps, (small.maps.simulations * cmd.MAPS_PER_SIMULATION, *maps.shape[1:])))
         table = camels.parameters(theta.hydro_suite(suite))[dataset.numbers(small)]
         store.write_text(folder / paths.parameters(suite), camels.text(table))
 
@@ -185,7 +185,7 @@ def _trainings(found, device):
         engine = "no"
     records = []
     for hidden in sorted({one["hidden"] for record in found.took["train"] for one in record["trainings"]}):
-        net = network.build(hidden, 0.0, size=found.small.maps.pixels)
+        net = network.build(hidden, 0.0, size=found.small.maps.pixels, channels=len(found.small.fields))
         operations, traffic = cost.of_training(
             net, found.small.train.batch, torch.empty(0, dtype=getattr(torch, precision)).itemsize
         )

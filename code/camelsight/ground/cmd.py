@@ -12,15 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from camelsight.ground import fields
 from camelsight.ground import theta as parameters
 
-FIELD = "Mtot"  # of these, which are CMD's prefixes
-FIELDS = {
-    "Mgas": "gas density", "Vgas": "gas velocity", "T": "gas temperature", "P": "gas pressure", "Z": "gas metallicity",
-    "HI": "neutral hydrogen density", "ne": "electron number density", "B": "magnetic fields",
-    "MgFe": "magnesium over iron", "Mcdm": "dark matter density", "Vcdm": "dark matter velocity",
-    "Mstar": "stellar mass density", "Mtot": "total matter density",
-}  # fmt: skip
 SET = "LH"
 SETS = {
     "LH": "1000 simulations over a Latin hypercube",
@@ -42,7 +36,7 @@ MAPS_PER_SIMULATION = 15
 SIMULATIONS = 1000  # of the LH set
 PIXELS = 256
 DTYPE = np.dtype(np.float32)
-# CMD's documentation: sim and field for the suite and what is mapped, several fields joined.
+# CMD's documentation: sim and field for the suite and what is mapped, several fields joined by underscores.
 WEIGHTS = re.compile(
     r"weights_(?P<suite>(?:Nbody_)?[A-Za-z-]+)_(?P<fields>[A-Za-z][\w+-]*?)_\d+_all_steps_500_500_o3"
     r"(?:_smoothing_(?P<smoothing>\d+(?:\.\d+)?))?\.pt"
@@ -68,10 +62,10 @@ EXTREMES_TOLERANCE = 1e-4
 MOMENTS_TOLERANCE = 1e-3
 
 
-def maps_file_name(suite):
-    """The name of the file with the total-matter maps of ``suite``, such as IllustrisTNG or Nbody_IllustrisTNG."""
-    parameters.hydro_suite(suite)
-    return f"Maps_{FIELD}_{suite}_LH_z=0.00.npy"
+def maps_file_name(suite, field=fields.TOTAL):
+    """The name of the file with the maps of a ``field`` of ``suite``, such as IllustrisTNG or Nbody_IllustrisTNG."""
+    fields.check([field], [suite])
+    return f"Maps_{field}_{suite}_LH_z=0.00.npy"
 
 
 def params_file_name(suite):
@@ -79,10 +73,12 @@ def params_file_name(suite):
     return f"params_LH_{suite}.txt"
 
 
-def file_names(suite):
-    """Names under which CMD has had the parameters and the maps of ``suite``, two tuples, today's names first."""
-    maps = maps_file_name(suite)
-    return (params_file_name(suite), f"params_{suite}.txt"), (maps, maps.replace("z=0.00", "z=0.0"))
+def file_names(suite, field=None):
+    """Names under which CMD has had the maps of a ``field`` of ``suite``, or its parameters, today's first."""
+    if field is None:
+        return params_file_name(suite), f"params_{suite}.txt"
+    name = maps_file_name(suite, field)
+    return name, name.replace("z=0.00", "z=0.0")
 
 
 def described(name):
@@ -92,18 +88,29 @@ def described(name):
         return None
     said = match.groupdict()
     what = {"Maps": "maps of the ", "Grids": "3D grids of the ", "params": "parameters"}[said["kind"]]
-    what += FIELDS.get(said.get("field"), f"field {said.get('field')}") if "field" in said else ""
+    what += _words(said["field"]) if "field" in said else ""
     when = f" at redshift {said['z']}" if float(said.get("z", 0)) else ""
     return f"{what}{when} of {said['suite']}, set {said['set']} ({SETS[said['set']]})"
+
+
+def _words(field):
+    return fields.FIELDS[field].words if field in fields.FIELDS else f"field {field}"
 
 
 def published_weights(name):
     """(suite, fields, smoothing) in the name of a file with weights of CMD's benchmark, or None if it is no such name.
 
-    Smoothing is the width of a Gaussian in pixels, as text, or None. The suite may be one that is not known here.
+    Fields is a tuple. Smoothing is the width of a Gaussian in pixels, as text, or None. The suite may be one that is
+    not known here; ValueError if a field is.
     """
     match = WEIGHTS.fullmatch(name)
-    return match and match.group("suite", "fields", "smoothing")
+    if match is None:
+        return None
+    suite, joined, smoothing = match.group("suite", "fields", "smoothing")
+    names = tuple(joined.split("_"))
+    if unknown := [one for one in names if one not in fields.FIELDS]:
+        raise ValueError(f"expected fields among {', '.join(fields.FIELDS)}, got {unknown[0]} by the name {name}")
+    return suite, names, smoothing
 
 
 def folder_name(suite):
@@ -291,11 +298,14 @@ def check_params(array, simulations, suite, name):
             )
 
 
-def check_values(statistics, name):
-    """ValueError in one line unless every pixel, by ``statistics``, is finite and positive."""
-    n_nan, n_nonpositive = statistics["n_nan"], statistics["n_nonpositive"]
-    if n_nan or n_nonpositive:
+def check_values(statistics, name, field=fields.TOTAL):
+    """ValueError in one line unless every pixel, by ``statistics``, is finite and as low as ``field`` may be."""
+    n_nan, n_nonpositive, known = statistics["n_nan"], statistics["n_nonpositive"], fields.FIELDS[field]
+    what = "surface densities" if known.is_mass else "values"
+    if n_nan or (n_nonpositive and known.is_positive):
         raise ValueError(
-            f"expected finite surface densities above zero, got {n_nan} NaN or infinite and {n_nonpositive} zero or "
+            f"expected finite {what} above zero, got {n_nan} NaN or infinite and {n_nonpositive} zero or "
             f"negative pixels in {name}: fetch or simulate the file again"
         )
+    if known.least == "at least 0" and statistics["min"] < 0:
+        raise ValueError(f"expected {what} of at least zero, got {statistics['min']:g} in {name}: fetch the file again")

@@ -1,7 +1,7 @@
 """Training and prediction.
 
-Maps are scaled ``(N, n, n)`` float32 tensors, targets normalised ``(N, P)`` ones, on the network's device. Maps that do
-not fit there stay on the host, and their batches are streamed.
+Maps are scaled ``(N, C, n, n)`` float32 tensors, targets normalised ``(N, P)`` ones, on the network's device. Maps that
+do not fit there stay on the host, and their batches are streamed.
 """
 
 import contextlib
@@ -257,7 +257,7 @@ def _algorithms(device, deterministic):
 
 def _forward(network, maps, precision):
     with torch.autocast(maps.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
-        return network(maps[:, None])
+        return network(maps)
 
 
 def _scheduler(optimiser, schedule, max_lr, total_steps):

@@ -29,26 +29,26 @@ MEMORY_SHARE = 0.5  # of what is free
 CPU_BYTES = 2**28  # of a batch; larger ones are slower on a CPU, as the allocator hands their pages back each time
 
 
-def baselines(name, scaled, count, *, log10_range, train_mean, mean, std, generator):
-    """``count`` reference maps ``(count, n, n)`` for one ``scaled`` map ``(n, n)``.
+def baselines(name, scaled, count, *, log10_range, train_mean, scale, generator):
+    """``count`` reference maps ``(count, n, n)`` for one ``scaled`` map ``(n, n)`` of a field.
 
     ``mean``: the mean of the training maps, ``train_mean`` in signed log10, everywhere; ``blank``: zero in scaled
     space, which is the same where the statistics are those of the training maps; ``uniform``: the map's own mean
     density everywhere; ``noise``: log-uniform in ``log10_range``, as in the density cuts; ``shuffled``: the map's
-    pixels permuted, which keeps its one-point function. ``mean`` and ``std`` are those by which maps are scaled.
+    pixels permuted, which keeps its one-point function. ``scale`` is the ``scaling.Scale`` by which maps are scaled.
     ValueError if there is no such baseline.
     """
     shape = (count, *scaled.shape)
     if name == "mean":
-        return torch.full(shape, (train_mean - mean) / std)
+        return torch.full(shape, (train_mean - scale.mean) / scale.std)
     if name == "blank":
         return torch.zeros(shape)
     if name == "uniform":
-        signed_log = scaled.double() * std + mean
-        density = torch.sign(signed_log) * 10 ** signed_log.abs()
-        return torch.full(shape, float((scaling.signed_log10(density.mean()) - mean) / std))
+        return torch.full(shape, float(scale.scale(scale.unscale(scaled).mean())))
     if name == "noise":
-        return torch.as_tensor((generator.uniform(*log10_range, shape) - mean) / std, dtype=torch.float32)
+        log = generator.uniform(*log10_range, shape)
+        log = log if scale.unit == 1 else log - np.log10(scale.unit)
+        return torch.as_tensor((log - scale.mean) / scale.std, dtype=torch.float32)
     if name == "shuffled":
         pixels = np.tile(scaled.cpu().numpy().reshape(1, -1), (count, 1))
         return torch.as_tensor(generator.permuted(pixels, axis=1)).reshape(shape)
@@ -86,7 +86,7 @@ def batch_size(network, size, free_bytes):
         saved += tensor.nbytes
         return tensor
 
-    x = next(network.parameters()).new_zeros(1, 1, size, size).requires_grad_()
+    x = next(network.parameters()).new_zeros(1, network.channels, size, size).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         network(x)
     limit = MEMORY_SHARE * free_bytes / 2  # the gradients need as much again
@@ -108,21 +108,22 @@ def attribute(
     batch=MAX_BATCH,
     refinement=MAX_REFINEMENT,
 ):
-    """Attributions of the ``outputs`` (indices, T of them) for one ``scaled`` map ``(n, n)``: all from the same passes.
+    """Attributions of the ``outputs`` (indices, T of them) for one ``scaled`` map ``(C, n, n)``, from the same passes.
 
-    Returns ``{method: (T, n, n)}``, and ``{"gap": {method: (T,)}, "steps": int}``: how far the attributions of
+    Returns ``{method: (T, C, n, n)}``, and ``{"gap": {method: (T,)}, "steps": int}``: how far the attributions of
     Integrated Gradients are from adding up to f(x) - f(x'), and those of GradientShap to f(x) - mean f(x'), in units of
     that difference or of ``FLOOR``, whichever is larger.
 
-    Integrated Gradients runs from ``start`` ``(n, n)`` along the straight path, by Gauss-Legendre rules on panels.
+    Integrated Gradients runs from ``start`` ``(C, n, n)`` along the straight path, by Gauss-Legendre rules on panels.
     What each panel must add up to is known, so the panels that are furthest from it are bisected until the whole is
     complete to ``TOLERANCE``. It starts with ``ig_steps`` evaluations, and gives up at ``refinement`` times as many.
-    GradientShap draws from ``references`` ``(K, n, n)``, and all its samples follow from ``seed``.
+    GradientShap draws from ``references`` ``(K, C, n, n)``, and all its samples follow from ``seed``.
     """
     network.eval()
     outputs = list(outputs)
-    x = scaled[None, None].detach().clone().requires_grad_()
+    x = scaled[None, None].detach().clone().requires_grad_()  # the second axis becomes that of the outputs
     start, references = start[None, None].to(x), references[:, None].to(x)
+    network = _of_one_output(network)
     gradients = _gradient_function(outputs, batch)
     with torch.inference_mode():
         value, origin = network(x)[:, outputs], network(start)[:, outputs]
@@ -141,7 +142,7 @@ def attribute(
         values["gradient_shap"] = shap.attribute(x, references, n_samples=shap_samples, stdevs=SHAP_NOISE)[0]
     differences = {"integrated_gradients": (value - origin)[0], "gradient_shap": value[0] - expected}
     gaps = {
-        method: (values[method].sum((1, 2)) - difference).abs() / _at_least(difference)
+        method: (values[method].sum((1, 2, 3)) - difference).abs() / _at_least(difference)
         for method, difference in differences.items()
     }
     values = {method: tensor.detach().float() for method, tensor in values.items()}
@@ -162,14 +163,14 @@ def symmetric(network, scaled, outputs, *, start, references, **settings):
         values, record = attribute(
             network, turned(scaled), outputs, start=turned(start), references=turned(references), **settings
         )
-        views.append({name: value.flatten(1)[:, back].view_as(value) for name, value in values.items()})
+        views.append({name: value.flatten(2)[..., back].view_as(value) for name, value in values.items()})
         records.append(record)
-    stacks = {name: torch.stack([view[name] for view in views]) for name in METHODS}  # (8, T, n, n)
+    stacks = {name: torch.stack([view[name] for view in views]) for name in METHODS}  # (8, T, C, n, n)
     means = {name: stack.mean(0) for name, stack in stacks.items()}
     errors = {}
     for name, stack in stacks.items():
-        spread = (stack - means[name]).square().mean((0, 2, 3)).sqrt()
-        errors[name] = spread / means[name].square().mean((1, 2)).sqrt().clamp_min(torch.finfo(spread.dtype).tiny)
+        spread = (stack - means[name]).square().mean((0, 2, 3, 4)).sqrt()
+        errors[name] = spread / means[name].square().mean((1, 2, 3)).sqrt().clamp_min(torch.finfo(spread.dtype).tiny)
     return means, {
         "gap": {name: torch.stack([r["gap"][name] for r in records]).amax(0) for name in records[0]["gap"]},
         "steps": sum(record["steps"] for record in records),
@@ -177,8 +178,13 @@ def symmetric(network, scaled, outputs, *, start, references, **settings):
     }
 
 
+def _of_one_output(network):
+    """``network`` for maps ``(B, 1, C, n, n)``, whose gradients are then ``(B, T, C, n, n)``."""
+    return lambda maps: network(maps.flatten(0, 1))
+
+
 def _gradient_function(outputs, batch):
-    """What Captum calls for gradients ``(B, T, n, n)`` of all ``outputs``, with ``batch`` maps of graph at a time."""
+    """What Captum calls for gradients ``(B, T, C, n, n)`` of all ``outputs``, ``batch`` maps of graph at a time."""
 
     def gradients(forward_fn, inputs, target_ind=None, additional_forward_args=None):
         pieces = []
@@ -197,11 +203,11 @@ def _gradient_function(outputs, batch):
 
 
 def _integrate(engine, network, outputs, x, start, difference, steps, refinement, batch):
-    """``(T, n, n)`` and the number of evaluations; the path is cut into panels, the worst of which are bisected."""
+    """``(T, C, n, n)`` and the number of evaluations; the path is cut into panels, the worst of which are bisected."""
     allowed = TOLERANCE * _at_least(difference)
 
     def panels(low, high):
-        ends = [start + at[:, None, None, None] * (x - start) for at in (low, high)]
+        ends = [start + at[:, None, None, None, None] * (x - start) for at in (low, high)]
         pieces = [
             engine.attribute(end, begin, n_steps=NODES, method="gausslegendre")
             for begin, end in zip(*(end.split(max(1, batch // NODES)) for end in ends), strict=True)
@@ -209,7 +215,7 @@ def _integrate(engine, network, outputs, x, start, difference, steps, refinement
         with torch.inference_mode():
             at_low, at_high = (torch.cat([network(chunk)[:, outputs] for chunk in end.split(batch)]) for end in ends)
         values = torch.cat(pieces)
-        return values, values.sum((2, 3)) - (at_high - at_low)
+        return values, values.sum((2, 3, 4)) - (at_high - at_low)
 
     edges = torch.linspace(0, 1, max(1, steps // NODES) + 1, device=x.device)
     low, high = edges[:-1], edges[1:]

@@ -104,12 +104,15 @@ def shifted(network, constant):
 
 
 def replaced(scaled, start, importance, fractions=FRACTIONS):
-    """``(F, n, n)``: ``scaled`` ``(n, n)`` with these ``fractions`` of the pixels, by importance, from ``start``."""
+    """``(F, C, n, n)``: ``scaled`` ``(C, n, n)`` with these ``fractions`` of the pixels from ``start``.
+
+    They go by ``importance`` ``(n, n)``, in all channels at once.
+    """
     order = torch.argsort(torch.as_tensor(importance).reshape(-1), descending=True, stable=True)
-    out = scaled.reshape(1, -1).repeat(len(fractions), 1)
+    out = scaled.flatten(1).repeat(len(fractions), 1, 1)
     for row, fraction in zip(out, fractions, strict=True):
         chosen = order[: round(float(fraction) * len(order))].to(scaled.device)
-        row[chosen] = start.reshape(-1)[chosen]
+        row[:, chosen] = start.flatten(1)[:, chosen]
     return out.reshape(len(fractions), *scaled.shape)
 
 
@@ -118,7 +121,7 @@ def curve(network, scaled, starts, importance, output, target, fractions=FRACTIO
     rows = []
     with torch.inference_mode():
         for maps in zip(scaled, starts, importance, strict=True):
-            rows.append(network(replaced(*maps, fractions)[:, None])[:, output].cpu().numpy())
+            rows.append(network(replaced(*maps, fractions))[:, output].cpu().numpy())
     truth = np.asarray(target, dtype=np.float64)[:, None]
     return np.array([metrics.r2(truth, mean[:, None])[0] for mean in np.array(rows).T])
 

@@ -1,5 +1,7 @@
 """From surface density to what the network sees, and the eight symmetries of a map."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
@@ -14,11 +16,41 @@ def as_tensor(maps):
     return torch.as_tensor(maps)
 
 
-def signed_log10(maps):
-    """sign(x) log10|x|, and 0 where x is 0: k_max cuts leave negative pixels, so the log keeps the sign."""
+def signed_log10(maps, offset=0.0):
+    """sign(x) log10(|x| + ``offset``), and 0 where x is 0: k_max cuts leave negative pixels, so the log keeps the sign.
+
+    ``offset`` is 0 but for fields with empty pixels.
+    """
     x = as_tensor(maps)
-    out = torch.log10(x.abs() + (x == 0)) * torch.sign(x)
+    magnitude = x.abs() + offset if offset else x.abs()
+    out = torch.log10(magnitude + (x == 0)) * torch.sign(x)
     return out if isinstance(maps, torch.Tensor) else out.numpy()
+
+
+class Scale(NamedTuple):
+    """How maps of a field become what a network sees: the signed log of maps / ``unit``, standardised.
+
+    A unit other than 1 is the smallest pixel of a field whose pixels are below 1, where the sign of a logarithm says
+    nothing about that of the pixel.
+    """
+
+    mean: float
+    std: float
+    offset: float = 0.0
+    unit: float = 1.0
+
+    def log(self, maps):
+        """The signed log alone, of the same type as ``maps``."""
+        return signed_log10(maps if self.unit == 1 else maps / self.unit, self.offset)
+
+    def scale(self, maps):
+        return (self.log(maps) - self.mean) / self.std
+
+    def unscale(self, scaled):
+        """The float64 maps that ``scale`` takes to ``scaled``."""
+        log = scaled.double() * self.std + self.mean if torch.is_tensor(scaled) else scaled * self.std + self.mean
+        sign, magnitude = (torch.sign, torch.abs) if torch.is_tensor(log) else (np.sign, np.abs)
+        return sign(log) * (10 ** magnitude(log) - self.offset) * self.unit
 
 
 def sums(maps):
@@ -34,10 +66,6 @@ def statistics(sums):
     return float(mean), float(np.sqrt(squares / count - mean**2))
 
 
-def standardise(maps, mean, std):
-    return (maps - mean) / std
-
-
 def symmetry_table(size, device="cpu"):
     """``(8, size * size)`` flat pixel indices: ``flat_map[table[g]]`` is the map under the g-th symmetry of the square.
 
@@ -49,5 +77,6 @@ def symmetry_table(size, device="cpu"):
 
 
 def transform(maps, group, table):
-    """Each map ``maps[i]`` of ``(B, n, n)`` under the symmetry ``group[i]`` in 0-7."""
-    return maps.flatten(1).gather(1, table[group]).view_as(maps)
+    """Each map ``maps[i]`` of ``(B, C, n, n)``, all its channels, under the symmetry ``group[i]`` in 0-7."""
+    index = table[group][:, None].expand(-1, maps.shape[1], -1)
+    return maps.flatten(2).gather(2, index).view_as(maps)

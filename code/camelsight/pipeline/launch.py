@@ -195,7 +195,7 @@ def forecast(loaded, pending, jobs):
 
 
 def suite_bytes(loaded):
-    return loaded.maps.simulations * cmd.MAPS_PER_SIMULATION * loaded.maps.pixels**2 * 4
+    return len(loaded.fields) * loaded.maps.simulations * cmd.MAPS_PER_SIMULATION * loaded.maps.pixels**2 * 4
 
 
 def process_bytes(loaded):

@@ -8,13 +8,13 @@ import os
 import re
 import reprlib
 import typing
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from camelsight.ground import cases, cmd, theta
+from camelsight.ground import cases, cmd, fields, theta
 from camelsight.ground.choices import BASELINES, PRIOR
 from camelsight.ground.hyperparameters import HIDDEN_LIMIT, Hyperparameters
 from camelsight.pipeline import paths, store
@@ -25,6 +25,7 @@ EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
     ),
     "baseline": ("network", "mean", "histogram", "likelihood", "scales"),
 }  # fmt: skip
+OF_ONE_FIELD = {"probes", *EXPERIMENTS["baseline"]}  # experiments about a single density of mass
 FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
 NAME = re.compile("[A-Za-z0-9_-]{1,64}")  # of a profile: names of files are made of it
 SHOWN = reprlib.Repr()  # of a wrong value: aliases make a value of gigabytes of a few lines of YAML
@@ -296,6 +297,7 @@ class Params:
     seed: int
     threads: int  # of one process on CPU; fixed, because results depend on it in the last bit
     checkpoint: float  # seconds of training that a killed process may lose; results do not depend on it
+    fields: tuple[str, ...]  # of CMD, the channels of a map in this order
     suites: tuple[str, ...]
     cases: tuple[str, ...]
     maps: Maps
@@ -314,7 +316,7 @@ class Params:
         _check(good, "profile", "a name of at most 64 letters, digits, _ and -", self.profile)
         _check(self.threads >= 1, "threads", "at least 1", self.threads)
         _check(self.checkpoint >= 0, "checkpoint", "at least 0", self.checkpoint)
-        for name in ("suites", "cases"):
+        for name in ("fields", "suites", "cases"):
             values = getattr(self, name)
             _check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
         for suite in self.suites:
@@ -341,9 +343,40 @@ def load(path="params.yaml"):
 def parse(text, name):
     """As ``load``, of the text or the bytes of a file that is called ``name``."""
     try:
-        return _build(Params, store.parse_yaml(text), "")
+        made = _build(Params, store.parse_yaml(text), "")
+        _check_fields(made)
+        return made
     except ValueError as error:
         raise ValueError(f"{name}: {store.one_line(error)}") from None
+
+
+def _check_fields(params):
+    """ValueError in one line unless suites, cases, baselines and experiments go with the fields."""
+    names, robustness = params.fields, params.robustness
+    try:
+        fields.check(names, (*params.suites, *robustness.suites))
+        for case in (*params.cases, *robustness.cuts):
+            fields.check_case(names, case)
+    except ValueError as error:
+        raise ValueError(f"fields: {error}") from None
+    known = params.maps.source != "twin" or set(names) <= set(fields.SIMULATED)
+    what = f"some of {', '.join(fields.SIMULATED)}, which the twin knows; other fields are read from files of CMD"
+    _check(known, "fields", what, list(names))
+    positive = all(fields.FIELDS[name].is_positive for name in names)
+    for key in ("baseline", "shap_baseline"):
+        value = getattr(params.attribute, key)
+        what = "another baseline than noise, which is log-uniform, for fields with pixels of 0"
+        _check(positive or value != "noise", f"attribute.{key}", what, value)
+    for key, experiments in EXPERIMENTS.items():
+        for asked in getattr(robustness, key):
+            what = f"no {asked} with these fields"
+            _check(asked in possible(experiments, names), f"robustness.{key}", what, list(names))
+
+
+def possible(experiments, names):
+    """Those of ``experiments`` that can be made with the fields ``names``."""
+    one_of_mass = len(names) == 1 and fields.FIELDS[names[0]].is_mass and fields.FIELDS[names[0]].is_positive
+    return [one for one in experiments if one_of_mass or one not in OF_ONE_FIELD]
 
 
 def with_everything(text):
@@ -360,7 +393,7 @@ def with_everything(text):
     further = [suite for suite in FURTHER_SUITES if suite not in before.suites]
     for key, names in (EXPERIMENTS | {"suites": further}).items():
         asked = getattr(before.robustness, key)
-        if more := [name for name in names if name not in asked]:
+        if more := [name for name in possible(names, before.fields) if name not in asked]:
             written = raw["robustness"][key]
             if not written:
                 written.fa.set_flow_style()
@@ -395,7 +428,7 @@ def _check_range(key, low, high, *, may_be_zero):
 
 def _build(cls, raw, prefix):
     _check(isinstance(raw, dict), prefix.rstrip(".") or "the file", "a mapping of keys to values", raw)
-    names = [field.name for field in fields(cls)]
+    names = [field.name for field in dataclasses.fields(cls)]
     for key in raw:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, 1)

@@ -8,7 +8,7 @@ PARAMS = Path("params.yaml")
 PROFILES = Path("profiles")
 SEEDS = PROFILES / "reference"  # PROFILE.json: R² of networks from several seeds
 DVC_LOCK = Path("dvc.lock")
-MAPS = Path("data/maps")
+MAPS = Path("data/maps")  # a folder for each suite
 PARTIAL = Path("data/partial")  # simulations of an unfinished set
 CHECKPOINTS = Path("runs/checkpoints")  # of unfinished trainings; outside DVC's outs, which DVC deletes before a run
 CODE = Path("results/code")
@@ -25,7 +25,7 @@ ATTRIBUTIONS = Path("results/attribute")
 UNIVERSE = Path("results/universe.json")
 SANITY = Path("results/sanity")
 ROBUSTNESS = Path("results/robustness")  # inputs/CASE/SUITE.json, STAGE/EXPERIMENT.json and .npz
-FURTHER = Path("data/further")  # maps of the suites that transfer@suites adds
+FURTHER = Path("data/further")  # a folder for each suite that transfer@suites adds
 INTERPRETATION = Path("results/interpretation.json")
 TABLES = Path("results/tables")
 METRICS = Path("results/metrics.json")  # for dvc metrics
@@ -80,12 +80,16 @@ def code(stage):
     return CODE / f"{stage}.txt"
 
 
-def maps(suite, folder=MAPS):
-    return folder / cmd.maps_file_name(suite)
+def maps(suite, field, folder=MAPS):
+    return folder / suite / cmd.maps_file_name(suite, field)
+
+
+def all_maps(suites, fields):
+    return [maps(suite, field) for suite in dict.fromkeys(suites) for field in fields]
 
 
 def parameters(suite, folder=MAPS):
-    return folder / cmd.params_file_name(suite)
+    return folder / suite / cmd.params_file_name(suite)
 
 
 def cut(suite, case):
@@ -190,11 +194,6 @@ def experiment(stage, name):
 
 def experiment_arrays(stage, name):
     return ROBUSTNESS / stage / f"{name}.npz"
-
-
-def further_maps(suite):
-    """The folder of the maps of a suite beyond those of the profile."""
-    return FURTHER / suite
 
 
 def figure(name, ending):

@@ -4,7 +4,7 @@ import dataclasses
 
 from camelsight.pipeline import paths, source, store
 
-DECIDES = ("seed", "maps", "split", "tune", "train")  # blocks of params.yaml that R² depends on, with evaluate.views
+DECIDES = ("seed", "fields", "maps", "split", "tune", "train")  # what R² depends on, with evaluate.views
 
 
 def simulator(params):

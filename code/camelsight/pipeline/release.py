@@ -6,11 +6,12 @@ import shutil
 import sys
 import time
 from concurrent import futures
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from camelsight.ground import cases, cmd, theta
+from camelsight.ground import cases, cmd, fields, theta
 from camelsight.pipeline import cli, download, paths, store
 
 MASS_TOLERANCE = 0.05  # of a simulation's mean density against its omega_m; rows of another simulation are off by more
@@ -26,26 +27,30 @@ def adopt(params, target=paths.MAPS):
     """
     folder, lock, linked = params.maps.files, paths.digests(params.profile), {}
     folder.mkdir(parents=True, exist_ok=True)
-    for suite in params.suites:
-        if store.find(folder, suite)[store.MAPS] is None and store.packed(folder, suite):
-            raise ValueError(store.missing(folder, suite, store.MAPS))
-    if others := store.others(folder):
+    for suite, field in product(params.suites, params.fields):
+        if store.find(folder, suite, field) is None and store.packed(folder, suite, field):
+            raise ValueError(store.missing(folder, suite, field))
+    if others := store.others(folder, params.fields):
         print(f"{folder} holds what no stage uses{others}", file=sys.stderr)
     _check_disk(params, folder)
-    for kind in (store.PARAMETERS, store.MAPS):  # the small files first
-        for suite in params.suites:
-            pins, source = read_pins(lock), BY_HAND
-            path = store.find(folder, suite)[kind]
-            if path is None:
-                path, source = _fetch(params, suite, kind, pins)
-            record = examine(path, suite, params.maps, linked.get(paths.parameters(suite, target)), pins)
-            if record["wrong"]:
-                raise ValueError(record["wrong"][0])
-            if path.name not in pins:
-                write_pins(lock, pins | {path.name: (record["sha256"], record["bytes"], source)})
-            linked[(paths.parameters, paths.maps)[kind](suite, target)] = path
+    for field, suite in product((None, *params.fields), params.suites):  # the small files, of parameters, first
+        pins, source = read_pins(lock), BY_HAND
+        path = store.find(folder, suite, field)
+        if path is None:
+            path, source = _fetch(params, suite, field, pins)
+        record = examine(path, suite, field, params.maps, linked.get(paths.parameters(suite, target)), pins)
+        if record["wrong"]:
+            raise ValueError(record["wrong"][0])
+        if path.name not in pins:
+            write_pins(lock, pins | {path.name: (record["sha256"], record["bytes"], source)})
+        linked[_place(suite, field, target)] = path
     for place, path in linked.items():
         store.link(path, place)
+
+
+def _place(suite, field, folder=paths.MAPS):
+    """Where a run has the maps of a ``field`` of ``suite``, or its parameters."""
+    return paths.maps(suite, field, folder) if field else paths.parameters(suite, folder)
 
 
 def unlink_replaced(params):
@@ -55,14 +60,13 @@ def unlink_replaced(params):
     """
     if params.maps.source != "camels":
         return
-    for suite in params.suites:
-        links = paths.parameters(suite), paths.maps(suite)
-        for source, link in zip(store.find(params.maps.files, suite), links, strict=True):
-            if link.exists() and (source is None or source.samefile(link)):
-                continue
-            if link.is_symlink() or link.exists():
-                print(f"{link} is not the one in {params.maps.files}; the stage maps checks and links it anew")
-                link.unlink()
+    for suite, field in product(params.suites, (None, *params.fields)):
+        source, link = store.find(params.maps.files, suite, field), _place(suite, field)
+        if link.exists() and (source is None or source.samefile(link)):
+            continue
+        if link.is_symlink() or link.exists():
+            print(f"{link} is not the one in {params.maps.files}; the stage maps checks and links it anew")
+            link.unlink()
 
 
 def read_pins(path):
@@ -78,16 +82,17 @@ def write_pins(path, pins):
     store.write_text(path, "".join(lines))
 
 
-def examine(path, suite, spec, parameters_path=None, pins=None):
-    """What there is to say about a file of ``suite``, as a dict for JSON; ``wrong`` lists in one line each what is off.
+def examine(path, suite, field, spec, parameters_path=None, pins=None):
+    """What there is to say about a file of maps, or without ``field`` of parameters, as a dict for JSON.
 
-    ``spec`` is the block ``maps`` of the profile. Maps are compared with the omega_m in ``parameters_path``. A file
-    that ``pins`` know must have their sha256, and may then be of a release whose statistics are not known here.
+    ``wrong`` lists in one line each what is off. ``spec`` is the block ``maps`` of the profile. Maps are compared with
+    the omega_m in ``parameters_path``. A file that ``pins`` know must have their sha256, and may then be of a release
+    whose statistics are not known here.
     """
     record = {"file": str(path), "suite": suite, "bytes": path.stat().st_size}
     pinned = (pins or {}).get(path.name, (None,))[0]
-    if path.suffix == ".npy":
-        record |= _examine_maps(path, suite, spec, parameters_path, pinned)
+    if field:
+        record |= _examine_maps(path, suite, field, spec, parameters_path, pinned)
     else:
         record |= _examine_parameters(path, suite, spec)
     if pinned and record["sha256"] and record["sha256"] != pinned:
@@ -104,14 +109,12 @@ def check(params, folder=None):
     camels = params.maps.source == "camels"
     folder = folder or (params.maps.files if camels else paths.MAPS)
     pins, records = read_pins(paths.digests(params.profile)) if camels else {}, []
-    for suite in params.suites:
-        found = store.find(folder, suite)
-        for kind, path in enumerate(found):
-            if path is None:
-                place = str(Path(folder, cmd.file_names(suite)[kind][0]))
-                records.append({"file": place, "suite": suite, "wrong": [store.missing(folder, suite, kind)]})
-            else:
-                records.append(examine(path, suite, params.maps, found[store.PARAMETERS], pins))
+    for suite, field in product(params.suites, (None, *params.fields)):
+        if (path := store.find(folder, suite, field)) is None:
+            place = str(Path(folder, cmd.file_names(suite, field)[0]))
+            records.append({"file": place, "suite": suite, "wrong": [store.missing(folder, suite, field)]})
+        else:
+            records.append(examine(path, suite, field, params.maps, store.find(folder, suite), pins))
     return records
 
 
@@ -196,7 +199,7 @@ def simulations_of(truth):
     return None
 
 
-def _examine_maps(path, suite, spec, parameters_path, pinned):
+def _examine_maps(path, suite, field, spec, parameters_path, pinned):
     wrong, size = [], path.stat().st_size
     record = dict.fromkeys(("shape", "dtype", "min", "max", "mean", "std", "n_nan", "n_nonpositive", "published"))
     record |= {"density_ratio": None, "release": None, "sha256": None, "wrong": wrong}
@@ -212,8 +215,8 @@ def _examine_maps(path, suite, spec, parameters_path, pinned):
     statistics, means, record["sha256"] = _scan(path, header)
     record |= {name: _number(value) for name, value in statistics.items()}
     try:
-        cmd.check_values(statistics, path.name)
-        if parameters_path is not None:
+        cmd.check_values(statistics, path.name, field)
+        if parameters_path is not None and field == fields.TOTAL:
             omega_m = store.read_parameter_table(parameters_path)[:, theta.NAMES.index("omega_m")]
             record["density_ratio"] = _compare_density(means, omega_m, path.name)
     except ValueError as error:
@@ -222,9 +225,10 @@ def _examine_maps(path, suite, spec, parameters_path, pinned):
     if not released:
         record["release"] = "not a CMD release"
         return record
-    record["published"] = cmd.PUBLISHED_STATISTICS.get(suite)
-    unknown = "unknown" if record["published"] else "unknown: CMD publishes no statistics of this suite"
-    record["release"] = cmd.release(statistics, suite) or unknown
+    total = field == fields.TOTAL
+    record["published"] = cmd.PUBLISHED_STATISTICS.get(suite) if total else None
+    unknown = "unknown" if record["published"] else "unknown: CMD's statistics of these maps are not known here"
+    record["release"] = (cmd.release(statistics, suite) if total else None) or unknown
     if record["published"] and record["sha256"] != pinned:
         try:
             cmd.check_statistics(statistics, suite, path.name)
@@ -268,7 +272,8 @@ def _compare_density(means, omega_m, name):
 
 def _check_disk(params, folder):
     """ValueError if the maps that are missing do not fit the disk."""
-    missing = [cmd.maps_file_name(suite) for suite in params.suites if store.find(folder, suite)[store.MAPS] is None]
+    wanted = product(params.suites, params.fields)
+    missing = [cmd.maps_file_name(*one) for one in wanted if store.find(folder, *one) is None]
     begun = sum(_size(folder / f"{name}.part") for name in missing)
     needed = len(missing) * cmd.maps_bytes(params.maps.simulations, params.maps.pixels) - begun
     free = shutil.disk_usage(folder).free
@@ -279,14 +284,14 @@ def _check_disk(params, folder):
         )
 
 
-def _fetch(params, suite, kind, pins):
+def _fetch(params, suite, field, pins):
     """Fetch a file from the first of ``maps.bases`` that has it; its path and where it came from."""
-    spec, name = params.maps, cmd.file_names(suite)[kind][0]
+    spec, name = params.maps, cmd.file_names(suite, field)[0]
     path = spec.files / name
-    size = cmd.maps_bytes(spec.simulations, spec.pixels) if kind == store.MAPS else None
+    size = cmd.maps_bytes(spec.simulations, spec.pixels) if field else None
 
     def check(head):
-        if kind == store.PARAMETERS:
+        if field is None:
             return cmd.check_first_row(head, name)
         return cmd.check_maps(cmd.read_header(head, name), spec.simulations, spec.pixels, name)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from ruamel.yaml import YAML, events
 
-from camelsight.ground import cmd, theta
+from camelsight.ground import cmd, fields, theta
 from camelsight.pipeline import paths
 
 RELEASED_BYTES = 1 << 32  # of a checkpoint from elsewhere: hidden 64 on maps of 256² pixels takes 3.8e9
@@ -35,7 +35,6 @@ YAML_LEVELS = 50  # of keys and lists within each other: at some 10,000 the pars
 YAML_VALUES = 1_000_000  # that a text may stand for; a few lines of aliases can stand for any number
 OTHERS = 3  # files of CMD that a message lists at most
 FINISHED = ".finished"  # the ending of a mark beside a checkpoint
-PARAMETERS, MAPS = 0, 1  # position in what cmd.file_names and find return
 
 
 @contextlib.contextmanager
@@ -389,46 +388,49 @@ def code_digest():
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def find(folder, suite):
-    """The params and the maps file of ``suite`` in ``folder`` or in CMD's sub-folder; None for what is not there."""
-    folders = _places(folder, suite)
-    return [
-        next((place / name for name in names for place in folders if (place / name).exists()), None)
-        for names in cmd.file_names(suite)
-    ]
+def find(folder, suite, field=None):
+    """The file with the maps of a ``field`` of ``suite``, or with its parameters, in ``folder`` or below; or None.
+
+    Looked at are the sub-folder that CMD has, and the one that a run has.
+    """
+    names, folders = cmd.file_names(suite, field), _places(folder, suite)
+    return next((place / name for name in names for place in folders if (place / name).exists()), None)
 
 
 def _places(folder, suite):
-    return Path(folder), Path(folder, cmd.folder_name(suite))
+    return Path(folder), Path(folder, cmd.folder_name(suite)), Path(folder, suite)
 
 
-def missing(folder, suite, kind):
-    """What to say where ``find`` has found no file of this ``kind``: also what else of CMD lies there."""
-    names = cmd.file_names(suite)[kind]
-    if found := packed(folder, suite) if kind == MAPS else None:
+def missing(folder, suite, field=None):
+    """What to say where ``find`` has found no such file: also what else of CMD lies there."""
+    names = cmd.file_names(suite, field)
+    if found := packed(folder, suite, field) if field else None:
         advice = f"which cannot be mapped into memory; unpack it with {cmd.CONVERT} {shlex.quote(str(found))}"
         return f"expected {Path(folder, names[0])}, got {found.name}, {advice}"
-    return f"expected {Path(folder, names[0])}, got no such file; run make maps, or put it there{others(folder)}"
+    also = others(folder, [field] if field else fields.FIELDS)
+    return f"expected {Path(folder, names[0])}, got no such file; run make maps, or put it there{also}"
 
 
-def packed(folder, suite):
-    """The maps of ``suite`` as .npz or .npy.gz in ``folder`` or in CMD's sub-folder, or None."""
-    places = [place / name for name in cmd.file_names(suite)[MAPS] for place in _places(folder, suite)]
+def packed(folder, suite, field):
+    """The maps of a ``field`` of ``suite`` as .npz or .npy.gz where ``find`` looks, or None."""
+    places = [place / name for name in cmd.file_names(suite, field) for place in _places(folder, suite)]
     packed = (path for place in places for path in (Path(f"{place}.gz"), place.with_suffix(".npz")))
     return next((path for path in packed if path.is_file()), None)
 
 
-def others(folder):
-    """What files in ``folder`` hold that CMD has and this package has no use for, as the end of a sentence."""
-    used = {name for suite in theta.SUITES for names in cmd.file_names(suite) for name in names}
+def others(folder, wanted):
+    """What files in ``folder`` hold that CMD has, other than the fields ``wanted``, as the end of a sentence."""
+    known = [(suite, field) for suite in theta.SUITES for field in (None, *wanted)]
+    known = [(suite, field) for suite, field in known if field in (None, *fields.of_suite(suite))]
+    used = {name for suite, field in known for name in cmd.file_names(suite, field)}
     names = sorted(path.name for path in Path(folder).iterdir()) if Path(folder).is_dir() else []
     said = [f"; {name} has {what}" for name in names if name not in used and (what := cmd.described(name))]
     return "".join(said[:OTHERS])
 
 
-def _found(folder, suite, kind):
-    if (path := find(folder, suite)[kind]) is None:
-        raise ValueError(missing(folder, suite, kind))
+def _found(folder, suite, field=None):
+    if (path := find(folder, suite, field)) is None:
+        raise ValueError(missing(folder, suite, field))
     return path
 
 
@@ -446,13 +448,13 @@ def check_whole(header, path):
         raise ValueError(f"expected {expected:,} bytes, got {size:,} in {path}: {advice}")
 
 
-def open_maps(suite, simulations, pixels, folder=paths.MAPS):
-    """The maps of ``suite`` as a read-only memory map, ``(15 * simulations, pixels, pixels)`` float32.
+def open_maps(suite, field, simulations, pixels, folder):
+    """The maps of a ``field`` of ``suite`` as a read-only memory map, ``(15 * simulations, pixels, pixels)`` float32.
 
     A file of another machine may have the other byte order. ValueError if the file is no NPY file, is cut short, or
     holds another shape or type.
     """
-    path = _found(folder, suite, MAPS)
+    path = _found(folder, suite, field)
     header = read_header(path)
     cmd.check_maps(header, simulations, pixels, path)
     check_whole(header, path)
@@ -465,9 +467,9 @@ def release(maps):
         maps.base.madvise(mmap.MADV_DONTNEED)
 
 
-def read_parameters(suite, simulations, folder=paths.MAPS):
+def read_parameters(suite, simulations, folder):
     """The ``(simulations, 6)`` physical parameters of ``suite``; ValueError if the file holds anything else."""
-    path = _found(folder, suite, PARAMETERS)
+    path = _found(folder, suite)
     values = read_parameter_table(path)
     cmd.check_params(values, simulations, suite, path.name)
     return values
@@ -638,14 +640,13 @@ class PartialSet:
         self._done[item] = 1
         self._done.flush()
 
-    def move_to(self, folder):
-        """Hand the finished files over to ``folder`` and forget the set."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        names = list(self.arrays)
+    def move_to(self, places):
+        """Hand the finished files over to ``places``, file name -> path, and forget the set."""
         self.arrays, self._done = {}, None
         (self.folder / "done.npy").unlink()
-        for name in names:
-            os.replace(self.folder / name, Path(folder) / name)
+        for name, path in places.items():
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.folder / name, path)
         shutil.rmtree(self.folder)
 
 

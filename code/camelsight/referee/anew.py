@@ -53,7 +53,7 @@ def _minutes(seconds):
 def _again(folder, number, params, queue, links):
     """Run the stages of a tier in the empty ``folder`` for ``queue`` of (suite, case, more stages); what is missing."""
     missing = [str(path) for path in links if not Path(path).exists()]
-    missing += [str(paths.maps(suite)) for suite, *_ in queue if not paths.maps(suite).exists()]
+    missing += files.lost_maps(params, [suite for suite, *_ in queue])
     if missing or not queue:
         lost = missing[0] if missing else "runs"
         return f"{lost} is not there: {files.how_to_get(lost)}"
@@ -266,13 +266,12 @@ def make_reference(seeds, jobs=None):
     if seeds < reference.MIN_SEEDS:
         raise ValueError(f"expected SEEDS of at least {reference.MIN_SEEDS}, got {seeds}: the spread needs them")
     params = parameters_file.load()
-    missing = [str(paths.maps(suite)) for suite in params.suites if not paths.maps(suite).exists()]
-    if missing:
+    if missing := files.lost_maps(params, params.suites):
         raise ValueError(f"expected {missing[0]}, got no such file: run make maps first")
     if not paths.UNIVERSE.exists():
         raise ValueError(f"expected {paths.UNIVERSE}, got no such file: run make paper first")
     jobs = jobs or launch.default_jobs(params)
-    data = {suite: store.file_digest(paths.maps(suite)) for suite in params.suites}
+    data = {str(path): store.file_digest(path) for path in paths.all_maps(params.suites, params.fields)}
     engine = networks.engine(cli.device())
     code = [source.digest(stage) for stage in ("tune", *AGAIN[2])]  # another figure must not train networks anew
     key = store.digest(references.settings(params), data, code, torch.__version__, engine)[:16]
@@ -314,7 +313,9 @@ def make_reference(seeds, jobs=None):
         "simulator": references.simulator(params),
         "settings": references.settings(params),
         "pixels": {
-            f"pixels.{suite}.original.{name}": statistics[suite][name] for suite in params.suites for name in PIXELS
+            f"pixels.{suite}.original.{name}": statistics[suite][params.fields[0]][name]
+            for suite in params.suites
+            for name in PIXELS
         },
         "r2": {name: {**_shown(limits[name]), "values": values.get(name)} for name in values},
         "shifts": {name: _shown(one) for name, one in limits.items() if name not in values},

@@ -7,7 +7,7 @@ import numpy as np
 import safetensors.torch
 
 from camelsight.analysis import dataset, prediction
-from camelsight.ground import cmd, split, theta
+from camelsight.ground import cmd, fields, split, theta
 from camelsight.inference import metrics
 from camelsight.maps import scaling
 from camelsight.pipeline import environment, launch, packages, paths, rerun, store
@@ -83,15 +83,16 @@ def _remade(params, suite, elsewhere):
 def _data(params, remade):
     for suite in params.suites:
         name, record = f"data.{suite}", paths.cut(suite, "original")
-        if lost := [path for path in (paths.maps(suite), record) if not path.exists()]:
+        if lost := [*files.lost_maps(params, [suite]), *([] if record.exists() else [record])]:
             yield row(name, "integrity", NOT_RUN, f"{lost[0]} is not there: {files.how_to_get(lost[0])}", tier=0)
             continue
-        expected = files.read(store.read_json, record)
+        expected, accused = files.read(store.read_json, record), paths.all_maps([suite], params.fields)
+        place = accused[0] if len(accused) == 1 else accused[0].parent
         try:
             given = dataset.open_suite(params, suite)
         except ValueError as error:
-            why = f"{paths.maps(suite)}: {store.one_line(error)}"
-            yield row(name, "integrity", FAIL, why, tier=0, accuses=[paths.maps(suite)])
+            why = f"{place}: {store.one_line(error)}"
+            yield row(name, "integrity", FAIL, why, tier=0, accuses=accused)
             continue
         drawn = camels.parameters(suite)[given.numbers] if params.maps.source == "twin" else given.parameters
         if not np.array_equal(given.parameters, drawn):
@@ -103,30 +104,32 @@ def _data(params, remade):
         verdict, why = PASS, "every map is the one that the run saw"
         if other:
             verdict = WARN if suite in remade else FAIL
-            why = f"simulation {', '.join(map(str, other[:3]))} of {paths.maps(suite)} is not the one that the run saw"
+            why = f"simulation {', '.join(map(str, other[:3]))} of {place} is not the one that the run saw"
             if suite in remade:
                 why += f"; made anew here, where they round differently: statistics.{suite} judges them"
-        facts = {"expected": expected["digest"], "got": store.digest(digests), "accuses": [paths.maps(suite)]}
+        facts = {"expected": expected["digest"], "got": store.digest(digests), "accuses": accused}
         yield row(name, "integrity", verdict, why, tier=0, **facts)
 
 
 def _statistics(params, remade):
     """The statistics of pixels in universe.json beside those of the maps."""
     record = files.read(store.read_json, paths.UNIVERSE)
-    for suite in params.suites:
-        name = f"statistics.{suite}"
-        if record is None or not paths.maps(suite).exists():
-            lost = paths.maps(suite) if record else paths.UNIVERSE
+    for suite, (channel, field) in product(params.suites, enumerate(params.fields)):
+        name = f"statistics.{suite}" + (f".{field}" if field != fields.TOTAL else "")
+        path = paths.maps(suite, field)
+        if record is None or files.lost_maps(params, [suite]):
+            lost = path if record else paths.UNIVERSE
             yield row(name, "integrity", NOT_RUN, f"{lost} is not there: {files.how_to_get(lost)}", tier=0)
             continue
-        made = validation.pixel_statistics(store.open_maps(suite, params.maps.simulations, params.maps.pixels))
-        given, wrong = record["statistics"][suite], None
+        maps = dataset.open_suite(params, suite).maps[channel]
+        made = validation.pixel_statistics(maps, fields.FIELDS[field].offset)
+        given, wrong = record["statistics"][suite][field], None
         if made != given:
             tolerances = quantities.PIXELS if suite in remade else dict.fromkeys(made, ROUNDING)
             pairs = [(key, content.values(made[key], given.get(key), most)) for key, most in tolerances.items()]
             wrong = next((f"{key} of the maps{why[2:]}" for key, why in pairs if why), None)
         why = wrong or f"those of the maps{', but for rounding' if made != given else ''}"
-        judged = {"accuses": [paths.UNIVERSE], "stands_on": [paths.maps(suite)]}
+        judged = {"accuses": [paths.UNIVERSE], "stands_on": [path]}
         yield row(name, "integrity", FAIL if wrong else PASS, why, tier=0, **judged)
 
 

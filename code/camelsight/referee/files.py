@@ -11,6 +11,11 @@ def how_to_get(path):
     return "make maps" if Path(path).is_relative_to(paths.MAPS.parent) else "dvc pull, or make paper"
 
 
+def lost_maps(params, suites):
+    """The files of maps of ``suites`` that are not there, as text."""
+    return [str(path) for path in paths.all_maps(suites, params.fields) if not path.exists()]
+
+
 def unreadable(error, what="it"):
     return f"{what} cannot be read: {type(error).__name__}: {store.one_line(error)}"[:300]
 

@@ -7,8 +7,9 @@ from itertools import product
 import numpy as np
 import torch
 
-from camelsight.analysis import differences, prediction
+from camelsight.analysis import dataset, differences, prediction
 from camelsight.ground import cases, cmd, split, theta
+from camelsight.ground.fields import TOTAL
 from camelsight.inference import network, training, tuning
 from camelsight.maps import cuts
 from camelsight.pipeline import params as parameters_file
@@ -105,19 +106,21 @@ def _interpretation():
 def _attributed(params):
     """Of the map that the paper's figure of attributions shows: their scale, and where they are lowest."""
     suite, case = params.suites[0], "original"
-    if not (paths.attributions(suite, case).exists() and paths.cut(suite, case).exists()):
+    known = paths.attributions(suite, case).exists() and paths.cut(suite, case).exists()
+    if params.fields != (TOTAL,) or not known:
         return {}
     arrays, names = store.read_arrays(paths.attributions(suite, case)), list(params.attribute.parameters)
     if arrays["index"][0] != split.SHOWN["attribution"]:
         return {}
-    mean = store.read_json(paths.cut(suite, case))["statistics_train"][0]
+    mean = dataset.scales(params, store.read_json(paths.cut(suite, case)), "train")[0].mean
     return published.attribution_values(arrays, names, mean, suite)
 
 
 def _pixels(params):
     found = {}
     if paths.UNIVERSE.exists():
-        for suite, values in store.read_json(paths.UNIVERSE)["statistics"].items():
+        for suite, by_field in store.read_json(paths.UNIVERSE)["statistics"].items():
+            values = by_field.get(TOTAL, {})
             old = params.maps.source == "camels" and (cmd.release(values, suite) or "").startswith("before")
             found |= {f"{'pixels_2023' if old else 'pixels'}.{suite}.original.{key}": v for key, v in values.items()}
     for suite in params.suites:

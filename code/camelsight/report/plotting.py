@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from camelsight.ground import cases, theta
+from camelsight.ground.fields import FIELDS, TOTAL
 from camelsight.report.tables import suite_label
 
 PAGE = 7.0  # width in inches
@@ -131,51 +132,66 @@ def _shape(channels, size):
     return rf"${channels}$" if size == 1 else rf"${channels}\times{size}^2$"
 
 
-@_styled
-def gallery(maps, parameters, *, box=25.0):
-    """Maps of several simulations: a row per suite, a column per simulation.
+def _by_field(figure, fields):
+    """(part of ``figure``, channel, field) for each field, one below the other."""
+    parts = [figure] if len(fields) == 1 else figure.subfigures(len(fields), 1)
+    return zip(parts, range(len(fields)), fields, strict=True)
 
-    ``maps`` is a dict of suite → ``(K, n, n)`` densities in (Msun/h)/(Mpc/h)^2, ``parameters`` is ``(K, 6)``, ``box``
-    the side in Mpc/h.
+
+def _field_label(field, separator=" "):
+    """What a colour bar says of a field and its unit."""
+    if field == TOTAL:
+        return f"surface density{separator}{DENSITY_UNIT}"
+    return f"{FIELDS[field].words}{separator}{FIELDS[field].unit}".strip()
+
+
+@_styled
+def gallery(maps, parameters, *, fields=(TOTAL,), box=25.0):
+    """Maps of several simulations: a row per field and suite, a column per simulation.
+
+    ``maps`` is a dict of suite → ``(K, C, n, n)``, a channel per field, ``parameters`` is ``(K, 6)``, ``box`` the side
+    in Mpc/h.
     """
     columns = len(parameters)
     side = (PAGE - 0.9) / columns
-    figure = _figure(PAGE, len(maps) * side + 0.3)
-    grid = figure.subplots(len(maps), columns, squeeze=False)
-    norm = _density_norm(np.stack(list(maps.values())))
-    for row, (suite, stack) in zip(grid, maps.items(), strict=True):
-        row[0].set_ylabel(suite_label(suite))
-        for axes, density in zip(row, stack, strict=True):
-            image = _density(axes, density, norm, box)
-    for axes, values in zip(grid[0], parameters, strict=True):
-        pairs = zip(theta.COSMOLOGICAL, values, strict=False)
-        axes.set_title(", ".join(f"{theta.LABELS[name]} = {value:.2f}" for name, value in pairs))
-    _scale_bar(grid[-1, 0], box)
-    figure.colorbar(image, ax=grid, label=f"surface density {DENSITY_UNIT}", aspect=30, pad=0.01)
+    figure = _figure(PAGE, len(fields) * (len(maps) * side + 0.3))
+    for part, channel, field in _by_field(figure, fields):
+        grid = part.subplots(len(maps), columns, squeeze=False)
+        norm = _density_norm(np.stack([stack[:, channel] for stack in maps.values()]))
+        for row, (suite, stack) in zip(grid, maps.items(), strict=True):
+            row[0].set_ylabel(suite_label(suite))
+            for axes, density in zip(row, stack[:, channel], strict=True):
+                image = _density(axes, density, norm, box)
+        for axes, values in zip(grid[0], parameters, strict=True):
+            pairs = zip(theta.COSMOLOGICAL, values, strict=False)
+            axes.set_title(", ".join(f"{theta.LABELS[name]} = {value:.2f}" for name, value in pairs))
+        _scale_bar(grid[-1, 0], box)
+        part.colorbar(image, ax=grid, label=_field_label(field), aspect=30, pad=0.01)
     return figure
 
 
 @_styled
-def cuts(panels, *, box=25.0):
-    """One map under every cut; ``panels`` is a list of ``(Case, (n, n) density)``.
+def cuts(panels, *, fields=(TOTAL,), box=25.0):
+    """One map under every cut; ``panels`` is a list of ``(Case, (C, n, n) map)``, a channel per field.
 
     A k_max cut rings around the densest pixels; what becomes negative is drawn in one flat colour.
     """
     rows = -(-len(panels) // (5 if len(panels) <= 15 else 7))
     columns = -(-len(panels) // rows)
     side = (PAGE - 0.9) / max(columns, 5)
-    figure = _figure(side * columns + 0.9, rows * (side + 0.25) + 0.3)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    norm = _density_norm(next((density for case, density in panels if not case.cuts), panels[0][1]))
-    for axes, (case, density) in zip(grid.flat, panels, strict=False):
-        image = _density(axes, density, norm, box)
-        title = "\n".join(cut.label for cut in case.cuts) or case.label
-        axes.set_title(title if columns <= 5 else title.replace(", ", ",\n"), fontsize=8 if columns <= 5 else 7)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_axis_off()
-    _scale_bar(grid[0, 0], box)
-    figure.colorbar(image, ax=grid, label=f"surface density {DENSITY_UNIT}", aspect=30, pad=0.01)
-    if any(np.min(density) < 0 for _, density in panels):
+    figure = _figure(side * columns + 0.9, len(fields) * (rows * (side + 0.25) + 0.3))
+    for part, channel, field in _by_field(figure, fields):
+        grid = part.subplots(rows, columns, squeeze=False)
+        norm = _density_norm(next((maps for case, maps in panels if not case.cuts), panels[0][1])[channel])
+        for axes, (case, maps) in zip(grid.flat, panels, strict=False):
+            image = _density(axes, maps[channel], norm, box)
+            title = "\n".join(cut.label for cut in case.cuts) or case.label
+            axes.set_title(title if columns <= 5 else title.replace(", ", ",\n"), fontsize=8 if columns <= 5 else 7)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
+        _scale_bar(grid[0, 0], box)
+        part.colorbar(image, ax=grid, label=_field_label(field), aspect=30, pad=0.01)
+    if any(np.min(maps) < 0 for _, maps in panels):
         label = "negative density (ringing of the sharp filter)"
         handle = Patch(facecolor=NEGATIVE, edgecolor=BLACK, lw=0.4, label=label)
         figure.legend(handles=[handle], loc="outside lower center")
@@ -185,13 +201,13 @@ def cuts(panels, *, box=25.0):
 def _density_norm(densities):
     """Logarithmic from the 0.1st to the 99.9th percentile of the positive pixels."""
     positive = densities[densities > 0]
-    return LogNorm(*np.percentile(positive, (0.1, 99.9)))
+    return LogNorm(*np.percentile(positive, (0.1, 99.9))) if len(positive) else LogNorm(1, 10)
 
 
 def _density(axes, density, norm, box):
     axes.set(xticks=[], yticks=[])
     colours = mpl.colormaps[DENSITY_MAP].with_extremes(bad=NEGATIVE)
-    masked = np.ma.masked_less_equal(density, 0)
+    masked = np.ma.masked_less(np.where(density == 0, norm.vmin, density), 0)  # an empty pixel is as dark as any
     return axes.imshow(masked, cmap=colours, norm=norm, extent=(0, box, 0, box))
 
 

@@ -6,18 +6,20 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from camelsight.ground import theta
+from camelsight.ground.fields import FIELDS, TOTAL
 from camelsight.report.plotting import (
     BLACK,
     BLUE,
-    DENSITY_UNIT,
     GREEN,
     GREY,
     PAGE,
     SUITES,
     VERMILION,
+    _by_field,
     _curves,
     _density,
     _density_norm,
+    _field_label,
     _figure,
     _one_two_five,
     _originals,
@@ -37,59 +39,65 @@ LINEAR_BELOW = 0.01  # of the 99th percentile: attribution spans decades, its si
 
 
 @_styled
-def attribution_maps(density, attributions, *, parameters=theta.COSMOLOGICAL, box=25.0):
+def attribution_maps(density, attributions, *, fields=(TOTAL,), parameters=theta.COSMOLOGICAL, box=25.0):
     """One map and what each method attributes to its pixels: a row per parameter, a column per method, one scale.
 
-    ``density`` is ``(n, n)``; ``attributions`` is a dict of method → ``(P, n, n)``, signed, in normalised parameters
-    per pixel (Saliency: per pixel and standard deviation of the scaled maps).
+    ``density`` is ``(C, n, n)``, a channel per field; ``attributions`` is a dict of method → ``(P, C, n, n)``, signed,
+    in normalised parameters per pixel (Saliency: per pixel and standard deviation of the scaled maps).
     """
     side = (PAGE - 0.9) / (len(attributions) + 1)
-    figure = _figure(PAGE, len(parameters) * side + 0.2)
-    grid = figure.add_gridspec(len(parameters), len(attributions) + 1)
-    left = figure.add_subplot(grid[0, 0], title="map")
-    image = _density(left, density, _density_norm(density), box)
-    _scale_bar(left, box)
-    below = figure.add_subplot(grid[-1, 0], frame_on=False, xticks=[], yticks=[])
-    bar = below.inset_axes((0.02, 0.9, 0.96, 0.06))
-    figure.colorbar(image, cax=bar, orientation="horizontal", label=f"surface density\n{DENSITY_UNIT}")
+    figure = _figure(PAGE, len(fields) * (len(parameters) * side + 0.2))
     norm = _signed_norm(np.stack(list(attributions.values())))
-    panels = []
-    for column, (method, stack) in enumerate(attributions.items(), start=1):
-        for row, (name, attribution) in enumerate(zip(parameters, stack, strict=True)):
-            axes = figure.add_subplot(grid[row, column], xticks=[], yticks=[])
-            signed = axes.imshow(attribution, cmap=SIGNED_MAP, norm=norm, extent=(0, box, 0, box))
-            panels.append(axes)
-            if row == 0:
-                axes.set_title(METHODS[method][1])
-            if column == 1:
-                axes.set_ylabel(theta.LABELS[name])
-    _signed_bar(figure, signed, panels, "attribution (normalised parameter per pixel)")
+    for part, channel, field in _by_field(figure, fields):
+        grid = part.add_gridspec(len(parameters), len(attributions) + 1)
+        left = part.add_subplot(grid[0, 0], title="map")
+        image = _density(left, density[channel], _density_norm(density[channel]), box)
+        _scale_bar(left, box)
+        below = part.add_subplot(grid[-1, 0], frame_on=False, xticks=[], yticks=[])
+        bar = below.inset_axes((0.02, 0.9, 0.96, 0.06))
+        part.colorbar(image, cax=bar, orientation="horizontal", label=_field_label(field, "\n"))
+        panels = []
+        for column, (method, stack) in enumerate(attributions.items(), start=1):
+            for row, (name, attribution) in enumerate(zip(parameters, stack[:, channel], strict=True)):
+                axes = part.add_subplot(grid[row, column], xticks=[], yticks=[])
+                signed = axes.imshow(attribution, cmap=SIGNED_MAP, norm=norm, extent=(0, box, 0, box))
+                panels.append(axes)
+                if row == 0:
+                    axes.set_title(METHODS[method][1])
+                if column == 1:
+                    axes.set_ylabel(theta.LABELS[name])
+        _signed_bar(part, signed, panels, "attribution (normalised parameter per pixel)")
     return figure
 
 
 @_styled
-def attribution_cuts(panels, *, method="integrated_gradients", parameters=theta.COSMOLOGICAL, box=25.0):
+def attribution_cuts(
+    panels, *, fields=(TOTAL,), method="integrated_gradients", parameters=theta.COSMOLOGICAL, box=25.0
+):
     """A map under the cuts of several cases and the attributions of their networks: a column per case.
 
-    ``panels`` is a list of ``(Case, (n, n) density, (P, n, n) attribution)``.
+    ``panels`` is a list of ``(Case, (C, n, n) map, (P, C, n, n) attribution)``, a channel per field.
     """
     columns = len(panels)
     side = min(1.6, (PAGE - 0.9) / columns)
-    figure = _figure(min(PAGE, columns * side + 1.1), (len(parameters) + 1) * side + 0.45)
-    grid = figure.subplots(len(parameters) + 1, columns, squeeze=False)
-    norm, signed_norm = _density_norm(panels[0][1]), _signed_norm(np.stack([stack for *_, stack in panels]))
-    for column, (case, density, stack) in zip(grid.T, panels, strict=True):
-        image = _density(column[0], density, norm, box)
-        column[0].set_title(case.label if columns <= 3 else case.label.replace(", ", ",\n"), fontsize=7)
-        for axes, attribution in zip(column[1:], stack, strict=True):
-            axes.set(xticks=[], yticks=[])
-            signed = axes.imshow(attribution, cmap=SIGNED_MAP, norm=signed_norm, extent=(0, box, 0, box))
-    grid[0, 0].set_ylabel("map")
-    for axes, name in zip(grid[1:, 0], parameters, strict=True):
-        axes.set_ylabel(f"{METHODS[method][1]}\n{theta.LABELS[name]}" if side > 1.2 else theta.LABELS[name])
-    _scale_bar(grid[0, 0], box)
-    figure.colorbar(image, ax=grid[0], label="surface density", aspect=12, pad=0.01)
-    _signed_bar(figure, signed, list(grid[1:].flat), "attribution per pixel", aspect=24)
+    figure = _figure(min(PAGE, columns * side + 1.1), len(fields) * ((len(parameters) + 1) * side + 0.45))
+    signed_norm = _signed_norm(np.stack([stack for *_, stack in panels]))
+    for part, channel, field in _by_field(figure, fields):
+        grid = part.subplots(len(parameters) + 1, columns, squeeze=False)
+        norm = _density_norm(panels[0][1][channel])
+        for column, (case, maps, stack) in zip(grid.T, panels, strict=True):
+            image = _density(column[0], maps[channel], norm, box)
+            column[0].set_title(case.label if columns <= 3 else case.label.replace(", ", ",\n"), fontsize=7)
+            for axes, attribution in zip(column[1:], stack[:, channel], strict=True):
+                axes.set(xticks=[], yticks=[])
+                signed = axes.imshow(attribution, cmap=SIGNED_MAP, norm=signed_norm, extent=(0, box, 0, box))
+        grid[0, 0].set_ylabel("map")
+        for axes, name in zip(grid[1:, 0], parameters, strict=True):
+            axes.set_ylabel(f"{METHODS[method][1]}\n{theta.LABELS[name]}" if side > 1.2 else theta.LABELS[name])
+        _scale_bar(grid[0, 0], box)
+        label = "surface density" if field == TOTAL else FIELDS[field].words
+        part.colorbar(image, ax=grid[0], label=label, aspect=12, pad=0.01)
+        _signed_bar(part, signed, list(grid[1:].flat), "attribution per pixel", aspect=24)
     return figure
 
 

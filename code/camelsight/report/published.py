@@ -25,13 +25,13 @@ def lowest(density, values):
 
 
 def attribution_numbers(arrays, names, log10_mean):
-    """Macros on the first map of ``arrays``: density ``(M, n, n)`` and, by method, ``(M, P, n, n)`` of ``names``."""
+    """Macros on the first map and field of ``arrays``: density ``(M, C, n, n)``, by method ``(M, P, C, n, n)``."""
     out = {"MeanLog": f"{log10_mean:.2f}", "PixelRatio": f"{(PIXELS / arrays['density'].shape[-1]) ** 2:g}"}
     for name, symbol in SYMBOLS.items():
         for method, word in WORDS.items():
-            values = arrays[method][0, names.index(name)]
+            values = arrays[method][0, names.index(name), 0]
             out[f"Median{word}{symbol}"] = f"{np.median(np.abs(values)) / UNIT:.1f}"
-        minimum = lowest(arrays["density"][0], arrays["integrated_gradients"][0, names.index(name)])
+        minimum = lowest(arrays["density"][0, 0], arrays["integrated_gradients"][0, names.index(name), 0])
         out[f"LowestLog{symbol}"] = f"{minimum:.2f}" if np.isfinite(minimum) else NOT_AVAILABLE
     return out
 
@@ -44,10 +44,10 @@ def attribution_values(arrays, names, log10_mean, suite):
     found = {}
     for name in set(names) & set(theta.COSMOLOGICAL):
         column = names.index(name)
-        minimum = lowest(arrays["density"][0], arrays["integrated_gradients"][0, column])
+        minimum = lowest(arrays["density"][0, 0], arrays["integrated_gradients"][0, column, 0])
         found[f"attribution_minimum.{suite}.integrated_gradients.{name}"] = minimum - log10_mean
         if arrays["density"].shape[-1] == PIXELS:
-            medians = {method: np.median(np.abs(arrays[method][0, column])) for method in WORDS}
+            medians = {method: np.median(np.abs(arrays[method][0, column, 0])) for method in WORDS}
             found |= {f"attribution_scale.{suite}.{method}.{name}": float(one) for method, one in medians.items()}
     return found
 

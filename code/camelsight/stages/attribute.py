@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from camelsight.analysis import attributions, dataset
-from camelsight.ground import cases, seeding, split
+from camelsight.ground import fields, seeding, split
 from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, store
 
@@ -21,22 +21,21 @@ def main(params, suite, case):
     checkpoint = paths.CHECKPOINTS / f"attribute-{key}.pt"
     values, records = _attributions(params, suite, case, net, part, record, checkpoint)
 
-    density = dataset.open_suite(params, suite).densities(part.index)
-    overdensity = density / (cases.MEAN_SURFACE_DENSITY * part.parameters[:, 0][:, None, None])
+    by_field, overdensity = values, attributions.overdensity(params, suite, part)
+    values = {method: attributions.together(stack) for method, stack in by_field.items()}
     web = {"density": cosmic_web.density_classes(overdensity), "tidal": cosmic_web.tidal_classes(overdensity)}
     centres = {"voids": cosmic_web.void_centres(overdensity), "halos": cosmic_web.halo_centres(overdensity)}
     shares, agreement = cosmic_web.compare(*web.values())
     gaps = _by_parameter(spec.parameters, records, "gap")
 
-    mean, std = record[f"statistics_{params.train.normalisation}"]
-    kept = _kept(part.index)
-    signed_log = part.maps[kept].double().numpy() * std + mean
+    kept, scales = _kept(part.index), dataset.scales(params, record)
+    seen = part.maps[kept].double().numpy()
     store.write_arrays(
         paths.attributions(suite, case),
         index=part.index[kept],
         parameters=part.parameters[kept],
-        density=np.sign(signed_log) * 10 ** np.abs(signed_log),  # cut, as the network sees it
-        **{method: stack[kept] for method, stack in values.items()},
+        density=np.stack([scale.unscale(seen[:, n]) for n, scale in enumerate(scales)], axis=1),  # cut, as it is seen
+        **{method: stack[kept] for method, stack in by_field.items()},
     )
     store.write_json(
         paths.attribution_statistics(suite, case),
@@ -44,6 +43,9 @@ def main(params, suite, case):
             "suite": suite,
             "case": case,
             "index": part.index,
+            "fields": params.fields,
+            "environment": fields.environment(params.fields),
+            "field_shares": _each(spec.parameters, by_field, attributions.shares),
             "completeness_gap": gaps,
             "flagged": {
                 name: part.index[gap["integrated_gradients"] > attribution.TOLERANCE] for name, gap in gaps.items()
@@ -65,7 +67,7 @@ def main(params, suite, case):
 
 
 def _attributions(params, suite, case, net, part, record, checkpoint):
-    """``{method: (M, P, n, n)}`` and M records; goes on where it was cut off."""
+    """``{method: (M, P, C, n, n)}`` and M records; goes on where it was cut off."""
     results = (store.read_checkpoint(checkpoint, "cpu") or {"results": []})["results"]
     with cli.progress(len(part.maps), f"attribute {suite} {case}", "map", len(results)) as bar:
         for row in range(len(results), len(part.maps)):
@@ -98,7 +100,7 @@ def _by_parameter(names, records, key):
 
 
 def _each(names, values, function):
-    """{parameter: {method: ``function((M, n, n))``}}."""
+    """{parameter: {method: ``function`` of the attributions of all maps}}."""
     return {
         name: {method: function(values[method][:, column]) for method in attribution.METHODS}
         for column, name in enumerate(names)
@@ -134,20 +136,19 @@ def _curves(params, suite, case, net, part, values, record):
         ]
     )
     maps = part.maps.to(device)
-    random = seeding.numpy_generator(params.seed, suite, case, "random order").random(maps.shape)
+    shape = len(maps), *maps.shape[-2:]
+    random = seeding.numpy_generator(params.seed, suite, case, "random order").random(shape)
     curves = {}
     for column, (name, output) in enumerate(zip(spec.parameters, attributions.outputs(params), strict=True)):
         if spec.output == "mean":
             truth = part.targets[:, output].numpy()
         else:
             with torch.inference_mode():
-                truth = np.concatenate([net(one[None, None])[:, output].cpu().numpy() for one in maps])
+                truth = np.concatenate([net(one[None])[:, output].cpu().numpy() for one in maps])
         orders = {method: np.abs(values[method][:, column]) for method in attribution.METHODS} | {"random": random}
         curves[name] = {"fractions": sanity.FRACTIONS}
-        for kind, fields in (("deletion", (maps, starts)), ("insertion", (starts, maps))):
-            curves[name][kind] = {
-                key: sanity.curve(net, *fields, order, output, truth) for key, order in orders.items()
-            }
+        for kind, ends in (("deletion", (maps, starts)), ("insertion", (starts, maps))):
+            curves[name][kind] = {key: sanity.curve(net, *ends, order, output, truth) for key, order in orders.items()}
     return curves
 
 

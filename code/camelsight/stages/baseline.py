@@ -178,7 +178,7 @@ def summaries(params, suite, *others, case="original"):
     if cut:
         bins = min(bins, int(np.ceil(cut.threshold * cmd.BOX / (2 * np.pi))) - 1)
     for simulation in given.numbers:
-        density = given.simulation(simulation)
+        density = given.simulation(simulation)[:, 0]
         if cut:
             density = cuts.kmax(density, cut.threshold)
         k, power = spectrum.power(density / UNIT)

@@ -8,7 +8,7 @@ import numpy as np
 from tabulate import tabulate
 
 from camelsight.analysis import dataset, networks, prediction
-from camelsight.ground import cases, cmd, split, theta
+from camelsight.ground import cmd, fields, split, theta
 from camelsight.inference import metrics, network
 from camelsight.pipeline import cli, paths, release, store
 from camelsight.pipeline import params as parameters_file
@@ -65,10 +65,11 @@ def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, json=Fa
     """
     if not Path(weights).is_file():
         raise ValueError(f"expected the file of a released checkpoint (make evaluate WEIGHTS=file.pt), got {weights!r}")
-    suite, case = _named(Path(weights).name, suite, case)
+    suite, names, case = _named(Path(weights).name, suite, case)
     params = parameters_file.load(paths.profile(profile) if profile else paths.PARAMS)
-    cmd.maps_file_name(suite)
-    cases.parse(case)
+    params = dataclasses.replace(params, fields=names or params.fields)
+    fields.check(params.fields, [suite])
+    fields.check_case(params.fields, case)
     net = networks.load_published(weights)
     if 2 * net.n_parameters == len(theta.NAMES):
         raise ValueError(
@@ -76,10 +77,11 @@ def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, json=Fa
             f"parameters, got {len(theta.NAMES)} in {weights}: a network of means alone has no standard deviations to "
             "evaluate; write what it predicts into a file of predictions"
         )
-    if net.size != params.maps.pixels or net.n_parameters != len(theta.NAMES) or net.channels != 1:
+    if net.size != params.maps.pixels or net.n_parameters != len(theta.NAMES) or net.channels != len(params.fields):
         raise ValueError(
-            f"expected a network for maps of {params.maps.pixels} pixels, 1 channel and {len(theta.NAMES)} parameters, "
-            f"got one for {net.size}, {net.channels} and {net.n_parameters} in {weights}; "
+            f"expected a network for maps of {params.maps.pixels} pixels, {len(params.fields)} channel(s) "
+            f"({', '.join(params.fields)}) and {len(theta.NAMES)} parameters, got one for {net.size}, "
+            f"{net.channels} and {net.n_parameters} in {weights}; "
             "PROFILE=name takes another profile"
         )
     params = dataclasses.replace(params, train=dataclasses.replace(params.train, normalisation="all"))
@@ -107,16 +109,15 @@ def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, json=Fa
 
 
 def _named(name, suite, case):
-    """Suite and case of a checkpoint: what was asked for, else what its ``name`` says."""
-    said, fields, smoothing = cmd.published_weights(name) or (None, cmd.FIELD, None)
-    if fields != cmd.FIELD:
-        raise ValueError(f"expected a network of the field {cmd.FIELD}, got one of {fields} by the name {name}")
+    """Suite, fields and case of a checkpoint: what was asked for, else what its ``name`` says; no fields if nothing."""
+    said, names, smoothing = cmd.published_weights(name) or (None, (), None)
     if not suite and said not in theta.SUITES:
         got = f"{said} in the name {name}" if said else f"none in the name {name}"
         raise ValueError(f"expected a suite among {', '.join(theta.SUITES)} (make evaluate SUITE=name), got {got}")
     if said:
-        print(f"{name}: suite {said}, field {fields}, smoothing {smoothing or 'none'} by its name", file=sys.stderr)
-    return suite or said, case or (f"smooth_{smoothing}" if smoothing else "original")
+        what = f"field{'s' * (len(names) > 1)} {', '.join(names)}"
+        print(f"{name}: suite {said}, {what}, smoothing {smoothing or 'none'} by its name", file=sys.stderr)
+    return suite or said, names, case or (f"smooth_{smoothing}" if smoothing else "original")
 
 
 def _report(report, as_json):

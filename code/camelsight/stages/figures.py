@@ -51,8 +51,9 @@ def main(params):
                 if theta.hydro_suite(suite) == universe
             },
             original[first]["parameters"][:COLUMNS],
+            fields=params.fields,
         ),
-        "cuts": plotting.cuts(_cuts(params, first)),
+        "cuts": plotting.cuts(_cuts(params, first), fields=params.fields),
         "truth_prediction": plotting.truth_prediction(
             *(predictions[name][one_each] for name in ("truth", "mean", "sigma")),
             suite=first,
@@ -64,7 +65,9 @@ def main(params):
         "r2_kmax": plotting.r2_against_kmax(rows, nyquist, np.sqrt(2) * nyquist),
         "r2_density": plotting.r2_against_density(rows),
         "attribution_maps": plotting_attribution.attribution_maps(
-            uncut["density"][0], {method: uncut[method][0, shown] for method in attribution.METHODS}
+            uncut["density"][0],
+            {method: uncut[method][0, shown] for method in attribution.METHODS},
+            fields=params.fields,
         ),
         "attribution_cuts": plotting_attribution.attribution_cuts(
             [
@@ -72,6 +75,7 @@ def main(params):
                 for case, arrays in attributions.items()
                 for row in np.flatnonzero(arrays["index"] == split.SHOWN["densities"])[:1].tolist() or [0]
             ],
+            fields=params.fields,
             method=CUTS_SHOW,
         ),
         "attribution_density": plotting_attribution.attribution_against_density(_arrays(statistics)),

@@ -7,7 +7,7 @@ from camelsight.pipeline import cli, paths, release, store
 
 
 def main(params, suite):
-    folder, none = paths.further_maps(suite), dataclasses.replace(params.robustness, suites=())
+    folder, none = paths.FURTHER, dataclasses.replace(params.robustness, suites=())
     alone = dataclasses.replace(params, suites=(suite,), robustness=none)
     if params.maps.source == "twin":
         simulation.simulate(alone, folder)

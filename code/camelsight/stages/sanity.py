@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from camelsight.analysis import attributions, dataset, networks
-from camelsight.ground import cases, seeding, theta
+from camelsight.ground import seeding, theta
 from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
 from camelsight.pipeline import cli, paths, store
@@ -21,7 +21,7 @@ def main(params, suite):
     net, part, record = attributions.load(params, suite, CASE, spec.maps)
     others = _others(params, suite)
     drawn = sanity.randomised(net, seeding.torch_generator(params.seed, suite, CASE, "randomisation"))
-    count = 3 + len(sanity.layers(net)) + len(others) + len(attribution.BASELINES)
+    count = 3 + len(sanity.layers(net)) + len(others) + len(attributions.baselines(params))
     with cli.progress(count, f"sanity {suite}", "network") as bar:
         attribute = partial(_attribute, params, suite, part, record, bar)
         values, _ = attribute(net)
@@ -31,7 +31,7 @@ def main(params, suite):
             cascade[layer] = _compare(params, values, made["randomisation"])
         moved, _ = attribute(sanity.shifted(net, CONSTANT), constant=CONSTANT)
         by_symmetry, turned = attribute(net, symmetric=True)
-        study = {name: attribute(net, given=_with_baseline(params, name))[0] for name in attribution.BASELINES}
+        study = {name: attribute(net, given=_with_baseline(params, name))[0] for name in attributions.baselines(params)}
         networks, agreements, checkpoints = {}, {}, []
         for what, epochs in others.items():
             other, networks[what], checkpoint = _train(params, suite, what, epochs)
@@ -73,7 +73,7 @@ def _attribute(params, suite, part, record, bar, network, *, constant=0.0, symme
     ]  # fmt: skip
     bar.update()
     stacks = {name: torch.stack([one[name] for one, _ in results]).cpu().numpy() for name in results[0][0]}
-    return stacks, [one for _, one in results]
+    return {name: attributions.together(stack) for name, stack in stacks.items()}, [one for _, one in results]
 
 
 def _checks(params, values, moved, turned, cascade, agreements):
@@ -105,8 +105,7 @@ def _with_baseline(params, name):
 
 def _baselines(params, suite, part, study):
     """baseline → parameter → method → ratio and share, map by map: what ``sanity.sides`` says of each baseline."""
-    density = dataset.open_suite(params, suite).densities(part.index)
-    overdensity = density / (cases.MEAN_SURFACE_DENSITY * part.parameters[:, 0][:, None, None])
+    overdensity = attributions.overdensity(params, suite, part)
     area = (overdensity < 1).mean((1, 2))
 
     def measured(values):

@@ -4,6 +4,7 @@ import numpy as np
 
 from camelsight.analysis import dataset, differences, prediction
 from camelsight.ground import cases, cmd, seeding, theta
+from camelsight.ground.fields import FIELDS, TOTAL
 from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, references, store
 from camelsight.pipeline import params as parameters_file
@@ -340,7 +341,7 @@ def _attribution(params):
         numbers |= _triple(f"AtHalos{word}", [value[0] for value in around["halos"]], 2)
     numbers |= published.attribution_numbers(
         store.read_arrays(paths.attributions(params.suites[0], "original")), list(params.attribute.parameters),
-        store.read_json(paths.cut(params.suites[0], "original"))["statistics_train"][0],
+        dataset.scales(params, store.read_json(paths.cut(params.suites[0], "original")), "train")[0].mean,
     )  # fmt: skip
     numbers |= _triple("UnderdenseArea", np.multiply(statistics["underdense_area"], 100), 0)
     numbers |= _triple("VoidArea", np.multiply(density[1], 100), 0)
@@ -378,7 +379,11 @@ def _study(params):
 def _statistics(params, universe):
     """(label, statistics) of the maps at hand, then of the published ones."""
     twin = " (twin)" if params.maps.source == "twin" else ""
-    ours = [(tables.suite_label(suite) + twin, values) for suite, values in universe["statistics"].items()]
+    ours = [
+        (tables.suite_label(suite) + (f", {FIELDS[field].words}" if field != TOTAL else "") + twin, values)
+        for suite, by_field in universe["statistics"].items()
+        for field, values in by_field.items()
+    ]
     published = [
         (f"{suite} (published)", values | cmd.LOG10_BEFORE_MAY_2024.get(suite, {}))
         for suite, values in cmd.PUBLISHED_STATISTICS.items()

@@ -1,7 +1,6 @@
 """Train the network of a case with the hyperparameters chosen for it; goes on from the last epoch if it was cut off."""
 
 from camelsight.analysis import dataset, networks
-from camelsight.inference import network
 from camelsight.pipeline import cli, environment, paths, store
 
 
@@ -14,7 +13,7 @@ def main(params, suite, case):
         made = _train(params, suite, case, device, key, hyperparameters)
         store.write_checkpoint(finished, made)  # DVC, killed before it has recorded them, deletes outs
         store.remove_checkpoint(paths.unfinished_training(key))
-    net = network.build(hyperparameters["hidden"], hyperparameters["dropout"], size=params.maps.pixels)
+    net = networks.build(params, hyperparameters)
     net.load_state_dict(made["weights"])
     store.write_json(
         paths.history(suite, case),

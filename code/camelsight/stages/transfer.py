@@ -34,7 +34,7 @@ def main(params, experiment):
 def suites(params):
     """Networks of every suite on the test maps of every suite, scaled with the statistics of the training suite."""
     names = (*params.suites, *params.robustness.suites)
-    folders = {suite: paths.further_maps(suite) if suite in params.robustness.suites else paths.MAPS for suite in names}
+    folders = {suite: paths.FURTHER if suite in params.robustness.suites else paths.MAPS for suite in names}
     records = {suite: _survey(params, suite) for suite in names}
     rows, arrays = [], {}
     for train in names:
@@ -45,7 +45,7 @@ def suites(params):
             digest = records[train]["digest"]
             net = _fit(params, "suites", f"{train} {digest}", parts["train"], parts["valid"], suite=train)
         for test in names:
-            record = records[test] | _statistics(params, records[train])
+            record = _rescaled(records[test], records[train])
             part = dataset.load(params, test, CASE, ("test",), record=record, folder=folders[test])["test"]
             predictions = prediction.predict(net, part, train, params.evaluate.views)
             measured = prediction.measure(predictions, prediction.bootstrap(params, test, CASE), params)
@@ -75,14 +75,14 @@ def probe(params):
     net, _ = networks.trained(params, suite, CASE)
     record, part = _survey(params, suite), _test(params)
     given = dataset.open_suite(params, suite)
-    densities = given.densities(part.index)
+    densities = given.densities(part.index)[:, 0]
 
     def draw(what):
         return seeding.numpy_generator(params.seed, suite, CASE, "probe", what)
 
     def probed(name, values):
         row = {"probe": name, "below_zero": float(np.mean(values <= 0))}
-        return row | _measured(params, net, _scaled(params, part, values, record))
+        return row | _measured(params, net, _scaled(part, values[:, None], dataset.scales(params, record)))
 
     altered = {
         "pixels shuffled": probes.shuffled(densities, draw("shuffled")),
@@ -98,7 +98,7 @@ def probe(params):
         values = cuts.apply(
             densities,
             cases.parse(case).cuts,
-            log10_range=record["log10_range"],
+            log10_range=dataset.log10_ranges(params, record)[0],
             generator=seeding.numpy_generator(params.seed, suite, case, "fill"),
             indices=part.index,
         )
@@ -174,13 +174,14 @@ def normalisation(params):
     for suite in params.suites:
         part = dataset.load(params, suite, CASE, ("test",))["test"]
         densities = dataset.open_suite(params, suite).densities(part.index)
-        own = scaling.statistics(scaling.sums(scaling.signed_log10(densities)))
-        kinds = {"training maps": record["statistics_train"], "all maps": record["statistics_all"], "test maps": own}
-        for kind, statistics in kinds.items():
-            scaled = _scaled(params, part, densities, {f"statistics_{params.train.normalisation}": statistics})
+        words = {"training maps": "train", "all maps": "all"}
+        kinds = {kind: dataset.scales(params, record, word) for kind, word in words.items()}
+        kinds["test maps"] = _own(densities, kinds["all maps"])
+        for kind, scales in kinds.items():
+            scaled = _scaled(part, densities, scales)
             other = reference if suite == first and kind != usual else None
             measured = _measured(params, net, scaled, test=suite, reference=other)
-            rows.append({"setting": kind, "test": suite, "statistics": statistics} | measured)
+            rows.append({"setting": kind, "test": suite, "statistics": [scale[:2] for scale in scales]} | measured)
     return {"suite": first, "rows": rows}, {}
 
 
@@ -229,20 +230,26 @@ def _survey(params, suite):
     return store.read_json(paths.robustness_input(suite, CASE) if further else paths.cut(suite, CASE))
 
 
-def _statistics(params, record):
-    key = f"statistics_{params.train.normalisation}"
-    return {key: record[key]}
+def _rescaled(record, other):
+    """The ``record`` of a suite, by which its maps are scaled as those of the suite of the ``other`` one."""
+    kept = ("unit", "statistics_train", "statistics_all")
+    fields = {name: one | {key: other["fields"][name][key] for key in kept} for name, one in record["fields"].items()}
+    return record | {"fields": fields}
+
+
+def _own(maps, scales):
+    """``scales`` with the statistics of these ``maps`` ``(N, C, n, n)``."""
+    found = [scaling.statistics(scaling.sums(scale.log(maps[:, n]))) for n, scale in enumerate(scales)]
+    return [scale._replace(mean=mean, std=std) for scale, (mean, std) in zip(scales, found, strict=True)]
 
 
 def _test(params):
     return dataset.load(params, params.suites[0], CASE, ("test",))["test"]
 
 
-def _scaled(params, part, densities, record):
-    """``part`` with these maps in place of its own, scaled by the statistics in ``record``."""
-    mean, std = record[f"statistics_{params.train.normalisation}"]
-    values = scaling.standardise(scaling.signed_log10(densities), mean, std)
-    return dataclasses.replace(part, maps=torch.from_numpy(np.asarray(values, dtype=np.float32)))
+def _scaled(part, maps, scales):
+    """``part`` with these raw ``maps`` ``(N, C, n, n)`` in place of its own."""
+    return dataclasses.replace(part, maps=torch.from_numpy(dataset.scaled(maps, scales)))
 
 
 def _curve_epochs(params, everything, chosen):
@@ -292,7 +299,7 @@ def _reference(params):
 
 def _regression(params, given, densities, part):
     simulations = dataset.splits(params)["train"]
-    means = np.concatenate([_means(given.simulation(simulation)) for simulation in simulations])
+    means = np.concatenate([_means(given.simulation(simulation)[:, 0]) for simulation in simulations])
     truth = np.repeat(given.truth(simulations), dataset.PER_SIMULATION, axis=0)
     mean, scatter = probes.regression(means, truth, _means(densities))
     predictions = {

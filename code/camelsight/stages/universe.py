@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from camelsight.analysis import dataset
 from camelsight.ground import cmd, seeding, theta
+from camelsight.ground.fields import FIELDS, TOTAL
 from camelsight.pipeline import cli, compiled, paths, store
 from camelsight.universe import camels, linear, nbody, particles, validation
 
@@ -15,8 +17,15 @@ DECIMALS = 3  # of the map that is kept
 def main(params):
     cli.keep_memory()
     compiled.load(particles)
-    maps = {suite: store.open_maps(suite, params.maps.simulations, params.maps.pixels) for suite in params.suites}
-    record = {"statistics": {suite: validation.pixel_statistics(maps[suite]) for suite in params.suites}}
+    record = {
+        "statistics": {
+            suite: {
+                field: validation.pixel_statistics(maps, FIELDS[field].offset)
+                for field, maps in zip(params.fields, dataset.open_suite(params, suite).maps, strict=True)
+            }
+            for suite in params.suites
+        }
+    }
     if params.maps.source == "twin":
         record |= simulator(params) | {"twin": twin(params.maps)}
     store.write_json(paths.UNIVERSE, record)
@@ -29,7 +38,7 @@ def twin(spec):
     made = camels.maps(suites, 0, pixels=len(published), device=cli.device(), **settings)
     record = {}
     for suite, maps in made.items():
-        log10 = np.log10(maps[0], dtype=np.float64)
+        log10 = np.log10(maps[TOTAL][0], dtype=np.float64)
         k, correlation, power = validation.agreement(log10, published)
         record[suite] = {"k": k, "correlation": correlation, "power": power, "log10": log10.round(DECIMALS)}
     return record

@@ -56,8 +56,16 @@ SUITES = {
 def components(positions, density, theta, suite, box):
     """All matter of a hydrodynamic ``suite`` as pairs (positions ``(n, 3)``, weights ``(n,)``); weights sum to n.
 
-    In turn: dark matter with the gas that stayed, ejected gas, condensed gas. ``density`` ``(m, m, m)`` is the
-    gravity-only density in units of the mean, ``theta`` the six physical parameters.
+    In turn: dark matter with the gas that stayed, ejected gas, condensed gas, as ``by_field`` has them.
+    """
+    return by_field(positions, density, theta, suite, box)["Mtot"]
+
+
+def by_field(positions, density, theta, suite, box):
+    """Field of CMD -> the matter that it shows, as pairs (positions ``(n, 3)``, weights ``(n,)``).
+
+    Stars are what condensed, gas is the other baryons; with dark matter they add up to Mtot. ``density`` ``(m, m, m)``
+    is the gravity-only density in units of the mean, ``theta`` the six physical parameters.
     """
     omega_m, _, a_sn1, a_agn1, a_sn2, a_agn2 = (float(value) for value in theta)
     model = SUITES[parameters.hydro_suite(suite)]
@@ -71,11 +79,14 @@ def components(positions, density, theta, suite, box):
     distance = distance + in_cluster * model.reach_agn * a_agn2**model.reach_power
     condensed = model.condensed * gate(rho / model.density_condensed) * (1 - ejected) / (1 + a_sn1 * a_sn2)
 
-    return [
-        (positions, 1 - baryons * (ejected + condensed)),
-        (positions + distance[:, None] * outward, baryons * ejected),
-        (positions - SMOOTHING / 2 * outward, baryons * condensed),
-    ]
+    thrown_out = positions + distance[:, None] * outward, baryons * ejected
+    stars = positions - SMOOTHING / 2 * outward, baryons * condensed
+    return {
+        "Mtot": [(positions, 1 - baryons * (ejected + condensed)), thrown_out, stars],
+        "Mcdm": [(positions, torch.full_like(ejected, 1 - baryons))],
+        "Mgas": [(positions, baryons * (1 - ejected - condensed)), thrown_out],
+        "Mstar": [stars],
+    }
 
 
 def gate(x):

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from camelsight.ground import cmd, theta
+from camelsight.ground.fields import TOTAL
 from camelsight.universe import baryons, nbody, projection
 from camelsight.universe import mesh as grids
 
@@ -54,8 +55,10 @@ def initial_seed(suite, simulation):
     return FIRST_SEEDS[theta.hydro_suite(suite)] + simulation
 
 
-def maps(suites, simulation, *, particles, pixels, linear_table=None, mesh=None, steps=None, device="cpu"):
-    """The twin of LH_``simulation``: suite -> maps ``(15, pixels, pixels)`` float32, (Msun/h)/(Mpc/h)^2, as CMD has.
+def maps(
+    suites, simulation, *, particles, pixels, fields=(TOTAL,), linear_table=None, mesh=None, steps=None, device="cpu"
+):
+    """The twin of LH_``simulation``: suite -> field -> maps ``(15, pixels, pixels)`` float32, (Msun/h)/(Mpc/h)^2.
 
     ``suites`` are X, Nbody_X or both, which share one run of gravity; ``mesh`` and ``steps`` are ``nbody.evolve``'s.
     """
@@ -63,28 +66,39 @@ def maps(suites, simulation, *, particles, pixels, linear_table=None, mesh=None,
     if any(theta.hydro_suite(other) != theta.hydro_suite(first) for other in others):
         raise ValueError(f"expected suites with the same initial conditions, got {', '.join(suites)}")
     settings = {"particles": particles, "mesh": mesh, "steps": steps, "device": device, "linear_table": linear_table}
-    return observed(gravity(first, simulation, **settings), parameters(first)[simulation], suites, pixels)
+    return observed(gravity(first, simulation, **settings), parameters(first)[simulation], suites, pixels, fields)
 
 
 def gravity_maps(suite, simulation, *, particles, pixels, mesh=None, steps=None, device="cpu"):
-    """The ``maps`` of LH_``simulation`` of the gravity-only partner of ``suite``, or of ``suite`` if it is one."""
+    """The maps of LH_``simulation`` of the gravity-only partner of ``suite``, or of ``suite`` if it is one."""
     partner = f"Nbody_{theta.hydro_suite(suite)}"
     settings = {"particles": particles, "pixels": pixels, "mesh": mesh, "steps": steps, "device": device}
-    return maps([partner], simulation, **settings)[partner]
+    return maps([partner], simulation, **settings)[partner][TOTAL]
 
 
-def observed(positions, values, suites, pixels):
+def observed(positions, values, suites, pixels, fields=(TOTAL,)):
     """The maps of ``suites``, as ``maps`` has them, of a run of gravity that ended at ``positions`` ``(n**3, 3)``.
 
     ``values`` ``(6,)`` are the physical parameters; gravity-only suites use the first alone.
     """
-    density = grids.paint(positions, round(len(positions) ** (1 / 3)), cmd.BOX)
+    density, omega_m = grids.paint(positions, round(len(positions) ** (1 / 3)), cmd.BOX), float(values[0])
     found = {}
     for suite in suites:
-        matter = [(positions, torch.ones_like(positions[:, 0]))]
-        parts = matter if theta.is_nbody(suite) else baryons.components(positions, density, values, suite, cmd.BOX)
-        found[suite] = projection.surface_density(parts, density, float(values[0]), pixels).cpu().numpy()
+        if theta.is_nbody(suite):
+            matter = {TOTAL: [(positions, torch.ones_like(positions[:, 0]))]}
+        else:
+            matter = baryons.by_field(positions, density, values, suite, cmd.BOX)
+        found[suite] = {}
+        for field in fields:
+            share = 1.0 if field == TOTAL else _share(matter[field])
+            made = projection.surface_density(matter[field], density, omega_m * share, pixels)
+            found[suite][field] = made.cpu().numpy()
     return found
+
+
+def _share(parts):
+    """That of ``parts``, pairs of positions and weights, in all matter."""
+    return sum(weights.double().sum().item() for _, weights in parts) / len(parts[0][0])
 
 
 def gravity(suite, simulation, *, particles, mesh=None, steps=None, device="cpu", linear_table=None):

@@ -24,7 +24,9 @@ LEVELS = 7  # of the spread: 0, 1/2, 1/sqrt 2, 1, sqrt 2, 2, 2 sqrt 2 pixels
 
 
 def surface_density(components, density, omega_m, pixels):
-    """Maps ``(15, pixels, pixels)`` float32 in (Msun/h)/(Mpc/h)^2, strictly positive, of exact mean per axis.
+    """Maps ``(15, pixels, pixels)`` float32 in (Msun/h)/(Mpc/h)^2, of exact mean per axis, that of ``omega_m``.
+
+    Of all matter they are strictly positive.
 
     ``components`` are pairs of positions ``(n**3, 3)`` in Lagrangian order and weights ``(n**3,)``; ``density``
     ``(m, m, m)`` in units of the mean decides how far each tracer is spread.
@@ -41,6 +43,7 @@ def surface_density(components, density, omega_m, pixels):
     maps = spread(count.view(LEVELS, MAPS_PER_SIMULATION, pixels, pixels)).view(3, SLABS, pixels, pixels)
     maps[1] = maps[1].mT.clone()  # counted along x, then z
     mean = maps.double().mean(dim=(1, 2, 3), keepdim=True)
+    mean = torch.where(mean > 0, mean, 1.0)  # nothing may have condensed
     return (maps * (MEAN_SURFACE_DENSITY * omega_m / mean)).float().view(MAPS_PER_SIMULATION, pixels, pixels)
 
 

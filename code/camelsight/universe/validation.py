@@ -55,13 +55,17 @@ def resolved(k, power, converged, tolerance=0.1):
     return float(k[off[0]] if len(off) else k[-1])
 
 
-def pixel_statistics(maps, chunk=64):
-    """``cmd.Statistics`` of ``maps`` ``(n, pixels, pixels)``, read in chunks, with mean and std of log10 of pixels."""
+def pixel_statistics(maps, offset=0.0, chunk=64):
+    """``cmd.Statistics`` of ``maps`` ``(n, pixels, pixels)``, read in chunks, with mean and std of log10 of pixels.
+
+    That is the signed one with the ``offset`` of the field.
+    """
     statistics, total, squares = cmd.Statistics(), 0.0, 0.0
     for start in range(0, len(maps), chunk):
         pixels = np.asarray(maps[start : start + chunk])
         statistics.add(pixels)
-        log10 = np.log10(pixels, dtype=np.float64)
+        pixels = pixels.astype(np.float64)
+        log10 = np.sign(pixels) * np.log10(np.abs(pixels) + offset + (pixels == 0))
         total, squares = total + log10.sum(), squares + (log10**2).sum()
     mean = total / maps.size
     spread = {"log10_mean": float(mean), "log10_std": float(np.sqrt(squares / maps.size - mean**2))}
