@@ -27,7 +27,7 @@ SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(call given,PARTITION,partition) $(c
   $(call given,QOS,qos) $(call given,CONSTRAINT,constraint) $(call given,MEMORY,memory) $(call given,SBATCH,sbatch) \
   $(call given,GPUS,gpus) $(call given,MINUTES,minutes) $(call given,CONCURRENCY,concurrency)
 
-.PHONY: help setup doctor plan maps paper status evaluate verify reference mcp dashboard test test-image rehearse bench \
+.PHONY: help setup doctor plan maps paper challenges status evaluate verify reference mcp dashboard test test-image rehearse bench \
   pack release image wheels lock clean
 
 help: ## this list
@@ -58,6 +58,9 @@ maps: setup ## the maps alone: simulated, or fetched and checked where the profi
 
 paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name); FULL=1 adds robustness, LAUNCH=slurm a cluster
 	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(SLURM) $(if $(JSON),--json)
+
+challenges: setup ## which of the profile's fields tell how much of the parameters, as a table; for two fields or more [JSON=1]
+	@$(CAMELSIGHT) challenges $(if $(JSON),--json)
 
 status: ## how far each case is, while a run goes on and afterwards; [JSON=1]
 	@$(CAMELSIGHT) status $(if $(JSON),--json)

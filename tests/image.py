@@ -68,9 +68,9 @@ def finished(image, tmp_path_factory):
     assert state == ["143", "false"], said  # make ends by the signal; 137 were a container that had to be killed
     assert "Terminated" not in said, said
     assert not (out / "paper/ms.pdf").exists() and not [path for path in out.rglob("*") if path.is_symlink()]
-    before = {path: path.stat().st_mtime_ns for path in out.glob("data/maps/*.npy")}
+    before = {path: path.stat().st_mtime_ns for path in out.glob("data/maps/*/*.npy")}
     said = contained(image, out, "paper", "PROFILE=smoke", "JOBS=2", options=options)
-    assert before and before == {path: path.stat().st_mtime_ns for path in out.glob("data/maps/*.npy")}, said
+    assert before and before == {path: path.stat().st_mtime_ns for path in out.glob("data/maps/*/*.npy")}, said
     return out, options
 
 

@@ -12,18 +12,19 @@ from camelsight.interpretation import attribution
 from camelsight.maps import scaling
 
 SIZE = 16
-SCALE = {"log10_range": (9, 15), "train_mean": 11.5, "mean": 11, "std": 2}
+SCALE = {"log10_range": (9, 15), "train_mean": 11.5, "scale": scaling.Scale(11, 2)}
+CHANNELS = pytest.mark.parametrize("channels", [1, 2])
 
 
 class Linear(nn.Module):
-    """Output t is the sum over pixels of weight[t] * x."""
+    """Output t is the sum over pixels and channels of weight[t] * x."""
 
     def __init__(self, weight):
         super().__init__()
         self.weight = nn.Parameter(weight)
 
     def forward(self, x):
-        return torch.einsum("bchw,thw->bt", x, self.weight)
+        return torch.einsum("bchw,tchw->bt", x, self.weight)
 
 
 class Relu(nn.Module):
@@ -35,10 +36,10 @@ def draw(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def real_network(seed=0):
+def real_network(seed=0, channels=1):
     """A network whose BatchNorms have seen data."""
-    net = network.build(2, 0.1, size=SIZE, generator=torch.Generator().manual_seed(seed))
-    net(draw(32, 1, SIZE, SIZE, seed=seed))
+    net = network.build(2, 0.1, size=SIZE, channels=channels, generator=torch.Generator().manual_seed(seed))
+    net(draw(32, channels, SIZE, SIZE, seed=seed))
     return net.eval()
 
 
@@ -49,18 +50,22 @@ def attribute(net, scaled, outputs=(0,), start=None, references=None, function=a
     return function(net, scaled, outputs, start=start, references=references, **settings)
 
 
-def test_a_linear_network_is_attributed_exactly():
+@CHANNELS
+def test_a_linear_network_is_attributed_exactly(channels):
     """Saliency = w, Integrated Gradients = w (x - x'); the latter are complete with any number of steps."""
-    weight, scaled, start = draw(2, 4, 4), draw(4, 4, seed=1), draw(4, 4, seed=2)
+    shape = channels, 4, 4
+    weight, scaled, start = draw(2, *shape), draw(*shape, seed=1), draw(*shape, seed=2)
     values, record = attribute(Linear(weight), scaled, outputs=(1, 0), start=start, ig_steps=4)
     torch.testing.assert_close(values["saliency"], weight[[1, 0]])
     torch.testing.assert_close(values["integrated_gradients"], weight[[1, 0]] * (scaled - start), rtol=1e-5, atol=1e-6)
     assert record["gap"]["integrated_gradients"].max() < 1e-5 and record["steps"] == 4
 
 
-def test_gradient_shap_of_a_linear_network_has_the_expectation_that_theory_gives():
+@CHANNELS
+def test_gradient_shap_of_a_linear_network_has_the_expectation_that_theory_gives(channels):
     """w (x - mean of the references), within the Monte Carlo error of the drawn references."""
-    weight, scaled, references = draw(1, 4, 4), draw(4, 4, seed=1), draw(5, 4, 4, seed=2)
+    shape = channels, 4, 4
+    weight, scaled, references = draw(1, *shape), draw(*shape, seed=1), draw(5, *shape, seed=2)
     values, record = attribute(Linear(weight), scaled, references=references, shap_samples=4000)
     expected = weight * (scaled - references.mean(0))
     error = 5 * 1.3 * weight.abs().max().item() / 4000**0.5
@@ -72,66 +77,70 @@ def test_gradient_shap_of_a_linear_network_has_the_expectation_that_theory_gives
 
 def test_a_two_layer_relu_network_worked_out_on_paper():
     """f = relu(x1 + x2) from (-1, 0) to (3, 0): the relu is off for the first quarter of the path, so IG = (3, 0)."""
-    values, record = attribute(Relu(), torch.tensor([[3.0, 0.0]]), start=torch.tensor([[-1.0, 0.0]]), ig_steps=8)
+    values, record = attribute(Relu(), torch.tensor([[[3.0, 0.0]]]), start=torch.tensor([[[-1.0, 0.0]]]), ig_steps=8)
     torch.testing.assert_close(
-        values["integrated_gradients"], torch.tensor([[[3.0, 0.0]]]), atol=3 * attribution.TOLERANCE, rtol=0
+        values["integrated_gradients"], torch.tensor([[[[3.0, 0.0]]]]), atol=3 * attribution.TOLERANCE, rtol=0
     )
     assert record["gap"]["integrated_gradients"] < attribution.TOLERANCE
 
 
 def test_panels_are_halved_at_the_kink_until_the_sum_rule_holds():
     """The kink lies at 0.3 of the path: with few steps the rule is broken, and refinement mends it at little cost."""
-    scaled, start = torch.tensor([[7.0, 0.0]]), torch.tensor([[-3.0, 0.0]])
+    scaled, start = torch.tensor([[[7.0, 0.0]]]), torch.tensor([[[-3.0, 0.0]]])
     _, coarse = attribute(Relu(), scaled, start=start, ig_steps=8, refinement=1)
     _, fine = attribute(Relu(), scaled, start=start, ig_steps=8)
     assert coarse["gap"]["integrated_gradients"] > attribution.TOLERANCE > fine["gap"]["integrated_gradients"]
     assert coarse["steps"] == 8 < fine["steps"] <= 128
 
 
-def test_the_real_network_is_complete():
-    net = attribution.fold(real_network())
+@CHANNELS
+def test_the_real_network_is_complete(channels):
+    net, shape = attribution.fold(real_network(channels=channels)), (channels, SIZE, SIZE)
     for seed in range(4):
-        _, record = attribute(net, draw(SIZE, SIZE, seed=seed), outputs=(0, 1), start=draw(SIZE, SIZE, seed=9))
+        _, record = attribute(net, draw(*shape, seed=seed), outputs=(0, 1), start=draw(*shape, seed=9))
         assert record["gap"]["integrated_gradients"].max() < attribution.TOLERANCE
 
 
 def test_a_map_that_stays_incomplete_says_so():
     net = attribution.fold(real_network())
-    _, record = attribute(net, 30 * draw(SIZE, SIZE), start=-30 * draw(SIZE, SIZE, seed=9), ig_steps=4, refinement=1)
+    scaled, start = 30 * draw(1, SIZE, SIZE), -30 * draw(1, SIZE, SIZE, seed=9)
+    _, record = attribute(net, scaled, start=start, ig_steps=4, refinement=1)
     assert record["gap"]["integrated_gradients"] > attribution.TOLERANCE
 
 
 def test_small_differences_count_as_the_floor():
     """f(x) = f(x'), so no attribution is complete relative to it; the gap is in units of the floor."""
-    weight = torch.tensor([[[1.0, -1.0]]])
-    _, record = attribute(Linear(weight), torch.tensor([[2.0, 2.0]]))
+    weight = torch.tensor([[[[1.0, -1.0]]]])
+    _, record = attribute(Linear(weight), torch.tensor([[[2.0, 2.0]]]))
     assert record["gap"]["integrated_gradients"] < 1e-4
 
 
 def test_a_constant_output_is_attributed_to_nothing():
-    values, record = attribute(Linear(torch.zeros(2, 4, 4)), draw(4, 4), outputs=(0, 1))
+    values, record = attribute(Linear(torch.zeros(2, 1, 4, 4)), draw(1, 4, 4), outputs=(0, 1))
     assert all((value == 0).all() for value in values.values()) and record["gap"]["integrated_gradients"].max() == 0
 
 
-def test_it_is_what_captum_gives_one_output_at_a_time():
-    net, scaled, references = real_network(), draw(SIZE, SIZE), draw(5, SIZE, SIZE, seed=1)
+@CHANNELS
+def test_it_is_what_captum_gives_one_output_at_a_time(channels):
+    shape = channels, SIZE, SIZE
+    net, scaled, references = real_network(channels=channels), draw(*shape), draw(5, *shape, seed=1)
     values, _ = attribute(
         attribution.fold(net), scaled, outputs=(0, 7), start=references[0], references=references, refinement=1, seed=3
     )
-    x = scaled[None, None].clone().requires_grad_()
+    x = scaled[None].clone().requires_grad_()
     for column, output in enumerate((0, 7)):
         plain = {"saliency": attr.Saliency(net).attribute(x, target=output, abs=False)}
-        edges = [references[:1, None] + a * (x - references[:1, None]) for a in np.linspace(0, 1, 9)]
+        edges = [references[:1] + a * (x - references[:1]) for a in np.linspace(0, 1, 9)]
         plain["integrated_gradients"] = sum(
             attr.IntegratedGradients(net).attribute(end.detach(), start.detach(), target=output, n_steps=4)
             for start, end in pairwise(edges)
         )
         with attribution._seeded_globals(3):
             plain["gradient_shap"] = attr.GradientShap(net).attribute(
-                x, references[:, None], target=output, n_samples=8, stdevs=attribution.SHAP_NOISE
+                x, references, target=output, n_samples=8, stdevs=attribution.SHAP_NOISE
             )
         for method, expected in plain.items():
-            expected = expected[0, 0].detach()
+            expected = expected[0].detach()
             torch.testing.assert_close(
                 values[method][column], expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item()
             )
@@ -148,14 +157,14 @@ def test_folding_batchnorm_changes_no_output_and_no_attribution(architecture):
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     with torch.no_grad():
         torch.testing.assert_close(folded(x), net(x), rtol=1e-4, atol=1e-5)
-    one, two = (attribute(either, x[0, 0], outputs=(0, 1), refinement=1)[0] for either in (net, folded))
+    one, two = (attribute(either, x[0], outputs=(0, 1), refinement=1)[0] for either in (net, folded))
     for method in attribution.METHODS:
         torch.testing.assert_close(one[method], two[method], rtol=1e-3, atol=1e-4 * one[method].abs().max().item())
     assert any(isinstance(module, nn.BatchNorm2d) for module in net.modules()), "the network itself is left as it was"
 
 
 def test_the_batch_changes_nothing_and_follows_from_the_memory():
-    net, scaled = attribution.fold(real_network()), draw(SIZE, SIZE)
+    net, scaled = attribution.fold(real_network()), draw(1, SIZE, SIZE)
     one, two = (attribute(net, scaled, outputs=(0, 1), batch=batch)[0] for batch in (3, 64))
     for method in attribution.METHODS:
         torch.testing.assert_close(one[method], two[method], rtol=1e-3, atol=1e-4 * one[method].abs().max().item())
@@ -164,43 +173,48 @@ def test_the_batch_changes_nothing_and_follows_from_the_memory():
     some = 40 * 2**20
     small, large = (attribution.batch_size(network.build(hidden, 0.1, size=64).eval(), 64, some) for hidden in (4, 2))
     assert 1 < small < large < attribution.MAX_BATCH
+    two_fields = network.build(4, 0.1, size=64, channels=2).eval()
+    assert 1 < attribution.batch_size(two_fields, 64, some) <= small
 
 
 class Isotropic(nn.Module):
     """Does not mind how a map is held: a sum over pixels of something nonlinear of each and its four neighbours."""
 
     def forward(self, x):
-        around = sum(x.roll(by, axis) for by in (1, -1) for axis in (2, 3))
+        around = sum(x.roll(by, axis) for by in (1, -1) for axis in (2, 3)).flip(1)  # in the other channel
         return torch.relu(x * around).sum((1, 2, 3))[:, None]
 
 
-def test_the_symmetries_of_a_network_are_those_of_its_attributions():
-    scaled = draw(8, 8)
+@CHANNELS
+def test_the_symmetries_of_a_network_are_those_of_its_attributions(channels):
+    scaled = draw(channels, 8, 8)
     alone, _ = attribute(Isotropic(), scaled, shap_samples=1)
     table = scaling.symmetry_table(8)
     for row in table:
-        turned, _ = attribute(Isotropic(), scaled.flatten()[row].view(8, 8))
+        turned, _ = attribute(Isotropic(), scaled.flatten(1)[:, row].view_as(scaled))
         for method in ("saliency", "integrated_gradients"):
-            torch.testing.assert_close(turned[method][0].flatten(), alone[method][0].flatten()[row])
+            torch.testing.assert_close(turned[method][0].flatten(1), alone[method][0].flatten(1)[:, row])
     mean, record = attribute(Isotropic(), scaled, function=attribution.symmetric)
     for method in ("saliency", "integrated_gradients"):
         torch.testing.assert_close(mean[method], alone[method])
         assert record["equivariance"][method].max() < 1e-5
 
 
-def test_the_average_over_symmetries_turns_with_the_map_and_says_how_far_the_network_is_from_it():
-    net, scaled = attribution.fold(real_network()), draw(SIZE, SIZE)
+@CHANNELS
+def test_the_average_over_symmetries_turns_with_the_map_and_says_how_far_the_network_is_from_it(channels):
+    net, scaled = attribution.fold(real_network(channels=channels)), draw(channels, SIZE, SIZE)
     mean, record = attribute(net, scaled, function=attribution.symmetric, refinement=1)
-    turned, _ = attribute(net, scaled.rot90(), function=attribution.symmetric, refinement=1)
+    turned, _ = attribute(net, scaled.rot90(dims=(1, 2)), function=attribution.symmetric, refinement=1)
     for method in ("saliency", "integrated_gradients"):
         torch.testing.assert_close(
-            turned[method][0], mean[method][0].rot90(), rtol=1e-3, atol=1e-4 * mean[method].abs().max().item()
-        )
+            turned[method][0], mean[method][0].rot90(dims=(1, 2)), rtol=1e-3,
+            atol=1e-4 * mean[method].abs().max().item(),
+        )  # fmt: skip
         assert record["equivariance"][method] > 0.1
 
 
 def test_the_seed_decides_and_the_global_generators_are_left_alone():
-    net, scaled, references = attribution.fold(real_network()), draw(SIZE, SIZE), draw(4, SIZE, SIZE, seed=1)
+    net, scaled, references = attribution.fold(real_network()), draw(1, SIZE, SIZE), draw(4, 1, SIZE, SIZE, seed=1)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
     expected = np.random.random(), torch.rand(1)  # noqa: NPY002

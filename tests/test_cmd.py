@@ -12,7 +12,7 @@ from camelsight.ground import cmd, theta
     ],
 )
 def test_file_names_are_those_of_the_release(suite, maps, params):
-    assert cmd.maps_file_name(suite) == maps
+    assert cmd.maps_file_name(suite) == cmd.maps_file_name(suite, "Mtot") == maps
     assert cmd.params_file_name(suite) == params
 
 
@@ -197,7 +197,8 @@ def test_names_of_cmd_are_said_in_words(name, words):
 
 def test_maps_of_redshift_0_are_found_in_both_spellings():
     """CMD's own documentation writes z=0.00 and z=0.0."""
-    assert cmd.file_names("SIMBA")[1] == ("Maps_Mtot_SIMBA_LH_z=0.00.npy", "Maps_Mtot_SIMBA_LH_z=0.0.npy")
+    assert cmd.file_names("SIMBA", "Mtot") == ("Maps_Mtot_SIMBA_LH_z=0.00.npy", "Maps_Mtot_SIMBA_LH_z=0.0.npy")
+    assert cmd.file_names("SIMBA") == ("params_LH_SIMBA.txt", "params_SIMBA.txt")
 
 
 def fiducial(n):

@@ -15,14 +15,14 @@ ROOT = Path(__file__).parent.parent
 def test_maps_of_the_other_byte_order_are_what_they_are():
     maps = np.random.default_rng(0).lognormal(27, 1, (45, 8, 8)).astype(np.float32)
     numbers = np.array([3, 7, 9])
-    ours, theirs = (dataset.Suite(numbers, one, np.ones((3, 6))) for one in (maps, maps.astype(">f4")))
+    ours, theirs = (dataset.Suite(numbers, (one, -one), np.ones((3, 6))) for one in (maps, maps.astype(">f4")))
     for read in (lambda given: given.simulation(7), lambda given: given.densities([141, 50])):
         assert read(theirs).dtype.isnative and np.array_equal(read(theirs), read(ours))
 
 
 @pytest.mark.parametrize(("free", "fits"), [(2, True), (1.9, False)])
 def test_maps_too_large_for_a_device_stay_on_the_host_and_a_line_says_so(free, fits, monkeypatch, capsys):
-    maps, device = torch.zeros(10, 16, 16), torch.device("meta")
+    maps, device = torch.zeros(10, 1, 16, 16), torch.device("meta")
     monkeypatch.setattr(cli, "free_bytes", lambda device: free * maps.nbytes)
     placed = dataset.place(maps, device)
     assert placed.device == (device if fits else maps.device)
@@ -49,9 +49,11 @@ def test_float32_means_the_same_on_a_gpu(monkeypatch):
 
 def test_maps_and_parameters_are_asked_for_by_the_numbers_of_camels():
     maps = np.arange(45, dtype=np.float32).reshape(45, 1, 1)
-    given = dataset.Suite(np.array([5, 264, 829]), maps, np.arange(18.0).reshape(3, 6))
-    assert given.simulation(264).ravel().tolist() == list(range(15, 30))
-    assert given.densities([829 * 15 + 14, 5 * 15]).ravel().tolist() == [44, 0]
+    given = dataset.Suite(np.array([5, 264, 829]), (maps, -maps), np.arange(18.0).reshape(3, 6))
+    assert given.simulation(264)[:, 0].ravel().tolist() == list(range(15, 30))
+    assert given.densities([829 * 15 + 14, 5 * 15])[:, 0].ravel().tolist() == [44, 0]
+    for read in (given.simulation(264), given.densities([829 * 15 + 14, 5 * 15])):
+        assert read.shape[1:] == (2, 1, 1) and np.array_equal(read[:, 1], -read[:, 0])
     assert given.truth([829, 5])[:, 0].tolist() == [12, 0]
 
 

@@ -18,11 +18,11 @@ END = "all_steps_500_500_o3"
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        (f"weights_IllustrisTNG_Mtot_31_{END}.pt", ("IllustrisTNG", "Mtot", None)),
-        (f"weights_SIMBA_Mtot_3_{END}_smoothing_2.pt", ("SIMBA", "Mtot", "2")),
-        (f"weights_Nbody_Mtot_0_{END}.pt", ("Nbody", "Mtot", None)),
-        (f"weights_Nbody_IllustrisTNG_Mtot_0_{END}.pt", ("Nbody_IllustrisTNG", "Mtot", None)),
-        (f"weights_IllustrisTNG_Mgas_Mstar_12_{END}.pt", ("IllustrisTNG", "Mgas_Mstar", None)),
+        (f"weights_IllustrisTNG_Mtot_31_{END}.pt", ("IllustrisTNG", ("Mtot",), None)),
+        (f"weights_SIMBA_Mtot_3_{END}_smoothing_2.pt", ("SIMBA", ("Mtot",), "2")),
+        (f"weights_Nbody_Mtot_0_{END}.pt", ("Nbody", ("Mtot",), None)),
+        (f"weights_Nbody_IllustrisTNG_Mtot_0_{END}.pt", ("Nbody_IllustrisTNG", ("Mtot",), None)),
+        (f"weights_IllustrisTNG_Mgas_Mstar_12_{END}.pt", ("IllustrisTNG", ("Mgas", "Mstar"), None)),
         (f"weights_IllustrisTNG_Mtot_{END}.pt", None),
         ("weights_10.pt", None),
     ],
@@ -34,14 +34,16 @@ def test_the_names_of_published_weights_are_read(name, said):
 @pytest.mark.parametrize(
     ("name", "asked", "taken"),
     [
-        (f"weights_SIMBA_Mtot_3_{END}.pt", (None, None), ("SIMBA", "original")),
-        (f"weights_SIMBA_Mtot_3_{END}_smoothing_2.pt", (None, None), ("SIMBA", "smooth_2")),
-        (f"weights_SIMBA_Mtot_3_{END}_smoothing_2.pt", ("IllustrisTNG", "original"), ("IllustrisTNG", "original")),
-        (f"weights_Nbody_Mtot_3_{END}.pt", ("Nbody_SIMBA", None), ("Nbody_SIMBA", "original")),
-        ("weights_10.pt", ("IllustrisTNG", "kmax_1"), ("IllustrisTNG", "kmax_1")),
+        (f"weights_SIMBA_Mtot_3_{END}.pt", (None, None), ("SIMBA", ("Mtot",), "original")),
+        (f"weights_SIMBA_Mtot_3_{END}_smoothing_2.pt", (None, None), ("SIMBA", ("Mtot",), "smooth_2")),
+        (f"weights_SIMBA_Mtot_3_{END}_smoothing_2.pt", ("IllustrisTNG", "original"), ("IllustrisTNG", ("Mtot",), "original")),
+        (f"weights_Nbody_Mtot_3_{END}.pt", ("Nbody_SIMBA", None), ("Nbody_SIMBA", ("Mtot",), "original")),
+        (f"weights_SIMBA_HI_0_{END}.pt", (None, None), ("SIMBA", ("HI",), "original")),
+        (f"weights_SIMBA_Mgas_Mstar_0_{END}.pt", (None, "kmax_1"), ("SIMBA", ("Mgas", "Mstar"), "kmax_1")),
+        ("weights_10.pt", ("IllustrisTNG", "kmax_1"), ("IllustrisTNG", (), "kmax_1")),
     ],
 )
-def test_suite_and_smoothing_are_those_of_the_name_unless_others_are_asked_for(name, asked, taken, capsys):
+def test_suite_fields_and_smoothing_are_those_of_the_name_unless_others_are_asked_for(name, asked, taken, capsys):
     assert evaluate._named(name, *asked) == taken
     assert ("by its name" in capsys.readouterr().err) == (name != "weights_10.pt")
 
@@ -56,8 +58,8 @@ def test_suite_and_smoothing_are_those_of_the_name_unless_others_are_asked_for(n
         (f"weights_Nbody_Mtot_0_{END}.pt", "expected a suite among .*, got Nbody in the name weights_Nbody_Mtot"),
         (f"weights_EAGLE_Mtot_0_{END}.pt", "expected a suite among .*, got EAGLE in the name weights_EAGLE"),
         (
-            f"weights_SIMBA_HI_0_{END}.pt",
-            "expected a network of the field Mtot, got one of HI by the name weights_",
+            f"weights_SIMBA_Mbh_0_{END}.pt",
+            "expected fields among Mgas, .*, Mtot, got Mbh by the name weights_SIMBA_Mbh",
         ),
     ],
 )

@@ -31,15 +31,15 @@ def run(tmp_path):
     store.write_weights(tmp_path / paths.weights(SUITE, "original"), net)
     chosen = {"max_lr": 1e-3, "weight_decay": 1e-8, "hidden": 2, "dropout": 0.0}
     store.write_json(tmp_path / paths.hyperparameters(SUITE, "original"), {"hyperparameters": chosen})
-    cut = {"statistics_train": [11.0, 0.5], "statistics_all": [10.0, 0.25], "log10_range": [9.0, 14.0]}
-    store.write_json(tmp_path / paths.cut(SUITE, "original"), cut)
+    known = {"statistics_train": [11.0, 0.5], "statistics_all": [10.0, 0.25], "log10_range": [9.0, 14.0], "unit": 1.0}
+    store.write_json(tmp_path / paths.cut(SUITE, "original"), {"fields": {"Mtot": known}})
     return tmp_path
 
 
 def test_raw_maps_are_scaled_by_the_statistics_of_the_training_maps(run):
     one = camelsight.load(SUITE, run=run)
     scaled = one.scale(np.full((2, PIXELS, PIXELS), 1e12))
-    assert scaled.shape == (2, PIXELS, PIXELS) and scaled.dtype == torch.float32
+    assert scaled.shape == (2, 1, PIXELS, PIXELS) and scaled.dtype == torch.float32
     torch.testing.assert_close(scaled, torch.full_like(scaled, (12 - 11.0) / 0.5))
     with_all = dataclasses.replace(
         one, params=dataclasses.replace(one.params, train=dataclasses.replace(one.params.train, normalisation="all"))
@@ -59,7 +59,7 @@ def test_the_cut_of_a_case_comes_before_the_scaling(run):
     one = dataclasses.replace(camelsight.load(SUITE, run=run), case="max_1e12_clamp")
     map_ = np.full((PIXELS, PIXELS), 1e11)
     map_[0, 0] = 1e14
-    assert one.scale(map_)[0, 0, 0].item() == pytest.approx(2.0) and one.scale(map_)[0, 1, 1].item() == 0.0
+    assert one.scale(map_)[0, 0, 0, 0].item() == pytest.approx(2.0) and one.scale(map_)[0, 0, 1, 1].item() == 0.0
 
 
 def test_a_pixel_that_the_network_does_not_see_gets_no_attribution(run):

@@ -179,6 +179,34 @@ def calibration_figure(case_ids):
     return plotting_calibration.calibration(pit, calibration.rows(measured, robustness.comparable))
 
 
+FIELDS = (("Mtot", "Mgas"), ("Mgas", "Mstar"), ("P", "T"), ("Mtot", "HI", "Vgas"), ("Z",))
+
+
+def figures_of_fields(maps, truth):
+    """Those that show maps, of other fields than total matter and of several."""
+    rng, drawn = np.random.default_rng(2), {}
+    for fields in FIELDS:
+        stacks = np.concatenate([maps * 10.0**-n for n in range(len(fields))], axis=1)
+        stacks[:, 1:, 3, 3] = 0
+        signed = rng.normal(size=(2, *stacks.shape[1:]))
+        name = " and ".join(fields)
+        drawn |= {
+            f"gallery of {name}": plotting.gallery(dict.fromkeys(SUITES, stacks), truth[:5], fields=fields),
+            f"attribution_maps of {name}": plotting_attribution.attribution_maps(
+                stacks[0], dict.fromkeys(METHODS, signed), fields=fields
+            ),
+        }
+        for number, ids in (("few", SMALL), ("many", LARGE)):
+            panels = [(cases.parse(case), stacks[0] - 3e11 * (case == "kmax_1")) for case in ids]
+            drawn[f"cuts of {name}, {number} cases"] = plotting.cuts(panels, fields=fields)
+        for number, ids in (("two", SMALL[::2]), ("six", LARGE[:1] + LARGE[8:13])):
+            panels = [(cases.parse(case), stacks[0], signed) for case in ids]
+            drawn[f"attribution_cuts of {name}, {number} cases"] = plotting_attribution.attribution_cuts(
+                panels, fields=fields
+            )
+    return drawn
+
+
 @cache
 def figures():
     """One of each figure, those that depend on the cases for few and for many."""
@@ -188,8 +216,8 @@ def figures():
     r2 = dict.fromkeys(theta.NAMES, (-0.1234, -0.2, 0.1))
     layers = [("input", 1, 256, "input"), *((f"block {i}", 12 * 2**i, 256 >> i, "conv") for i in range(1, 7))]
     layers += [("conv 4×4", 1536, 1, "conv"), ("FC1", 768, 1, "dense"), ("output", 12, 1, "output")]
-    maps = densities((5, 16, 16))
-    signed = {method: rng.normal(size=(2, 16, 16)) for method in METHODS}
+    maps = densities((5, 1, 16, 16))
+    signed = {method: rng.normal(size=(2, 1, 16, 16)) for method in METHODS}
     bins = {suite: {name: dict.fromkeys(METHODS, profile()) for name in theta.COSMOLOGICAL} for suite in SUITES}
     k = np.linspace(0.36, 15.9, 63)
     spectra = 300 * k**-1.5 * np.exp(rng.normal(0, 0.1, (8, 63)))
@@ -217,8 +245,9 @@ def figures():
     }
     drawn |= robustness_figures(truth)
     for number, ids in (("two", SMALL[::2]), ("six", LARGE[:1] + LARGE[8:13])):
-        panels = [(cases.parse(case), maps[0], rng.normal(size=(2, 16, 16)) / 1000) for case in ids]
+        panels = [(cases.parse(case), maps[0], rng.normal(size=(2, 1, 16, 16)) / 1000) for case in ids]
         drawn[f"attribution_cuts, {number} cases"] = plotting_attribution.attribution_cuts(panels)
+    drawn |= figures_of_fields(maps, truth)
     drawn["calibration, cases of the paper"] = calibration_figure(PAPER)
     for number, ids in (("few", SMALL), ("many", LARGE)):
         panels = [(cases.parse(case), maps[0] - 3e11 * (case == "kmax_1")) for case in ids]
@@ -377,8 +406,8 @@ def test_predictions_are_drawn_where_they_are():
 
 
 def test_negative_pixels_have_a_colour_of_their_own():
-    original, ringing = densities((2, 8, 8))
-    ringing[2, 3] = -1e10
+    original, ringing = densities((2, 1, 8, 8))
+    ringing[0, 2, 3] = -1e10
     figure = plotting.cuts([(cases.parse("original"), original), (cases.parse("kmax_1"), ringing)])
     image = figure.axes[1].images[0]
     assert np.argwhere(image.get_array().mask).tolist() == [[2, 3]]
@@ -388,11 +417,11 @@ def test_negative_pixels_have_a_colour_of_their_own():
 
 
 def test_gallery_compares_suites_on_one_scale():
-    maps = {"IllustrisTNG": densities((3, 8, 8)), "Nbody_IllustrisTNG": densities((3, 8, 8), seed=1) * 50}
+    maps = {"IllustrisTNG": densities((3, 1, 8, 8)), "Nbody_IllustrisTNG": densities((3, 1, 8, 8), seed=1) * 50}
     parameters = np.full((3, 6), [0.1234, 0.9876, 1, 1, 1, 1])
     panels = plotting.gallery(maps, parameters).axes[:6]
     assert len({(axes.images[0].norm.vmin, axes.images[0].norm.vmax) for axes in panels}) == 1
-    np.testing.assert_array_equal(panels[4].images[0].get_array(), maps["Nbody_IllustrisTNG"][1])
+    np.testing.assert_array_equal(panels[4].images[0].get_array(), maps["Nbody_IllustrisTNG"][1, 0])
     assert "0.12" in panels[0].get_title() and "0.99" in panels[0].get_title()
 
 
@@ -401,13 +430,13 @@ def signed_images(figure):
 
 
 def test_attributions_keep_their_sign_on_one_scale_centred_on_zero():
-    signed = np.linspace(-3, 1, 128).reshape(2, 8, 8)
+    signed = np.linspace(-3, 1, 128).reshape(2, 1, 8, 8)
     figure = plotting_attribution.attribution_maps(
-        densities((8, 8)), {"saliency": signed, "gradient_shap": signed / 50}
+        densities((1, 8, 8)), {"saliency": signed, "gradient_shap": signed / 50}
     )
     images = signed_images(figure)
     assert len(images) == 4 and len({(image.norm.vmin, image.norm.vmax) for image in images}) == 1
-    np.testing.assert_array_equal(images[0].get_array().data, signed[0])
+    np.testing.assert_array_equal(images[0].get_array().data, signed[0, 0])
     norm = images[0].norm
     assert float(norm(0)) == pytest.approx(0.5) and float(norm(-0.1)) == pytest.approx(1 - float(norm(0.1)))
     assert norm.vmax == -norm.vmin == pytest.approx(np.percentile(np.abs([signed, signed / 50]), 99.5))
@@ -415,14 +444,42 @@ def test_attributions_keep_their_sign_on_one_scale_centred_on_zero():
 
 def test_the_attributions_of_cut_cases_are_shown_below_their_maps():
     panels = [
-        (cases.parse(case), densities((8, 8), seed), np.full((2, 8, 8), seed + 1.0)) for seed, case in enumerate(SMALL)
+        (cases.parse(case), densities((1, 8, 8), seed), np.full((2, 1, 8, 8), seed + 1.0))
+        for seed, case in enumerate(SMALL)
     ]
     figure = plotting_attribution.attribution_cuts(panels)
     columns = np.array(figure.axes[:9]).reshape(3, 3).T
     for (case, density, stack), column in zip(panels, columns, strict=True):
         assert column[0].get_title() == case.label
-        np.testing.assert_array_equal(column[0].images[0].get_array(), density)
-        assert [axes.images[0].get_array()[0, 0] for axes in column[1:]] == stack[:, 0, 0].tolist()
+        np.testing.assert_array_equal(column[0].images[0].get_array(), density[0])
+        assert [axes.images[0].get_array()[0, 0] for axes in column[1:]] == stack[:, 0, 0, 0].tolist()
+
+
+def test_each_field_has_rows_panels_and_a_scale_of_density_of_its_own():
+    fields, maps = ("Mtot", "Mgas"), densities((2, 8, 8)) * np.array([1, 0.1])[:, None, None]
+    signed = np.arange(4.0).reshape(2, 2, 1, 1) * np.ones((8, 8)) + 1  # parameter, then field
+    above, below = (
+        figure.axes
+        for figure in plotting.gallery({SUITES[0]: maps[None]}, np.full((1, 6), 0.5), fields=fields).subfigs
+    )
+    for axes, field, density in zip((above, below), fields, maps, strict=True):
+        np.testing.assert_array_equal(axes[0].images[0].get_array(), density)
+        assert plotting._field_label(field) == axes[1].get_ylabel()
+    assert above[0].images[0].norm.vmax > 5 * below[0].images[0].norm.vmax
+    panels = [(cases.parse(case), maps) for case in SMALL[::2]]
+    drawn = {
+        "cuts": plotting.cuts(panels, fields=fields),
+        "attribution_cuts": plotting_attribution.attribution_cuts([(*one, signed) for one in panels], fields=fields),
+        "attribution_maps": plotting_attribution.attribution_maps(maps, {"saliency": signed}, fields=fields),
+    }
+    for name, figure in drawn.items():
+        for channel, part in enumerate(figure.subfigs):
+            images = [image for axes in part.axes for image in axes.images]
+            shown = [image for image in images if image.get_cmap().name != SIGNED_MAP]
+            assert shown and all(np.array_equal(image.get_array(), maps[channel]) for image in shown), name
+            found = [image.get_array().data[0, 0] for image in images if image.get_cmap().name == SIGNED_MAP]
+            if name != "cuts":
+                assert sorted(set(found)) == signed[:, channel, 0, 0].tolist(), name
 
 
 def test_scales_of_attribution_and_of_cuts_share_their_axis():

@@ -16,7 +16,7 @@ MEAN = 11.1
 
 def arrays(pixels=64, at=MEAN):
     """Attribution that goes with the distance of the log density from ``at``, and twice as much for omega_m."""
-    density = 10 ** np.random.default_rng(0).normal(MEAN, 0.5, (2, pixels, pixels))
+    density = 10 ** np.random.default_rng(0).normal(MEAN, 0.5, (2, 1, pixels, pixels))
     distance = np.log10(density) - at
     stack = np.stack([distance, 2 * distance], axis=1) * 1e-4
     return {"density": density, **dict.fromkeys(published.WORDS, stack)}
@@ -25,7 +25,7 @@ def arrays(pixels=64, at=MEAN):
 @pytest.mark.parametrize("at", [10.8, 11.1, 11.4])
 def test_the_minimum_is_found_where_it_is(at):
     one = arrays(at=at)
-    found = published.lowest(one["density"][0], one["integrated_gradients"][0, 0])
+    found = published.lowest(one["density"][0, 0], one["integrated_gradients"][0, 0, 0])
     assert abs(found - at) <= published.STEP
     values = published.attribution_values(one, NAMES, MEAN, "IllustrisTNG")
     assert values["attribution_minimum.IllustrisTNG.integrated_gradients.sigma_8"] == pytest.approx(found - MEAN)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from camelsight.ground import cases, cmd
+from camelsight.ground.fields import TOTAL
 from camelsight.pipeline import params, paths, release, store
 from camelsight.stages import maps as stage
 from camelsight.universe import camels
@@ -97,13 +98,13 @@ def test_missing_files_are_fetched_pinned_and_linked_and_a_second_time_nothing_i
     loaded = with_maps(loaded, bases=(base.url + "/nowhere", base.url + "/"))
     stage.main(loaded)
     for suite in SUITES:
-        assert store.open_maps(suite, SIMULATIONS, PIXELS).shape == (60, PIXELS, PIXELS)
-        assert store.read_parameters(suite, SIMULATIONS).shape == (SIMULATIONS, 6)
-        assert os.path.samefile(paths.maps(suite), Path(loaded.maps.folder, cmd.maps_file_name(suite)))
+        assert store.open_maps(suite, TOTAL, SIMULATIONS, PIXELS, paths.MAPS / suite).shape == (60, PIXELS, PIXELS)
+        assert store.read_parameters(suite, SIMULATIONS, paths.MAPS / suite).shape == (SIMULATIONS, 6)
+        assert os.path.samefile(paths.maps(suite, TOTAL), Path(loaded.maps.folder, cmd.maps_file_name(suite)))
     pins = release.read_pins(paths.digests("smoke"))
     assert list(pins) == sorted(pins) and len(pins) == 4
     digest, size, source = pins[cmd.maps_file_name(SUITES[1])]
-    assert size == cmd.maps_bytes(SIMULATIONS, PIXELS) and digest == store.file_digest(paths.maps(SUITES[1]))
+    assert size == cmd.maps_bytes(SIMULATIONS, PIXELS) and digest == store.file_digest(paths.maps(SUITES[1], TOTAL))
     assert source == f"{base.url}/Nbody/{cmd.maps_file_name(SUITES[1])}"
     assert len(os.listdir(loaded.maps.folder)) == 4
 
@@ -119,8 +120,8 @@ def test_files_that_are_there_under_old_names_or_in_subfolders_are_adopted_witho
     for path in folder.glob("*Nbody_*"):
         path.rename(folder / "Nbody" / path.name)
     release.adopt(with_maps(copied, bases=("http://127.0.0.1:9/never-asked",)))
-    assert sorted(path.name for path in paths.MAPS.iterdir()) == sorted(
-        path.name for suite in SUITES for path in (paths.maps(suite), paths.parameters(suite))
+    assert sorted(path for path in paths.MAPS.rglob("*") if not path.is_dir()) == sorted(
+        path for suite in SUITES for path in (paths.maps(suite, TOTAL), paths.parameters(suite))
     )
     pins = release.read_pins(paths.digests("smoke"))
     assert pins["params_IllustrisTNG.txt"][2] == "copied"
@@ -136,7 +137,7 @@ def test_a_file_of_another_machine_and_of_an_old_numpy_are_adopted(copied):
     second.write_bytes(data[:8] + b"F\0" + data[10:79] + b"\n" + data[cmd.HEADER_BYTES :])
     release.adopt(copied)
     for suite, maps in zip(SUITES, expected, strict=True):
-        assert np.array_equal(store.open_maps(suite, SIMULATIONS, PIXELS), maps)
+        assert np.array_equal(store.open_maps(suite, TOTAL, SIMULATIONS, PIXELS, paths.MAPS / suite), maps)
     assert wrong(copied) == [] and release.check(copied)[1]["dtype"] == ">f4"
 
 
@@ -161,7 +162,7 @@ def test_other_files_of_cmd_are_said_to_be_what_they_are(copied, capsys):
         release.adopt(copied)
     assert said in capsys.readouterr().err
     with pytest.raises(ValueError, match=re.escape(said)):
-        store.open_maps(SUITES[0], SIMULATIONS, PIXELS, path.parent)
+        store.open_maps(SUITES[0], TOTAL, SIMULATIONS, PIXELS, path.parent)
 
 
 def test_what_is_fetched_must_be_what_was_pinned(loaded, base, tmp_path):
@@ -180,12 +181,12 @@ def test_what_is_fetched_must_be_what_was_pinned(loaded, base, tmp_path):
 def test_a_file_that_was_replaced_is_noticed_refused_and_accepted_once_its_line_has_gone(copied):
     release.adopt(copied)
     release.unlink_replaced(copied)
-    assert all(paths.maps(suite).exists() and paths.parameters(suite).exists() for suite in SUITES)
+    assert all(paths.maps(suite, TOTAL).exists() and paths.parameters(suite).exists() for suite in SUITES)
 
     replaced = Path(copied.maps.folder, cmd.maps_file_name(SUITES[0]))
     change_byte(replaced)
     release.unlink_replaced(copied)
-    assert not paths.maps(SUITES[0]).exists() and paths.maps(SUITES[1]).exists()
+    assert not paths.maps(SUITES[0], TOTAL).exists() and paths.maps(SUITES[1], TOTAL).exists()
     with pytest.raises(ValueError, match=r"expected the Maps_\S+ used before, sha256 \w{64}, got \w{64}") as caught:
         release.adopt(copied)
     assert "\n" not in str(caught.value)
@@ -193,17 +194,17 @@ def test_a_file_that_was_replaced_is_noticed_refused_and_accepted_once_its_line_
     lock = paths.digests("smoke")
     release.write_pins(lock, {name: pin for name, pin in release.read_pins(lock).items() if name != replaced.name})
     release.adopt(copied)
-    assert replaced.samefile(paths.maps(SUITES[0]))
+    assert replaced.samefile(paths.maps(SUITES[0], TOTAL))
 
 
 def test_links_stay_when_the_folder_has_gone_and_dangling_ones_do_not(copied, tmp_path):
     release.adopt(copied)
-    path = paths.maps(SUITES[1])
+    path = paths.maps(SUITES[1], TOTAL)
     path.unlink()
     path.symlink_to(tmp_path / "gone")
     shutil.rmtree(copied.maps.folder)
     release.unlink_replaced(copied)
-    assert paths.maps(SUITES[0]).exists() and not path.is_symlink()
+    assert paths.maps(SUITES[0], TOTAL).exists() and not path.is_symlink()
 
 
 def test_a_disk_too_small_is_told_before_anything_is_fetched(loaded, base, monkeypatch):
@@ -337,9 +338,9 @@ def test_the_command_that_examines_files_compares_tables(copied, monkeypatch, tm
     path = Path(copied.maps.folder, cmd.params_file_name("Astrid"))
     np.savetxt(path, camels.parameters("IllustrisTNG"), fmt="%.5f")
     spec = dataclasses.replace(copied.maps, simulations=1000)
-    assert "got those of IllustrisTNG" in release.examine(path, "Astrid", spec)["wrong"][0]
+    assert "got those of IllustrisTNG" in release.examine(path, "Astrid", None, spec)["wrong"][0]
     np.savetxt(path, camels.parameters("Astrid"), fmt="%.5f")
-    assert release.examine(path, "Astrid", spec)["wrong"] == []
+    assert release.examine(path, "Astrid", None, spec)["wrong"] == []
 
 
 def test_a_damaged_lock_file_is_one_line(copied):
@@ -419,7 +420,7 @@ def test_a_file_of_the_true_size_passes_through_little_memory_and_its_zeros_are_
     path.write_bytes(path.read_bytes().replace(b"(0, 256, 256), }    ", b"(15000, 256, 256), }"))
     os.truncate(path, cmd.maps_bytes(cmd.SIMULATIONS, cmd.PIXELS))
     assert path.stat().st_size == 3_932_160_128 and path.stat().st_blocks * 512 < 1e6
-    assert store.open_maps(SUITES[0], cmd.SIMULATIONS, cmd.PIXELS, tmp_path).shape == (15000, 256, 256)
+    assert store.open_maps(SUITES[0], TOTAL, cmd.SIMULATIONS, cmd.PIXELS, tmp_path).shape == (15000, 256, 256)
 
     scan = [sys.executable, "-c", SCAN, str(path)]
     statistics, peak = json.loads(subprocess.run(scan, capture_output=True, text=True, check=True).stdout)

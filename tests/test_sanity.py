@@ -47,10 +47,10 @@ def test_layers_are_drawn_anew_one_by_one_from_the_output():
 
 
 def test_a_constant_added_and_taken_off_again_changes_nothing_where_the_baseline_moves_along():
-    net, scaled = folded(), torch.randn(SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    net, scaled = folded(), torch.randn(1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     moved = sanity.shifted(net, 1.5)
     with torch.no_grad():
-        torch.testing.assert_close(moved(scaled[None, None] + 1.5), net(scaled[None, None]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(moved(scaled[None] + 1.5), net(scaled[None]), rtol=1e-4, atol=1e-5)
 
     def ig(net, scaled, start):
         start = torch.full_like(scaled, start)
@@ -63,10 +63,15 @@ def test_a_constant_added_and_taken_off_again_changes_nothing_where_the_baseline
     assert (ig(moved, scaled + 1.5, 0.0) - expected).abs().max() > 0.1 * scale, "a fixed baseline fails the check"
 
 
-def test_pixels_are_replaced_in_the_order_of_their_importance():
-    scaled, start = torch.zeros(2, 2), torch.ones(2, 2)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_pixels_are_replaced_in_the_order_of_their_importance_in_all_channels_at_once(channels):
+    scaled, start = torch.zeros(channels, 2, 2), torch.ones(channels, 2, 2)
+    scaled[1:], start[1:] = 2, 3
     replaced = sanity.replaced(scaled, start, np.array([[3.0, 1.0], [4.0, 2.0]]), np.array([0, 0.25, 0.5, 1]))
-    assert replaced.tolist() == [[[0, 0], [0, 0]], [[0, 0], [1, 0]], [[1, 0], [1, 0]], [[1, 1], [1, 1]]]
+    expected = torch.tensor([[[0, 0], [0, 0]], [[0, 0], [1, 0]], [[1, 0], [1, 0]], [[1, 1], [1, 1]]])
+    assert replaced.shape == (4, channels, 2, 2)
+    for channel in range(channels):
+        assert (replaced[:, channel] - 2 * channel).tolist() == expected.tolist()
 
 
 class FirstPixel(nn.Module):
@@ -78,8 +83,8 @@ class FirstPixel(nn.Module):
 
 def test_deletion_of_the_one_pixel_that_matters_ends_the_score_and_its_insertion_makes_it():
     rng = np.random.default_rng(0)
-    maps, starts = torch.as_tensor(rng.normal(size=(40, 8, 8))).float(), torch.zeros(40, 8, 8)
-    target = maps[:, 0, 0].numpy()
+    maps, starts = torch.as_tensor(rng.normal(size=(40, 1, 8, 8))).float(), torch.zeros(40, 1, 8, 8)
+    target = maps[:, 0, 0, 0].numpy()
     true, random = np.zeros((40, 8, 8)), rng.random((40, 8, 8))
     true[:, 0, 0] = 1
     fractions = np.array([0, 1 / 64, 0.5, 1])
@@ -100,8 +105,8 @@ def test_deletion_of_the_one_pixel_that_matters_ends_the_score_and_its_insertion
 
 def test_a_random_attribution_scores_nothing():
     rng = np.random.default_rng(1)
-    maps, starts = torch.as_tensor(rng.normal(size=(40, 8, 8))).float(), torch.zeros(40, 8, 8)
-    target = maps.mean((1, 2)).numpy()
+    maps, starts = torch.as_tensor(rng.normal(size=(40, 1, 8, 8))).float(), torch.zeros(40, 1, 8, 8)
+    target = maps.mean((1, 2, 3)).numpy()
 
     class Mean(nn.Module):
         def forward(self, x):

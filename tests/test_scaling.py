@@ -21,32 +21,36 @@ def test_statistics_add_up_over_chunks_in_float64():
 
 def test_standardised_maps_have_mean_zero_and_spread_one():
     values = np.random.default_rng(0).normal(11.1, 0.49, (4, 32, 32))
-    scaled = scaling.standardise(values, *scaling.statistics(scaling.sums(values)))
+    scaled = scaling.Scale(*scaling.statistics(scaling.sums(values))).scale(10**values)
     assert scaled.mean() == pytest.approx(0, abs=1e-12) and scaled.std() == pytest.approx(1, rel=1e-12)
 
 
 @pytest.mark.parametrize("size", [4, 5])
 def test_there_are_eight_different_symmetries_and_the_first_is_none(size):
-    image = torch.arange(size * size, dtype=torch.float32).reshape(1, size, size)
+    image = torch.arange(size * size, dtype=torch.float32).reshape(size, size)
     table = scaling.symmetry_table(size)
-    images = scaling.transform(image.expand(8, -1, -1), torch.arange(8), table)
-    assert torch.equal(images[0], image[0])
+    images = scaling.transform(image.expand(8, 1, -1, -1), torch.arange(8), table)[:, 0]
+    assert torch.equal(images[0], image)
     assert len({tuple(one.reshape(-1).tolist()) for one in images}) == 8
-    assert torch.equal(images[1], torch.rot90(image[0])) and torch.equal(images[4], image[0].T)
+    assert torch.equal(images[1], torch.rot90(image)) and torch.equal(images[4], image.T)
 
 
-def test_each_map_gets_its_own_symmetry():
-    maps = torch.rand(5, 8, 8)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_each_map_gets_its_own_symmetry_and_all_its_channels_the_same(channels):
+    maps = torch.rand(5, channels, 8, 8)
     table = scaling.symmetry_table(8)
     group = torch.tensor([3, 0, 7, 3, 5])
     together = scaling.transform(maps, group, table)
     for i in range(5):
         assert torch.equal(together[i], scaling.transform(maps[i : i + 1], group[i : i + 1], table)[0])
+        for channel in range(channels):
+            alone = scaling.transform(maps[i : i + 1, channel : channel + 1], group[i : i + 1], table)[0, 0]
+            assert torch.equal(together[i, channel], alone)
 
 
 def test_symmetries_keep_the_power_spectrum():
-    image = torch.rand(1, 32, 32, dtype=torch.float64).expand(8, -1, -1)
-    views = scaling.transform(image, torch.arange(8), scaling.symmetry_table(32))
+    image = torch.rand(1, 1, 32, 32, dtype=torch.float64).expand(8, -1, -1, -1)
+    views = scaling.transform(image, torch.arange(8), scaling.symmetry_table(32))[:, 0]
     ring = torch.fft.fftfreq(32, 1 / 32, dtype=torch.float64)
     ring = torch.hypot(ring[:, None], ring).round().long().ravel()
     power = torch.stack([torch.bincount(ring, one.ravel()) for one in torch.fft.fft2(views).abs().square()])

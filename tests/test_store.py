@@ -25,7 +25,7 @@ def write_suite(folder, simulations=4, pixels=16):
 
 def test_a_whole_set_is_read_as_it_was_written(tmp_path):
     maps = write_suite(tmp_path)
-    opened = store.open_maps(SUITE, 4, 16, tmp_path)
+    opened = store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
     assert isinstance(opened, np.memmap)
     np.testing.assert_array_equal(opened, maps)
     assert store.read_parameters(SUITE, 4, tmp_path).shape == (4, 6)
@@ -37,7 +37,7 @@ def test_a_file_cut_short_anywhere_is_refused_in_one_line(tmp_path, length):
     path = tmp_path / cmd.maps_file_name(SUITE)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ValueError, match=r"expected an NPY file, .*Maps_Mtot|the copy is not whole") as caught:
-        store.open_maps(SUITE, 4, 16, tmp_path)
+        store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -52,7 +52,7 @@ def test_a_file_cut_short_anywhere_is_refused_in_one_line(tmp_path, length):
 def test_another_shape_or_type_is_refused_with_both(tmp_path, array, message):
     np.save(tmp_path / cmd.maps_file_name(SUITE), array)
     with pytest.raises(ValueError, match=message):
-        store.open_maps(SUITE, 4, 16, tmp_path)
+        store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
 
 
 def test_a_parameter_file_of_another_length_is_refused(tmp_path):
@@ -69,7 +69,7 @@ def test_a_parameter_file_of_words_is_refused(tmp_path):
 
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
-        store.open_maps(SUITE, 4, 16, tmp_path)
+        store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
     with pytest.raises(ValueError, match="no such file"):
         store.read_parameters(SUITE, 4, tmp_path)
 
@@ -128,7 +128,7 @@ def test_a_partial_set_whose_files_were_half_moved_starts_anew(tmp_path):
 def test_a_leftover_of_a_killed_start_does_not_stop_the_finished_set(tmp_path):
     partial = store.PartialSet(tmp_path / "set", {"a.npy": (1,)}, 1)
     (tmp_path / "set" / ".a.npy.x.npy").touch()
-    partial.move_to(tmp_path / "maps")
+    partial.move_to({"a.npy": tmp_path / "maps" / "a.npy"})
     assert os.listdir(tmp_path / "maps") == ["a.npy"] and not (tmp_path / "set").exists()
 
 
@@ -140,7 +140,7 @@ def test_a_partial_set_goes_on_where_it_stopped(tmp_path):
     assert second.missing.tolist() == [1]
     second.arrays["maps.npy"][2:4] = 8
     second.done(1)
-    second.move_to(tmp_path / "maps")
+    second.move_to({"maps.npy": tmp_path / "maps" / "maps.npy"})
     assert np.load(tmp_path / "maps" / "maps.npy").tolist() == [[7, 7], [7, 7], [8, 8], [8, 8]]
     assert not (tmp_path / "set").exists()
 

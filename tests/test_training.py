@@ -15,7 +15,7 @@ def toy(count=240, seed=0, shuffled=False):
     theta = torch.rand(count, 2, generator=generator)
     wave = torch.sin(torch.arange(SIZE) * 2 * torch.pi / 4).expand(SIZE, SIZE)
     maps = theta[:, 0, None, None] + theta[:, 1, None, None] * wave
-    maps = maps + 0.05 * torch.randn(count, SIZE, SIZE, generator=generator)
+    maps = (maps + 0.05 * torch.randn(count, SIZE, SIZE, generator=generator))[:, None]
     if shuffled:
         theta = theta[torch.randperm(count, generator=generator)]
     return maps, theta
@@ -85,7 +85,7 @@ def test_the_global_generator_is_left_alone():
 
 def test_divergence_says_when_and_what_to_try():
     with pytest.raises(training.DivergenceError, match=r"in epoch 1, from step 1 of 2 on, at .* try a smaller max_lr$"):
-        fit(build(), train=(torch.full((64, SIZE, SIZE), float("nan")), torch.rand(64, 2)))
+        fit(build(), train=(torch.full((64, 1, SIZE, SIZE), float("nan")), torch.rand(64, 2)))
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "cyclic"])
@@ -177,7 +177,7 @@ def test_training_sees_every_symmetry_and_validation_none(monkeypatch):
 
     monkeypatch.setattr(training, "_forward", spy)
     maps, theta = toy(1)
-    maps = torch.randn_like(maps).expand(64, SIZE, SIZE).contiguous()
+    maps = torch.randn_like(maps).expand(64, 1, SIZE, SIZE).contiguous()
     fit(build(), train=(maps, theta.expand(64, 2).contiguous()), valid=(maps, theta.expand(64, 2)), epochs=2)
     assert len(torch.unique(torch.cat(seen[True]), dim=0)) == 8
     assert torch.equal(torch.unique(torch.cat(seen[False]), dim=0), maps[:1])
@@ -195,9 +195,9 @@ def test_augmentation_can_be_left_out_or_be_rotations_alone(monkeypatch):
 
     monkeypatch.setattr(training, "_forward", spy)
     maps, theta = toy(1)
-    maps = torch.randn_like(maps).expand(64, SIZE, SIZE).contiguous()
+    maps = torch.randn_like(maps).expand(64, 1, SIZE, SIZE).contiguous()
     part = (maps, theta.expand(64, 2).contiguous())
-    for symmetries, wanted in ((range(1), maps[:1]), (range(4), [torch.rot90(maps[0], k) for k in range(4)])):
+    for symmetries, wanted in ((range(1), maps[:1]), (range(4), [torch.rot90(maps[0], k, (1, 2)) for k in range(4)])):
         seen.clear()
         fit(build(), train=part, valid=part, epochs=2, symmetries=symmetries)
         views = torch.unique(torch.cat(seen), dim=0)

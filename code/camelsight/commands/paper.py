@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from camelsight.commands import status
+from camelsight.ground import fields
 from camelsight.pipeline import cli, launch, leftovers, params, paths, release, slurm, store
 from camelsight.report import provenance
 
@@ -39,11 +40,15 @@ def main():
     cluster.add_argument("--gpus", type=int, help="of a job that trains; default: none")
     cluster.add_argument("--minutes", type=int, help="of a job, which then goes on in a new one; default: 720")
     cluster.add_argument("--concurrency", type=int, help="jobs at a time; default: 256")
+    several = commands.add_parser("challenges", help="which of the profile's fields tell how much")
+    several.add_argument("--json", action="store_true", help="for a program")
     look = commands.add_parser("status", help="how far each case is, of a run on this machine or on others")
     look.add_argument("--json", action="store_true", help="for a program")
     arguments = parser.parse_args()
     if arguments.command == "status":
         cli.guard(lambda: show_status(arguments.json), prefix="status")
+    elif arguments.command == "challenges":
+        cli.guard(lambda: say(make_challenges, arguments.json), prefix="challenges")
     elif arguments.command == "maps":
         cli.guard(lambda: say(make_maps, arguments.json, arguments.profile), prefix="maps")
     else:
@@ -90,6 +95,35 @@ def make_maps(profile=None):
     print(f"  maps     {paths.MAPS}/ ({', '.join(loaded.suites)})")
     maps = [str(path) for path in paths.all_maps(loaded.suites, loaded.fields)]
     return {"profile": loaded.profile, "ran": pending, "maps": maps}
+
+
+def make_challenges():
+    """Run what the table of CMD's challenges needs, for the fields of the active profile."""
+    loaded = params.load(paths.PARAMS)
+    if len(loaded.fields) < 2:
+        raise ValueError(
+            f"{paths.PARAMS}: fields: expected two or more to choose from, got {', '.join(loaded.fields)}; a twin has "
+            f"{', '.join(fields.SIMULATED)} for suites with gas"
+        )
+    text = paths.PARAMS.read_text(encoding="utf-8")
+    store.write_text(paths.PARAMS, params.with_everything(text, {"transfer": ["fields"]}))
+    loaded = begin(None)
+    whole = ("maps", "tune", "choose", "further")
+    pending = [
+        stage
+        for stage in out_of_date()
+        if launch.kind(stage) in whole
+        or (launch.kind(stage) in ("cut", "train", "evaluate") and stage.endswith("-original"))
+        or stage == "transfer@fields"
+    ]
+    if "transfer@fields" in pending:
+        announce(loaded, pending, 1)
+        launch.repro(*pending)
+    from camelsight.report import selection  # with tables, which the command line need not wait for
+
+    record = store.read_json(paths.experiment("transfer", "fields"))
+    print(selection.text(record))
+    return {"profile": loaded.profile, "ran": pending} | record
 
 
 def make_paper(profile, full, jobs, where, options):

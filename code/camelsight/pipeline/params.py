@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
 import os
 import re
 import reprlib
@@ -21,11 +22,12 @@ from camelsight.pipeline import paths, store
 
 EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
     "transfer": (
-        "suites", "smoothing", "probes", "leakage", "simulations", "normalisation", "augmentation", "seeds"
+        "fields", "suites", "smoothing", "probes", "leakage", "simulations", "normalisation", "augmentation", "seeds"
     ),
     "baseline": ("network", "mean", "histogram", "likelihood", "scales"),
 }  # fmt: skip
 OF_ONE_FIELD = {"probes", *EXPERIMENTS["baseline"]}  # experiments about a single density of mass
+OF_SEVERAL_FIELDS = {"fields"}
 FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
 NAME = re.compile("[A-Za-z0-9_-]{1,64}")  # of a profile: names of files are made of it
 SHOWN = reprlib.Repr()  # of a wrong value: aliases make a value of gigabytes of a few lines of YAML
@@ -376,11 +378,15 @@ def _check_fields(params):
 def possible(experiments, names):
     """Those of ``experiments`` that can be made with the fields ``names``."""
     one_of_mass = len(names) == 1 and fields.FIELDS[names[0]].is_mass and fields.FIELDS[names[0]].is_positive
-    return [one for one in experiments if one_of_mass or one not in OF_ONE_FIELD]
+    return [
+        one
+        for one in experiments
+        if (one_of_mass or one not in OF_ONE_FIELD) and (len(names) > 1 or one not in OF_SEVERAL_FIELDS)
+    ]
 
 
-def with_everything(text):
-    """The text of a params.yaml in which every experiment on robustness is switched on, all else as it is.
+def with_everything(text, experiments=None):
+    """The text of a params.yaml in which the ``experiments``, by default all, are switched on, all else as it is.
 
     Comments stay where they are. ValueError if ``text`` is none, or says it in a way that cannot be changed.
     """
@@ -390,10 +396,14 @@ def with_everything(text):
     yaml.indent(mapping=2, sequence=4, offset=2)  # as the profiles have them
     raw, changed = yaml.load(text.removeprefix("\ufeff")), {}
     word = DoubleQuotedScalarString if text.lstrip().startswith("{") else str  # JSON remains JSON
-    further = [suite for suite in FURTHER_SUITES if suite not in before.suites]
-    for key, names in (EXPERIMENTS | {"suites": further}).items():
+    if experiments is None:
+        experiments = {key: possible(names, before.fields) for key, names in EXPERIMENTS.items()}
+        has = [set(before.fields) <= set(fields.of_suite(suite)) for suite in FURTHER_SUITES]
+        more = itertools.compress(FURTHER_SUITES, has)
+        experiments["suites"] = [suite for suite in more if suite not in before.suites]
+    for key, names in experiments.items():
         asked = getattr(before.robustness, key)
-        if more := [name for name in possible(names, before.fields) if name not in asked]:
+        if more := [name for name in names if name not in asked]:
             written = raw["robustness"][key]
             if not written:
                 written.fa.set_flow_style()

@@ -139,7 +139,7 @@ def _by_field(figure, fields):
 
 
 def _field_label(field, separator=" "):
-    """What a colour bar says of a field and its unit."""
+    """What a colour bar says of a field and its unit, which ``separator`` is between."""
     if field == TOTAL:
         return f"surface density{separator}{DENSITY_UNIT}"
     return f"{FIELDS[field].words}{separator}{FIELDS[field].unit}".strip()
@@ -166,7 +166,8 @@ def gallery(maps, parameters, *, fields=(TOTAL,), box=25.0):
             pairs = zip(theta.COSMOLOGICAL, values, strict=False)
             axes.set_title(", ".join(f"{theta.LABELS[name]} = {value:.2f}" for name, value in pairs))
         _scale_bar(grid[-1, 0], box)
-        part.colorbar(image, ax=grid, label=_field_label(field), aspect=30, pad=0.01)
+        label = _field_label(field, " " if len(fields) == 1 else "\n")
+        part.colorbar(image, ax=grid, label=label, aspect=30, pad=0.01)
     return figure
 
 
@@ -190,7 +191,8 @@ def cuts(panels, *, fields=(TOTAL,), box=25.0):
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
         _scale_bar(grid[0, 0], box)
-        part.colorbar(image, ax=grid, label=_field_label(field), aspect=30, pad=0.01)
+        label = _field_label(field, " " if len(fields) == 1 else "\n")
+        part.colorbar(image, ax=grid, label=label, aspect=30, pad=0.01)
     if any(np.min(maps) < 0 for _, maps in panels):
         label = "negative density (ringing of the sharp filter)"
         handle = Patch(facecolor=NEGATIVE, edgecolor=BLACK, lw=0.4, label=label)

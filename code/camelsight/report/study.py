@@ -30,6 +30,17 @@ def baselines_latex(record, labels):
     return _booktabs(body, header)
 
 
+def shares_latex(shares, labels):
+    """A row a field; by parameter and method its share of the attribution in per cent.
+
+    ``shares`` is parameter → method → field → share on each map; ``labels`` names methods.
+    """
+    columns = [(name, method) for name in theta.COSMOLOGICAL for method in labels]
+    names = list(shares[theta.COSMOLOGICAL[0]][next(iter(labels))])
+    body = [[field, *(_range(100 * shares[name][method][field], 0) for name, method in columns)] for field in names]
+    return _booktabs(body, ["field", *(f"{theta.LABELS[name]}, {labels[method]}" for name, method in columns)])
+
+
 def _range(values, digits):
     """The mean over maps, and the lowest and the highest of them."""
     known = values[np.isfinite(values)]

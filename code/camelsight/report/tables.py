@@ -35,6 +35,12 @@ def suite_label(suite):
     return f"N-body ({theta.hydro_suite(suite)})" if theta.is_nbody(suite) else theta.hydro_suite(suite)
 
 
+def listed(words):
+    """Words as a sentence lists them."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def escape(text):
     """Any text as LaTeX prints it literally."""
     return "".join(_SPECIAL.get(character, character) for character in str(text))

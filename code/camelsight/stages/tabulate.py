@@ -3,7 +3,7 @@
 import numpy as np
 
 from camelsight.analysis import dataset, differences, prediction
-from camelsight.ground import cases, cmd, seeding, theta
+from camelsight.ground import cases, cmd, fields, seeding, theta
 from camelsight.ground.fields import FIELDS, TOTAL
 from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, references, store
@@ -17,6 +17,7 @@ from camelsight.report import (
     published,
     rivals,
     robustness,
+    selection,
     study,
     tables,
 )
@@ -66,6 +67,7 @@ def main(params):
     limits = {
         check: f"{'<' if sense == 'below' else '>'} {limit:g}" for check, (_, sense, limit) in sanity.CHECKS.items()
     }
+    store.write_text(paths.TABLES / "field_shares.tex", study.shares_latex(_shares(params), METHOD_LABELS))
     store.write_text(paths.TABLES / "sanity.tex", tables.sanity_latex(judged, METHOD_LABELS, limits))
     weights = store.digest([record["weights"] for record in metrics.values()])
     data = {suite: metrics[suite, "original"]["maps"] for suite in params.suites}  # digests of the uncut maps
@@ -133,6 +135,10 @@ def _transfer(params, metrics):
         rows = robustness.probe_rows(records["probes"], retrained)
         texts["probes.csv"] = tables.csv_text(rows, robustness.PROBE_COLUMNS)
         texts["probes.tex"] = robustness.probes_latex(records["probes"], retrained)
+    if "fields" in records:
+        texts["fields.csv"] = tables.csv_text(selection.rows(records["fields"]), selection.COLUMNS)
+        texts["fields.tex"] = selection.latex(records["fields"])
+        texts["fields.md"] = selection.text(records["fields"]) + "\n"
     if generalisation:
         rows = robustness.generalisation_rows(generalisation)
         texts["generalisation.csv"] = tables.csv_text(rows, robustness.GENERALISATION_COLUMNS)
@@ -140,7 +146,8 @@ def _transfer(params, metrics):
     for name, text in texts.items():
         store.write_text(paths.TABLES / name, text)
     pixel = {"PixelSize": f"{cmd.BOX / params.maps.pixels:.2g}"}
-    return pixel | robustness.numbers(parameters_file.EXPERIMENTS["transfer"], records, params.suites)
+    several = selection.numbers(records.get("fields"))
+    return pixel | several | robustness.numbers(parameters_file.EXPERIMENTS["transfer"], records, params.suites)
 
 
 def _baseline(params, metrics, predictions):
@@ -224,6 +231,10 @@ def _settings(params, metrics):
         "NPixels": pixels,
         **{f"N{name.capitalize()}Sims": len(simulations) for name, simulations in parts.items()},
         "NTestMaps": first["n_maps"],
+        "NFields": len(params.fields),
+        "IsTotal": int(params.fields == (TOTAL,)),
+        "FieldWords": tables.listed(FIELDS[name].words for name in params.fields),
+        "Environment": FIELDS[fields.environment(params.fields)].words,
         "NCases": len(params.cases),
         "NSuites": len(params.suites),
         "Particles": params.maps.particles,
@@ -285,6 +296,18 @@ def _interpretation(params, suite):
                 "sanity": {check: found[check] for check in sanity.CHECKS if check in found},
             }
     return result
+
+
+def _shares(params):
+    """parameter → method → field → its share of |attribution| on each test map of the first suite, uncut."""
+    record = store.read_json(paths.attribution_statistics(params.suites[0], "original"))
+    return {
+        name: {
+            method: dict(zip(record["fields"], np.transpose(values), strict=True))
+            for method, values in by_method.items()
+        }
+        for name, by_method in record["field_shares"].items()
+    }
 
 
 def _schema(params):

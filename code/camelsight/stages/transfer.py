@@ -11,7 +11,7 @@ import torch
 
 from camelsight.analysis import dataset, networks, prediction
 from camelsight.ground import cases, seeding, split, theta
-from camelsight.inference import metrics
+from camelsight.inference import information, metrics
 from camelsight.interpretation import probes
 from camelsight.maps import cuts, scaling
 from camelsight.pipeline import cli, paths, store
@@ -213,7 +213,53 @@ def seeds(params):
     return {"suite": suite, "rows": rows}, {}
 
 
+def fields(params):
+    """Networks of single fields, then of sets that grow by the field that helps most, and of all; on every suite.
+
+    Sets are compared by the information on the validation maps; the test maps judge them.
+    """
+    first, channels = params.suites[0], params.fields
+    parts, record = dataset.load(params, first, CASE, ("train", "valid")), _survey(params, first)
+    tests = {
+        suite: dataset.load(params, suite, CASE, ("test",), record=_rescaled(_survey(params, suite), record))["test"]
+        for suite in params.suites
+    }
+    nets = {}
+
+    def only(part, names):
+        return dataclasses.replace(part, maps=part.maps[:, [channels.index(name) for name in names]])
+
+    def network(names):
+        if names not in nets:
+            some = dataclasses.replace(params, fields=names)
+            pair = (only(parts[one], names) for one in ("train", "valid"))
+            nets[names] = networks.trained(params, first, CASE)[0] if names == channels else _fit(
+                some, "fields", "+".join(names), *pair
+            )  # fmt: skip
+        return nets[names]
+
+    def informed(names, part):
+        predictions = prediction.predict(network(names), only(part, names), first, params.evaluate.views)
+        columns = [theta.NAMES.index(name) for name in theta.COSMOLOGICAL]
+        r2 = metrics.r2(*(predictions[key][:, columns] for key in ("truth", "mean")))
+        return float(information.information(r2).sum()), predictions
+
+    path = information.forward(channels, lambda names: informed(names, parts["valid"])[0])
+    rows, values = [], {}
+    for names in nets:
+        values[names], own = informed(names, tests[first])
+        tested = {suite: own if suite == first else informed(names, tests[suite])[1] for suite in params.suites}
+        measured = [{"test": suite} | _metrics(params, one, test=suite) for suite, one in tested.items()]
+        loss = prediction.loss_of(own, first)
+        rows.append({"fields": names, "information": values[names], "loss": loss, "tests": measured})
+    grown = zip([(), *path], path, strict=False)
+    smallest = {f"{100 * share:g}": information.smallest(path, values, share) for share in information.SHARES}
+    order = [next(name for name in after if name not in before) for before, after in grown]
+    return {"suite": first, "suites": params.suites, "sets": rows, "order": order, "smallest": smallest}, {}
+
+
 EXPERIMENTS = {
+    "fields": fields,
     "suites": suites,
     "smoothing": smoothing,
     "probes": probe,
@@ -233,8 +279,8 @@ def _survey(params, suite):
 def _rescaled(record, other):
     """The ``record`` of a suite, by which its maps are scaled as those of the suite of the ``other`` one."""
     kept = ("unit", "statistics_train", "statistics_all")
-    fields = {name: one | {key: other["fields"][name][key] for key in kept} for name, one in record["fields"].items()}
-    return record | {"fields": fields}
+    by_field = {name: one | {key: other["fields"][name][key] for key in kept} for name, one in record["fields"].items()}
+    return record | {"fields": by_field}
 
 
 def _own(maps, scales):
