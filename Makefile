@@ -65,8 +65,8 @@ challenges: setup ## which of the profile's fields tell how much of the paramete
 status: ## how far each case is, while a run goes on and afterwards; [JSON=1]
 	@$(CAMELSIGHT) status $(if $(JSON),--json)
 
-evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt [SUITE=name] [CASE=id] [PROFILE=name]
-	@$(CAMELSIGHT).stages.evaluate --weights "$(WEIGHTS)" $(if $(SUITE),--suite "$(SUITE)") $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
+evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt; or SET=CV, the run's network on another set of CMD [SUITE=name] [CASE=id] [PROFILE=name]
+	@$(CAMELSIGHT).stages.evaluate $(if $(WEIGHTS)$(if $(SET),,1),--weights "$(WEIGHTS)") $(if $(SET),--set $(SET)) $(if $(SUITE),--suite "$(SUITE)") $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
 
 verify: setup ## the referee's verdict; TIER=0 files and numbers, 1 given weights, 2 one case, 3 everything [PACK=file or folder] [JSON=1]
 	@$(CAMELSIGHT).referee.verify --tier $(TIER) $(if $(PACK),--pack "$(PACK)") $(if $(SUITE),--suite $(SUITE)) $(if $(CASE),--case $(CASE)) $(if $(JSON),--json)

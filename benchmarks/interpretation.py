@@ -57,7 +57,7 @@ def setting():
     with torch.no_grad():
         trained(maps)
     trained.eval().double()
-    return attribution.fold(trained), Released(trained).double().eval(), maps[0, 0], maps[1:, 0]
+    return attribution.fold(trained), Released(trained).double().eval(), maps[0], maps[1:]
 
 
 def attribute_ours(dtype=torch.float32, steps=STEPS, samples=SAMPLES):
@@ -73,7 +73,7 @@ def attribute_ours(dtype=torch.float32, steps=STEPS, samples=SAMPLES):
 
 def attribute_peer(dtype=torch.float32, steps=STEPS, samples=SAMPLES):
     _, net, scaled, references = (value.to(dtype) for value in setting())
-    x, start = scaled[None, None], references[:1, None]
+    x, start = scaled[None], references[:1]
     values = {method: [] for method in METHODS}
     for output in OUTPUTS:
         values["integrated_gradients"].append(
@@ -82,10 +82,10 @@ def attribute_peer(dtype=torch.float32, steps=STEPS, samples=SAMPLES):
         with attribution._seeded_globals(1):  # the draws that ours makes
             values["gradient_shap"].append(
                 attr.GradientShap(net).attribute(
-                    x, references[:, None], target=output, n_samples=samples, stdevs=attribution.SHAP_NOISE
+                    x, references, target=output, n_samples=samples, stdevs=attribution.SHAP_NOISE
                 )
             )
-    return {method: torch.cat(pieces)[:, 0].detach() for method, pieces in values.items()}
+    return {method: torch.cat(pieces).detach() for method, pieces in values.items()}
 
 
 @functools.cache

@@ -41,6 +41,7 @@ PATIENCE = 120  # seconds that a session may take to end
 BESIDE = 0.1  # of runs, beside which a second one is started
 GROWTH = 2**20  # bytes that a full disk gets more each time
 ALL, PARTLY = "Everything is up to date.", "Checkout failed"
+UNSAVED, HALF = "Use `--force` to force.", re.compile(r"\.[\w-]+\.tmp")  # a file that a killed pull had begun
 AGAIN = 3  # pulls in a row that may have got a part
 RUN, PUSH, PULL = ("camelsight", "paper", "--jobs", "2"), ("dvc", "push"), ("dvc", "pull")
 
@@ -97,13 +98,20 @@ class Killer:
         """Run ``command`` until it has ended by itself, killed on the way; ``Found`` if it fails unkilled.
 
         A push or a pull is repeated until DVC says that all is there: the first one after a kill can be content with a
-        part, for the list of files that the killed one had begun.
+        part, for the list of files that the killed one had begun. It also refuses to remove files that the killed one
+        had begun, unless forced.
         """
         again = 0
         while True:
             killed, code, said = self.once(folder, command)
             if code and not killed and command != RUN and PARTLY in said and again < AGAIN:
                 again += 1
+                continue
+            if code and not killed and command == PULL and UNSAVED in said:
+                others = [line for line in said.partition(UNSAVED)[2].split() if not HALF.fullmatch(Path(line).name)]
+                if others:
+                    raise Found(f"dvc pull in {folder} would remove {others[0]}")
+                command = (*PULL, "--force")
                 continue
             if re.search(r"Traceback|Bus error|Segmentation", said) and not killed:
                 raise Found(f"{' '.join(command)} in {folder}: {said[-3000:]}")

@@ -14,8 +14,9 @@ import torch
 
 from camelsight.analysis import dataset
 from camelsight.ground import cmd
+from camelsight.ground.fields import TOTAL
 from camelsight.maps import cuts, scaling
-from camelsight.pipeline import params, store
+from camelsight.pipeline import params, paths, store
 from camelsight.universe import camels
 
 SUITE = "IllustrisTNG"
@@ -75,11 +76,13 @@ def suite_on_disk(folder, simulations):
     profile = params.load("profiles/smoke.yaml")
     spec = dataclasses.replace(profile.maps, source="camels", simulations=simulations, pixels=PIXELS)
     shape = (simulations * cmd.MAPS_PER_SIMULATION, PIXELS, PIXELS)
-    file = np.lib.format.open_memmap(folder / cmd.maps_file_name(SUITE), mode="w+", dtype=np.float32, shape=shape)
+    path = paths.maps(SUITE, TOTAL, folder)
+    path.parent.mkdir()
+    file = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     file[:] = random_maps(len(file))
     file.flush()
     table = camels.text(camels.parameters(SUITE)[:simulations])
-    (folder / cmd.params_file_name(SUITE)).write_text(table, encoding="utf-8")
+    paths.parameters(SUITE, folder).write_text(table, encoding="utf-8")
     return dataclasses.replace(profile, maps=spec)
 
 
@@ -94,7 +97,7 @@ def load_ours(folder, profile):
 def load_peer(folder, profile):
     """The plain way: the whole file, its logarithm, the standardised maps, a tensor."""
     before = peak()
-    maps = np.load(folder / cmd.maps_file_name(SUITE))
+    maps = np.load(paths.maps(SUITE, TOTAL, folder))
     maps[maps == 0] = 1
     maps = np.sign(maps) * np.log10(np.abs(maps))
     maps = torch.tensor((maps - maps.mean(dtype=np.float64)) / maps.std(dtype=np.float64), dtype=torch.float32)
@@ -105,7 +108,7 @@ def statistics_ours():
     """Seconds to read a file in the page cache and have the mean and standard deviation of its logarithm."""
     with tempfile.TemporaryDirectory() as folder:
         profile = suite_on_disk(Path(folder), 60)
-        maps = store.open_maps(SUITE, profile.maps.simulations, PIXELS, folder)
+        maps = store.open_maps(SUITE, TOTAL, profile.maps.simulations, PIXELS, Path(folder, SUITE))
         chunks = np.split(maps, profile.maps.simulations)
         torch.set_num_threads(THREADS)
         took = seconds(lambda: scaling.statistics(sum(scaling.sums(scaling.signed_log10(c)) for c in chunks)))

@@ -79,7 +79,7 @@ def peer(size, hidden, batch, steps, device):
     """Maps a second of the plain loop, epochs of ``steps`` batches."""
     maps, targets = data(size, batch * steps)
     net = Published(hidden, size).to(device)
-    loader = torch.utils.data.DataLoader(Rotated(maps[:, None], targets), batch_size=batch, shuffle=True)
+    loader = torch.utils.data.DataLoader(Rotated(maps, targets), batch_size=batch, shuffle=True)
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-3, betas=(0.5, 0.999), weight_decay=1e-4)
     scheduler = torch.optim.lr_scheduler.CyclicLR(optimiser, 1e-9, 1e-3, 500, 500, cycle_momentum=False)
     return rate(lambda: published_epoch(net, loader, optimiser, scheduler, device), batch * steps, device)
@@ -102,7 +102,7 @@ def ours(size, hidden, batch, steps, device):
 
 def data(size, count):
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(count, size, size, generator=generator), torch.rand(count, 6, generator=generator)
+    return torch.randn(count, 1, size, size, generator=generator), torch.rand(count, 6, generator=generator)
 
 
 def rate(epoch, maps, device):

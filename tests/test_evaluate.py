@@ -28,7 +28,7 @@ END = "all_steps_500_500_o3"
     ],
 )
 def test_the_names_of_published_weights_are_read(name, said):
-    assert cmd.published_weights(name) == said
+    assert cmd.published(name) == said
 
 
 @pytest.mark.parametrize(

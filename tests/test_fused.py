@@ -79,7 +79,7 @@ def test_the_same_bits_again_and_with_more_threads(two_threads):
 def train(precision):
     draws = torch.Generator().manual_seed(1)
     net = network.build(2, 0.1, size=16, parameters=2, generator=draws)
-    maps, targets = torch.randn(75, 16, 16, generator=draws), torch.rand(75, 2, generator=draws)
+    maps, targets = torch.randn(75, 1, 16, 16, generator=draws), torch.rand(75, 2, generator=draws)
     settings = {"epochs": 2, "batch": 32, "max_lr": 1e-3, "weight_decay": 1e-4, "seed": 1, "precision": precision}
     return net, training.fit(net, (maps, targets), (maps[:15], targets[:15]), **settings)
 

@@ -264,7 +264,7 @@ def test_maps(folder):
     path = folder / cmd.maps_file_name(SUITE)
     for draw in draws("NPY", 2500):
         path.write_bytes(header(draw) if draw.random() < 0.5 else changed(draw.choice(good), draw, last=140))
-        maps = tried(store.open_maps, SUITE, 4, 16, folder)
+        maps = tried(store.open_maps, SUITE, "Mtot", 4, 16, folder)
         if maps is not None:
             assert maps.shape == (60, 16, 16) and maps.dtype in ("<f4", ">f4")
             with warnings.catch_warnings():

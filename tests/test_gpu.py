@@ -50,7 +50,7 @@ def build(dropout=0.1):
 def fit(device, net=None, resident=True, deterministic=True, **changes):
     """A small training on noise, in batches of one size, for each is compiled: the network, and its history."""
     net = (net or build()).to(device)
-    maps, targets = draw(96, SIZE, SIZE), torch.rand(96, 6, generator=torch.Generator().manual_seed(2)).to(device)
+    maps, targets = draw(96, 1, SIZE, SIZE), torch.rand(96, 6, generator=torch.Generator().manual_seed(2)).to(device)
     maps = maps.to(device) if resident else maps
     settings = {"batch": 32, "max_lr": 3e-3, "weight_decay": 1e-4, "seed": 3, "schedule": "onecycle"} | changes
     parts = (maps, targets), (maps[:32], targets[:32])
@@ -74,14 +74,14 @@ def test_maps_are_those_of_the_cpu_to_rounding(device):
     settings = {"particles": 32, "mesh": 64, "steps": 8, "pixels": 32}
     ours, theirs = (camels.maps(SUITES, 0, device=where, **settings) for where in (device, "cpu"))
     for suite in SUITES:
-        one, two = (torch.from_numpy(maps[suite]).double() for maps in (ours, theirs))
+        one, two = (torch.from_numpy(maps[suite]["Mtot"]).double() for maps in (ours, theirs))
         torch.testing.assert_close(one.sum((1, 2)), two.sum((1, 2)), rtol=1e-5, atol=0)
         assert ((one - two).norm() / two.norm()).item() < 1e-3
 
 
 @pytest.mark.parametrize("precision", GRADIENT_BOUNDS)
 def test_a_step_of_training_agrees_with_the_cpu_in_float32(device, precision):
-    maps, targets = draw(32, SIZE, SIZE), torch.rand(32, 6, generator=torch.Generator().manual_seed(2))
+    maps, targets = draw(32, 1, SIZE, SIZE), torch.rand(32, 6, generator=torch.Generator().manual_seed(2))
     gradients = []
     for where, how in (("cpu", "float32"), (device, precision)):
         net, images = build(dropout=0.0).to(where).train(), maps.to(where)
@@ -148,7 +148,7 @@ def test_maps_that_are_streamed_from_the_host_give_the_same_bits(device, monkeyp
 
 def test_maps_that_do_not_fit_stay_on_the_host(device, monkeypatch, capsys):
     monkeypatch.setattr(dataset, "DEVICE_SHARE", 0.0)
-    maps = draw(4, SIZE, SIZE)
+    maps = draw(4, 1, SIZE, SIZE)
     placed = dataset.place(maps, device)
     assert placed.device.type == "cpu" and (device.type == "cpu" or "are streamed" in capsys.readouterr().err)
 
@@ -156,10 +156,10 @@ def test_maps_that_do_not_fit_stay_on_the_host(device, monkeypatch, capsys):
 def test_attributions_are_those_of_the_cpu(device):
     net = build()
     net(draw(32, 1, SIZE, SIZE))
-    net, scaled = attribution.fold(net.eval()), draw(SIZE, SIZE, seed=3)
+    net, scaled = attribution.fold(net.eval()), draw(1, SIZE, SIZE, seed=3)
     found = {}
     for where in ("cpu", device):
-        maps = (scaled.to(where), torch.zeros_like(scaled).to(where), draw(4, SIZE, SIZE, seed=4).to(where))
+        maps = (scaled.to(where), torch.zeros_like(scaled).to(where), draw(4, 1, SIZE, SIZE, seed=4).to(where))
         found[str(where)], _ = attribution.attribute(
             net.to(where), maps[0], (0, 1), start=maps[1], references=maps[2], ig_steps=32, shap_samples=8, seed=1
         )

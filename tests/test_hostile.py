@@ -120,7 +120,7 @@ def test_no_finished_work_is_taken_for_work_done_now(given, monkeypatch, tier):
     loaded, seen = params.load(), []
     keys = [("IllustrisTNG", "original"), ("Nbody_IllustrisTNG", "kmax_1")]
     for suite, case in keys:
-        store.write_bytes(paths.maps(suite), b"")
+        store.write_bytes(paths.maps(suite, "Mtot"), b"")
         for path in (paths.weights, paths.hyperparameters, paths.history, paths.metrics):
             store.write_json(path(suite, case), {})
         for folder in ("", "runs/again/T2-0123", "runs/again/new-"):

@@ -143,6 +143,7 @@ def add(path, name, data, listed=True):
 STRANGE = (
     ".git/config", "runs/again/T1-0123456789abcdef/tqdm.py", "tqdm.py", "code/camelsight/cli.py", "paper/expected.yaml",
     "profiles/reference/smoke.json", "data/maps/params_LH_IllustrisTNG.txt", "runs/checkpoints/trained-0123.pt",
+    "data/maps/IllustrisTNG/params_LH_IllustrisTNG.txt",
     "Makefile", ".dvc/config", "results/evaluate/IllustrisTNG/kmax_7.json", "results/tables/../tables/r2.csv",
     "figures/gallery.py", "runs/IllustrisTNG/original/weights.pt",
 )  # fmt: skip

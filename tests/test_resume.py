@@ -26,7 +26,7 @@ RANGES = {"max_lr": (1e-3, 3e-2), "dropout": (0.0, 0.3), "hidden": (2, 3)}
 def fit(checkpoint, hyperparameters, seed=1, on_epoch=lambda state: None, epochs=EPOCHS):
     """A small training on noise that goes on from ``checkpoint``: the network and its history."""
     generator = torch.Generator().manual_seed(5)
-    maps, theta = torch.randn(96, SIZE, SIZE, generator=generator), torch.rand(96, 2, generator=generator)
+    maps, theta = torch.randn(96, 1, SIZE, SIZE, generator=generator), torch.rand(96, 2, generator=generator)
     net = network.build(
         hyperparameters["hidden"], hyperparameters["dropout"], size=SIZE, parameters=2, generator=generator
     )

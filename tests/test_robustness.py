@@ -129,7 +129,7 @@ def test_leaking_networks_are_tested_on_simulations_that_they_know_and_on_others
         simulation = {name: np.repeat(known[name], 15) for name in names}
         return {
             name: dataset.Part(
-                values, values, np.zeros((len(values), 6)), torch.zeros(len(values), 2, 2), torch.zeros(len(values), 6)
+                values, values, np.zeros((len(values), 6)), torch.zeros(len(values), 1, 2, 2), torch.zeros(len(values), 6)
             )
             for name, values in simulation.items()
         }
@@ -166,7 +166,7 @@ def test_a_learning_curve_has_the_same_number_of_maps_along_it(monkeypatch, prof
     def part(n):
         index = np.arange(15 * n)
         return dataset.Part(
-            index, index // 15, np.zeros((15 * n, 6)), torch.zeros(15 * n, 1, 1), torch.zeros(15 * n, 6)
+            index, index // 15, np.zeros((15 * n, 6)), torch.zeros(15 * n, 1, 1, 1), torch.zeros(15 * n, 6)
         )
 
     sizes = []

@@ -160,8 +160,8 @@ def test_maps_are_in_cmd_format_and_right(project):
     loaded = params.load(folder / "params.yaml")
     spread = {}
     for suite in SUITES:
-        maps = np.load(folder / "data/maps" / cmd.maps_file_name(suite), mmap_mode="r")
-        parameters = np.loadtxt(folder / "data/maps" / cmd.params_file_name(suite))
+        maps = np.load(folder / paths.maps(suite, "Mtot"), mmap_mode="r")
+        parameters = np.loadtxt(folder / paths.parameters(suite))
         cmd.check_maps(cmd.Header(maps.shape, maps.dtype), loaded.maps.simulations, loaded.maps.pixels, suite)
         cmd.check_params(parameters, loaded.maps.simulations, suite, suite)
         assert maps.min() > 0
@@ -421,12 +421,12 @@ def test_maps_made_anew_are_judged_bit_for_bit_or_by_their_statistics(project, p
     try:
         same = judge_in(pulled, monkeypatch)
         for suite in SUITES:
-            maps = np.load(pulled / paths.maps(suite), mmap_mode="r+")
+            maps = np.load(pulled / paths.maps(suite, "Mtot"), mmap_mode="r+")
             maps *= np.float32(1 + 2e-7)
         rounded = judge_in(pulled, monkeypatch)
         shutil.rmtree(pulled / paths.MAPS)
         shutil.copytree(project[0] / paths.MAPS, pulled / paths.MAPS)
-        np.load(pulled / paths.maps(SUITES[0]), mmap_mode="r+")[0, 0, 0] *= 1.001
+        np.load(pulled / paths.maps(SUITES[0], "Mtot"), mmap_mode="r+")[0, 0, 0] *= 1.001
         forged = judge_in(pulled, monkeypatch)
     finally:
         shutil.rmtree(pulled / paths.MAPS)
@@ -471,10 +471,10 @@ def test_a_network_is_loaded_by_itself_from_a_folder_a_cache_and_an_archive(proj
                 np.testing.assert_allclose(values, expected[:15, column], rtol=1e-4, atol=1e-5)
     made = store.read_arrays(folder / paths.attributions("IllustrisTNG", "original"))
     index = int(made["index"][0])
-    (map_,) = given.densities([index])
+    ((map_,),) = given.densities([index])
     got = one.attribute(map_, index=index)
     for method in attribution.METHODS:
-        np.testing.assert_allclose(got[method]["omega_m"], made[method][0, 0], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(got[method]["omega_m"], made[method][0, 0, 0], rtol=1e-3, atol=1e-5)
     with pytest.raises(ValueError, match=r"expected maps of 16 x 16 pixels, got an array \(8, 8\)"):
         one.predict(map_[:8, :8])
     with pytest.raises(ValueError, match="take no log"):
@@ -547,7 +547,7 @@ def canary_archive(folder):
 
 
 def canary_shape(folder):
-    path = folder / paths.maps("IllustrisTNG")
+    path = folder / paths.maps("IllustrisTNG", "Mtot")
     maps = np.load(path)
     path.unlink()
     np.save(path, maps[:-1])
@@ -565,7 +565,7 @@ def canary_pdf(folder):
 
 
 def canary_map(folder):
-    path = folder / paths.maps("IllustrisTNG")
+    path = folder / paths.maps("IllustrisTNG", "Mtot")
     maps = np.load(path)
     maps[3 * cmd.MAPS_PER_SIMULATION + 4, 5, 6] *= 1.001
     path.unlink()
@@ -665,7 +665,7 @@ def forge_truth(_):
 
 
 def forge_pixels(_):
-    forge(paths.UNIVERSE, lambda record: record["statistics"]["IllustrisTNG"].update(mean=4e11))
+    forge(paths.UNIVERSE, lambda record: record["statistics"]["IllustrisTNG"]["Mtot"].update(mean=4e11))
 
 
 def forge_attribution(_):
@@ -903,7 +903,7 @@ def test_a_reference_is_made_of_several_seeds_resumes_and_judges(run, monkeypatc
 def test_the_same_seed_gives_the_same_maps_and_weights_bit_for_bit(project):
     folder, _ = project
     files = [
-        folder / "data/maps" / cmd.maps_file_name("IllustrisTNG"),
+        folder / paths.maps("IllustrisTNG", "Mtot"),
         folder / "runs/IllustrisTNG/original/history.json",
     ]
     before = [path.read_bytes() for path in files]
@@ -1172,8 +1172,8 @@ def test_files_of_a_release_are_adopted_and_bad_ones_refused(project, tmp_path):
         text.replace("source: twin", "source: camels").replace("data/CMD", str(tmp_path))
     )
     for suite in SUITES:
-        shutil.copy(folder / "data/maps" / cmd.params_file_name(suite), tmp_path)
-        shutil.copy(folder / "data/maps" / cmd.maps_file_name(suite), tmp_path)
+        shutil.copy(folder / paths.parameters(suite), tmp_path)
+        shutil.copy(folder / paths.maps(suite, "Mtot"), tmp_path)
 
     def run():
         return subprocess.run(
@@ -1198,7 +1198,7 @@ def test_files_of_a_release_are_adopted_and_bad_ones_refused(project, tmp_path):
     maps[17, 3, 5] = 1e11
     np.save(path, maps)
     assert run().returncode == 0
-    np.testing.assert_array_equal(np.load(other / "data/maps" / path.name), maps)
+    np.testing.assert_array_equal(np.load(other / paths.maps("IllustrisTNG", "Mtot")), maps)
 
 
 def test_real_maps_are_adopted_once_and_one_that_was_replaced_is_noticed(project, tmp_path):
@@ -1212,16 +1212,17 @@ def test_real_maps_are_adopted_once_and_one_that_was_replaced_is_noticed(project
     name = cmd.maps_file_name("IllustrisTNG")
 
     finish(camelsight(other, "maps", "--profile", "real"))
-    assert (other / "data/maps" / name).samefile(real / name)
+    assert (other / paths.maps("IllustrisTNG", "Mtot")).samefile(real / "IllustrisTNG" / name)
     assert name in (other / "profiles/real.sha256").read_text()
     assert "the maps are up to date" in finish(camelsight(other, "maps"))
 
-    maps = np.load(real / name)
+    file = real / "IllustrisTNG" / name
+    maps = np.load(file)
     maps[0, 0, 0] *= 1.01
-    (real / name).unlink()
-    np.save(real / name, maps)
+    file.unlink()
+    np.save(file, maps)
     output = finish(camelsight(other, "maps"), code=1)
-    assert f"data/maps/{name} is not the one in {real};" in output
+    assert f"{paths.maps('IllustrisTNG', 'Mtot')} is not the one in {real};" in output
     assert f"maps: expected the {name} used before, sha256" in output and "Traceback" not in output
 
 

@@ -44,7 +44,7 @@ def test_white_noise_is_flat_and_holds_the_variance_of_a_pixel():
 def test_power_is_blind_to_the_mean_and_to_the_eight_symmetries_and_quadratic():
     maps = density(count=1)
     table = scaling.symmetry_table(64)
-    turned = scaling.transform(torch.from_numpy(maps).expand(8, -1, -1), torch.arange(8), table).numpy()
+    turned = scaling.transform(torch.from_numpy(maps).expand(8, 1, -1, -1), torch.arange(8), table)[:, 0].numpy()
     _, power = spectrum.power(turned)
     np.testing.assert_allclose(power, np.broadcast_to(power[0], power.shape), rtol=1e-5)
     np.testing.assert_allclose(spectrum.power(maps.astype(float) + 7)[1], power[:1], rtol=1e-5)

@@ -62,9 +62,9 @@ class Suite:
 
 def open_suite(params, suite, folder=paths.MAPS):
     """The ``Suite`` of the maps that a run has in ``folder``; ValueError in one line if a file is wrong."""
-    n, place = params.maps.simulations, folder / suite
-    maps = tuple(store.open_maps(suite, field, n, params.maps.pixels, place) for field in params.fields)
-    return Suite(numbers(params), maps, store.read_parameters(suite, n, place))
+    n = params.maps.simulations
+    maps = tuple(store.open_maps(suite, field, n, params.maps.pixels, folder) for field in params.fields)
+    return Suite(numbers(params), maps, store.read_parameters(suite, n, folder))
 
 
 def splits(params):

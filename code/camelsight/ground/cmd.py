@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from camelsight.ground import fields
+from camelsight.ground import cases, fields
 from camelsight.ground import theta as parameters
 
-SET = "LH"
+SET = "LH"  # that networks are trained on
 SETS = {
     "LH": "1000 simulations over a Latin hypercube",
     "CV": "27 simulations at the fiducial parameters",
@@ -24,6 +24,8 @@ SETS = {
     "BE": "27 simulations that differ by numerical noise alone",
     "SB": "simulations over a Sobol sequence of other parameters",
 }
+SET_NAME = re.compile(rf"(?:{'|'.join(SETS)})\d*")  # SB28: a Sobol sequence of 28 parameters
+SET_SIMULATIONS = {"LH": 1000, "CV": 27, "EX": 4, "BE": 27}  # of the others the table of parameters says it
 _WORDS = rf"(?P<field>[A-Za-z]+)_(?P<suite>[A-Za-z][\w-]*)_(?P<set>{'|'.join(SETS)})\d*"
 _NAMES = (
     re.compile(rf"(?P<kind>Maps)_{_WORDS}_z=(?P<z>\d+(?:\.\d+)?)\.np[yz](?:\.gz)?"),
@@ -41,6 +43,11 @@ WEIGHTS = re.compile(
     r"weights_(?P<suite>(?:Nbody_)?[A-Za-z-]+)_(?P<fields>[A-Za-z][\w+-]*?)_\d+_all_steps_500_500_o3"
     r"(?:_smoothing_(?P<smoothing>\d+(?:\.\d+)?))?\.pt"
 )
+STUDIES = re.compile(
+    r"(?P<suite>(?:Nbody_)?[A-Za-z-]+)_o3_(?P<fields>[A-Za-z][\w+-]*?)_all_steps_500_500_o3"
+    r"(?:_smoothing_(?P<smoothing>\d+(?:\.\d+)?))?\.db"
+)
+STUDY = "wd_dr_hidden_lr_o3"  # in each of these
 HEADER_BYTES = 128  # of an NPY file of maps, as CMD and NumPy since 1.14 write them
 LONGEST_HEADER = 1 << 14  # bytes; NumPy itself parses no more than 10,000
 CONVERT = "python -m camelsight.stages.maps --convert"
@@ -62,22 +69,29 @@ EXTREMES_TOLERANCE = 1e-4
 MOMENTS_TOLERANCE = 1e-3
 
 
-def maps_file_name(suite, field=fields.TOTAL):
+def maps_file_name(suite, field=fields.TOTAL, of=SET):
     """The name of the file with the maps of a ``field`` of ``suite``, such as IllustrisTNG or Nbody_IllustrisTNG."""
     fields.check([field], [suite])
-    return f"Maps_{field}_{suite}_LH_z=0.00.npy"
+    check_set(of)
+    return f"Maps_{field}_{suite}_{of}_z=0.00.npy"
 
 
-def params_file_name(suite):
+def params_file_name(suite, of=SET):
     parameters.hydro_suite(suite)
-    return f"params_LH_{suite}.txt"
+    check_set(of)
+    return f"params_{of}_{suite}.txt"
 
 
-def file_names(suite, field=None):
-    """Names under which CMD has had the maps of a ``field`` of ``suite``, or its parameters, today's first."""
+def check_set(name):
+    if not SET_NAME.fullmatch(name):
+        raise ValueError(f"expected a set among {', '.join(SETS)} (SB with its number, as in SB28), got {name!r:.60}")
+
+
+def file_names(suite, field=None, of=SET):
+    """Names under which CMD has had the maps of a ``field`` of a set of ``suite``, or its parameters, today's first."""
     if field is None:
-        return params_file_name(suite), f"params_{suite}.txt"
-    name = maps_file_name(suite, field)
+        return (params_file_name(suite, of), *([f"params_{suite}.txt"] if of == SET else []))
+    name = maps_file_name(suite, field, of)
     return name, name.replace("z=0.00", "z=0.0")
 
 
@@ -97,13 +111,13 @@ def _words(field):
     return fields.FIELDS[field].words if field in fields.FIELDS else f"field {field}"
 
 
-def published_weights(name):
-    """(suite, fields, smoothing) in the name of a file with weights of CMD's benchmark, or None if it is no such name.
+def published(name):
+    """(suite, fields, smoothing) in the name of a file of CMD's benchmark, weights or a study; None if it is none.
 
     Fields is a tuple. Smoothing is the width of a Gaussian in pixels, as text, or None. The suite may be one that is
     not known here; ValueError if a field is.
     """
-    match = WEIGHTS.fullmatch(name)
+    match = WEIGHTS.fullmatch(name) or STUDIES.fullmatch(name)
     if match is None:
         return None
     suite, joined, smoothing = match.group("suite", "fields", "smoothing")
@@ -111,6 +125,19 @@ def published_weights(name):
     if unknown := [one for one in names if one not in fields.FIELDS]:
         raise ValueError(f"expected fields among {', '.join(fields.FIELDS)}, got {unknown[0]} by the name {name}")
     return suite, names, smoothing
+
+
+def benchmark_names(suite, names, case, trial):
+    """The names that CMD's benchmark gives to the study and to the weights of a suite, its fields and a ``case``.
+
+    ValueError for a case that the benchmark does not know: it has uncut and smoothed maps.
+    """
+    cut = cases.parse(case).only
+    if case != "original" and (cut is None or cut.kind != "smooth"):
+        raise ValueError(f"expected original or smooth_<pixels>, which CMD's benchmark has names for, got {case}")
+    fields.check(names, [suite])
+    joined, end = "_".join(names), f"all_steps_500_500_o3{f'_smoothing_{cut.threshold:g}' if cut else ''}"
+    return f"{suite}_o3_{joined}_{end}.db", f"weights_{suite}_{joined}_{trial}_{end}.pt"
 
 
 def folder_name(suite):

@@ -388,12 +388,12 @@ def code_digest():
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def find(folder, suite, field=None):
-    """The file with the maps of a ``field`` of ``suite``, or with its parameters, in ``folder`` or below; or None.
+def find(folder, suite, field=None, of=cmd.SET):
+    """The file with the maps of a ``field`` of a set of ``suite``, or with its parameters, in ``folder``; or None.
 
-    Looked at are the sub-folder that CMD has, and the one that a run has.
+    Looked at are also the sub-folder that CMD has, and the one that a run has.
     """
-    names, folders = cmd.file_names(suite, field), _places(folder, suite)
+    names, folders = cmd.file_names(suite, field, of), _places(folder, suite)
     return next((place / name for name in names for place in folders if (place / name).exists()), None)
 
 
@@ -454,7 +454,11 @@ def open_maps(suite, field, simulations, pixels, folder):
     A file of another machine may have the other byte order. ValueError if the file is no NPY file, is cut short, or
     holds another shape or type.
     """
-    path = _found(folder, suite, field)
+    return map_file(_found(folder, suite, field), simulations, pixels)
+
+
+def map_file(path, simulations, pixels):
+    """As ``open_maps``, of the file at ``path``."""
     header = read_header(path)
     cmd.check_maps(header, simulations, pixels, path)
     check_whole(header, path)

@@ -1,13 +1,15 @@
 """Predictions of a trained network for the test maps, and how good they are."""
 
 import dataclasses
+import io
 import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from tabulate import tabulate
 
-from camelsight.analysis import dataset, networks, prediction
+from camelsight.analysis import dataset, networks, prediction, sets
 from camelsight.ground import cmd, fields, split, theta
 from camelsight.inference import metrics, network
 from camelsight.pipeline import cli, paths, release, store
@@ -58,10 +60,11 @@ def evaluate_file(predictions, *, json=False):
     _report(record, json)
 
 
-def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, json=False):
+def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, set_=None, json=False):
     """Evaluate a released checkpoint on the test maps, with the released normalisation, split and eight views.
 
-    Suite and smoothing that the name of a file of CMD's benchmark says are taken, unless --suite and --case say others.
+    Suite, fields and smoothing that the name of a file of CMD's benchmark says are taken, unless --suite and --case say
+    others. With --set, the maps are those of another set of CMD in maps.folder: CV, 1P, EX, BE or SB.
     """
     if not Path(weights).is_file():
         raise ValueError(f"expected the file of a released checkpoint (make evaluate WEIGHTS=file.pt), got {weights!r}")
@@ -91,26 +94,63 @@ def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, json=Fa
     folder = params.maps.files if real else paths.MAPS
     with cli.progress(params.maps.simulations, f"read {suite} {case}", "sim") as bar:
         record, _ = dataset.survey(params, suite, case, folder=folder, on_simulation=bar.update)
-    part = dataset.load(params, suite, case, ("test",), record=record, folder=folder)["test"]
-    predictions = prediction.predict(net, part, suite, "8")
+    if set_:
+        predictions = sets.predict(params, net.to(cli.device()), suite, case, record, set_, params.maps.files, "8")
+    else:
+        part = dataset.load(params, suite, case, ("test",), record=record, folder=folder)["test"]
+        predictions = prediction.predict(net, part, suite, "8")
     report = {
         "file": weights,
         "rows": len(predictions["truth"]),
         "mapping": metrics.group_by_truth(predictions["truth"])[1],
         "suite": suite,
         "case": case,
+        "set": set_ or cmd.SET,
         "maps": params.maps.source,
         "hidden": net.hidden,
         "weights": store.tensor_digest(net.state_dict()),
         "metrics": prediction.measure(predictions),
-        "published": store.read_published(suite, case) if real else {},
+        "published": store.read_published(suite, case)
+        if real and not set_ and params.fields == (fields.TOTAL,)
+        else {},
     }
     _report(report, json)
 
 
+def evaluate_set(set_, *, suite=None, case="original", json=False):
+    """Evaluate the run's network of a suite and case on another set of CMD in maps.folder: CV, 1P, EX, BE or SB."""
+    params = parameters_file.load(paths.PARAMS)
+    suite = suite or params.suites[0]
+    net, _ = networks.trained(params, suite, case)
+    record = store.read_json(paths.cut(suite, case))
+    predictions = sets.predict(params, net, suite, case, record, set_, params.maps.files, params.evaluate.views)
+    report = {
+        "file": str(paths.weights(suite, case)),
+        "rows": len(predictions["truth"]),
+        "mapping": f"{len(np.unique(predictions['simulation']))} simulations of set {set_}: {cmd.SETS[set_[:2]]}",
+        "suite": suite,
+        "case": case,
+        "set": set_,
+        "metrics": prediction.measure(predictions, prediction.bootstrap(params, suite, case), params),
+    }
+    _report(report, json)
+
+
+def export_weights(export, *, suite, case="original"):
+    """Write the weights of --suite and --case into a folder, as torch.save does and by the name of CMD's benchmark."""
+    params = parameters_file.load(paths.PARAMS)
+    net, _ = networks.trained(params, suite, case)
+    trial = store.read_json(paths.hyperparameters(suite, case)).get("trial") or 0
+    path = Path(export, cmd.benchmark_names(suite, params.fields, case, trial)[1])
+    buffer = io.BytesIO()
+    torch.save(net.state_dict(), buffer)
+    store.write_bytes(path, buffer.getvalue())
+    print(f"wrote {path}")
+
+
 def _named(name, suite, case):
     """Suite, fields and case of a checkpoint: what was asked for, else what its ``name`` says; no fields if nothing."""
-    said, names, smoothing = cmd.published_weights(name) or (None, (), None)
+    said, names, smoothing = cmd.published(name) or (None, (), None)
     if not suite and said not in theta.SUITES:
         got = f"{said} in the name {name}" if said else f"none in the name {name}"
         raise ValueError(f"expected a suite among {', '.join(theta.SUITES)} (make evaluate SUITE=name), got {got}")
@@ -140,7 +180,12 @@ def table(metrics, published, meaningful):
     names, body = list(metrics["r2"]), []
     shown = [name for name, show in zip(theta.NAMES, meaningful, strict=True) if show]
     for metric, measured in metrics.items():
-        cells = ("{:.3f} [{:.3f}, {:.3f}]".format(*measured[name]) if name in shown else "–" for name in names)
+        cells = (
+            "{:.3f} [{:.3f}, {:.3f}]".format(*measured[name])
+            if name in shown and not np.isnan(measured[name][0])  # R² of a set with one true value is none
+            else "–"
+            for name in names
+        )
         body.append([metric, *cells])
         if metric in published:
             known = published[metric]
@@ -149,4 +194,4 @@ def table(metrics, published, meaningful):
 
 
 if __name__ == "__main__":
-    cli.run_stage(main, evaluate_file, evaluate_checkpoint)
+    cli.run_stage(main, evaluate_file, evaluate_checkpoint, evaluate_set, export_weights)

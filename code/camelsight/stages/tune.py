@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 
 from camelsight.analysis import dataset, networks
-from camelsight.ground import cases, seeding, theta
+from camelsight.ground import cases, cmd, seeding, theta
 from camelsight.inference import training, tuning
 from camelsight.pipeline import cli, paths, store, studies
 from camelsight.pipeline.params import load
@@ -148,6 +148,10 @@ def import_study(import_, *, study=None, suite=None, case=None, json=False):
         theta.hydro_suite(suite)
         cases.parse(case)
     record, why = tuning.choose(studies.read(import_), study)
+    if said := cmd.published(Path(import_).name):
+        about, names, smoothing = said
+        what = f"{about}, {', '.join(names)}, smoothing {smoothing or 'none'}"
+        print(f"{Path(import_).name}: a study of CMD's benchmark, of {what}", file=sys.stderr)
     target = paths.hyperparameters(suite, case) if suite else Path("hyperparameters.json")
     store.write_json(target, record)
     print(f"{record['study']}: {why}", file=sys.stderr)
@@ -161,7 +165,10 @@ def import_study(import_, *, study=None, suite=None, case=None, json=False):
 
 
 def export_study(export, *, suite, case):
-    """Write the study of --suite and --case as an Optuna SQLite file, with the released names."""
+    """Write the study of --suite and --case as an Optuna SQLite file, with the released names.
+
+    Where --export is a folder, the file and the study are called as CMD's benchmark calls them.
+    """
     journal = paths.study(suite, case)
     if not journal.exists() or not journal.stat().st_size:
         raise ValueError(f"expected the study {journal}, got none: run make paper with tune.trials above 0")
@@ -170,7 +177,11 @@ def export_study(export, *, suite, case):
         study = optuna.load_study(study_name=None, storage=studies.journal(journal))
     except Exception as error:  # Optuna raises whatever the lines make it raise
         raise ValueError(f"expected the journal of a search in {journal}, got: {store.one_line(error):.200}") from None
-    studies.write(export, tuning.released(study, f"{suite}_{case}"))
+    name = f"{suite}_{case}"
+    if Path(export).is_dir():
+        fields = load(paths.PARAMS).fields
+        export, name = Path(export, cmd.benchmark_names(suite, fields, case, 0)[0]), cmd.STUDY
+    studies.write(export, tuning.released(study, name))
     print(f"wrote {export}")
 
 
