@@ -36,7 +36,11 @@ def test_the_names_of_published_weights_are_read(name, said):
     [
         (f"weights_SIMBA_Mtot_3_{END}.pt", (None, None), ("SIMBA", ("Mtot",), "original")),
         (f"weights_SIMBA_Mtot_3_{END}_smoothing_2.pt", (None, None), ("SIMBA", ("Mtot",), "smooth_2")),
-        (f"weights_SIMBA_Mtot_3_{END}_smoothing_2.pt", ("IllustrisTNG", "original"), ("IllustrisTNG", ("Mtot",), "original")),
+        (
+            f"weights_SIMBA_Mtot_3_{END}_smoothing_2.pt",
+            ("IllustrisTNG", "original"),
+            ("IllustrisTNG", ("Mtot",), "original"),
+        ),
         (f"weights_Nbody_Mtot_3_{END}.pt", ("Nbody_SIMBA", None), ("Nbody_SIMBA", ("Mtot",), "original")),
         (f"weights_SIMBA_HI_0_{END}.pt", (None, None), ("SIMBA", ("HI",), "original")),
         (f"weights_SIMBA_Mgas_Mstar_0_{END}.pt", (None, "kmax_1"), ("SIMBA", ("Mgas", "Mstar"), "kmax_1")),

@@ -459,8 +459,7 @@ def test_each_field_has_rows_panels_and_a_scale_of_density_of_its_own():
     fields, maps = ("Mtot", "Mgas"), densities((2, 8, 8)) * np.array([1, 0.1])[:, None, None]
     signed = np.arange(4.0).reshape(2, 2, 1, 1) * np.ones((8, 8)) + 1  # parameter, then field
     above, below = (
-        figure.axes
-        for figure in plotting.gallery({SUITES[0]: maps[None]}, np.full((1, 6), 0.5), fields=fields).subfigs
+        figure.axes for figure in plotting.gallery({SUITES[0]: maps[None]}, np.full((1, 6), 0.5), fields=fields).subfigs
     )
     for axes, label, density in zip((above, below), ("surface density", "gas density"), maps, strict=True):
         np.testing.assert_array_equal(axes[0].images[0].get_array(), density)

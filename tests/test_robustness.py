@@ -129,7 +129,11 @@ def test_leaking_networks_are_tested_on_simulations_that_they_know_and_on_others
         simulation = {name: np.repeat(known[name], 15) for name in names}
         return {
             name: dataset.Part(
-                values, values, np.zeros((len(values), 6)), torch.zeros(len(values), 1, 2, 2), torch.zeros(len(values), 6)
+                values,
+                values,
+                np.zeros((len(values), 6)),
+                torch.zeros(len(values), 1, 2, 2),
+                torch.zeros(len(values), 6),
             )
             for name, values in simulation.items()
         }

@@ -9,6 +9,7 @@ import contextlib
 import shutil
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 from camelsight.commands import status
@@ -227,9 +228,10 @@ def prune(loaded):
     wanted = {paths.CUTS: loaded.cases, paths.TRIALS: loaded.tune.cases, paths.EVALUATIONS: loaded.cases}
     wanted[paths.CURVES] = loaded.cases
     wanted[paths.ATTRIBUTIONS] = loaded.attribute.cases
+    repeated = {paths.repeat(*one) for one in product(loaded.suites, loaded.cases, loaded.repeats)}
     for folder, cases in wanted.items():
         for path in folder.glob("*/*"):
-            if path.parent.name not in loaded.suites or path.stem not in cases:
+            if (path.parent.name not in loaded.suites or path.stem not in cases) and path not in repeated:
                 path.unlink()
     for path in paths.SANITY.glob("*"):
         if path.stem not in loaded.suites:

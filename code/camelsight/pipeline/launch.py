@@ -14,6 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 from camelsight.ground import cmd
@@ -26,12 +27,12 @@ SEARCH = ("universe", "cut", "tune")  # what is worth its time before choose
 EXPERIMENTS = tuple(params.EXPERIMENTS)
 LAST = ("tabulate", "figures", "paper")
 MAKERS = ("maps", "further")  # of maps; they use every core by themselves
-PARALLEL = (*CHAIN, "attribute", "sanity", "universe", *EXPERIMENTS)
+PARALLEL = (*CHAIN, "repeat", "attribute", "sanity", "universe", *EXPERIMENTS)
 FAMILIES = (
     MAKERS,
     ("universe", "cut"),
     ("tune",),
-    ("train",),
+    ("train", "repeat"),
     ("evaluate", "attribute", "sanity"),
     EXPERIMENTS,
 )
@@ -143,6 +144,9 @@ def stages(loaded):
     """Every stage of the pipeline with these params, by the names that DVC gives them."""
     names = ["code", "maps", *(f"further@{suite}" for suite in loaded.robustness.suites), "choose"]
     names += [target for targets in _chains(loaded).values() for target in targets]
+    names += [
+        f"repeat@{suite}-{case}-{seed}" for suite, case, seed in product(loaded.suites, loaded.cases, loaded.repeats)
+    ]
     for stage in EXPERIMENTS:
         names += [f"{stage}@{experiment}" for experiment in getattr(loaded.robustness, stage)]
     return [*names, *LAST]
@@ -168,8 +172,8 @@ def makers(pending):
 
 
 def experiments(pending):
-    """(name, targets) of the experiments on robustness that have something to do; they compare what chains made."""
-    return [(stage, [stage]) for stage in pending if kind(stage) in EXPERIMENTS]
+    """(name, targets) of repeats and of experiments on robustness with something to do; they need what chains made."""
+    return [(stage, [stage]) for stage in pending if kind(stage) in ("repeat", *EXPERIMENTS)]
 
 
 def seconds_of(loaded, stage):

@@ -282,6 +282,7 @@ class Seconds:
     tune: float
     choose: float
     train: float
+    repeat: float
     evaluate: float
     attribute: float
     sanity: float
@@ -306,6 +307,7 @@ class Params:
     split: Split
     tune: Tune
     train: Train
+    repeats: tuple[int, ...]  # more values of train.seed, from each of which every case is trained again
     evaluate: Evaluate
     attribute: Attribute
     sanity: Sanity
@@ -323,6 +325,9 @@ class Params:
             _check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
         for suite in self.suites:
             theta.hydro_suite(suite)
+        seeds = (self.train.seed, *self.repeats)
+        good = len(set(seeds)) == len(seeds) and min(seeds) >= 0
+        _check(good, "repeats", f"seeds that differ, also from train.seed = {self.train.seed}", list(self.repeats))
         meanings = [cases.parse(case).cuts for case in self.cases]
         _check(len(set(meanings)) == len(meanings), "cases", "cases that differ", list(self.cases))
         _check("original" in self.cases, "cases", "original among them", list(self.cases))

@@ -159,6 +159,11 @@ def metrics(suite, case):
     return EVALUATIONS / suite / f"{case}.json"
 
 
+def repeat(suite, case, seed):
+    """R² of the network of a case that was trained from another seed."""
+    return EVALUATIONS / suite / f"{case}.seed_{seed}.json"
+
+
 def curve(suite, case):
     """Loss and learning rate, epoch by epoch, as ``dvc plots`` reads them."""
     return CURVES / suite / f"{case}.json"

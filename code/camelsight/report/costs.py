@@ -1,9 +1,9 @@
 """Which cuts cost something: what R² loses by a cut, paired over simulations and over seeds of the training.
 
 The loss of one pair of networks, uncut and cut, has two uncertainties. Which simulations were tested: a bootstrap on
-the same maps for both. Which networks came out: the seeds of the profile's reference, of which each has both networks.
-Where there is a reference, the cost is the mean over its seeds, and its interval joins both in quadrature: the
-bootstrap of the pair at hand, and Student's interval of that mean. Elsewhere it is the loss of the pair at hand.
+the same maps for both. Which networks came out: several seeds, of the profile's reference or of ``repeats``, of which
+each has both networks. Where there are some, the cost is the mean over them, and its interval joins both in quadrature:
+the bootstrap of the pair at hand, and Student's interval of that mean. Elsewhere it is the loss of the pair at hand.
 """
 
 import numpy as np
@@ -33,7 +33,7 @@ def cost(loss, uncut=(), cut=()):
 def rows(losses, seeds):
     """Dicts of ``COLUMNS``; ``losses`` is (suite, case) → parameter → (value, low, high), uncut minus cut.
 
-    ``seeds`` maps ``r2.suite.case.parameter`` to the R² of the reference's seeds; what it lacks has none.
+    ``seeds`` maps ``r2.suite.case.parameter`` to the R² of several seeds; what it lacks has none.
     """
     found = []
     for (suite, case), by_parameter in losses.items():

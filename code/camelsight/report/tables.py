@@ -131,6 +131,11 @@ def spread(values):
     return float(np.std(values, ddof=1)) if len(values) > 1 else ""
 
 
+def mean(values):
+    """Mean of R² over seeds of the training; empty where there are no two."""
+    return float(np.mean(values)) if len(values) > 1 else ""
+
+
 def r2_markdown(rows):
     """R² with its 95% interval, one line per suite and case, one column per parameter.
 

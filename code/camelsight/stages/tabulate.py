@@ -22,7 +22,7 @@ from camelsight.report import (
     tables,
 )
 
-R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations", "seeds")
+R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations", "seeds", "mean")
 METHOD = "integrated_gradients"
 METHOD_LABELS = {"saliency": "Saliency", "integrated_gradients": "IG", "gradient_shap": "GradientSHAP"}
 DVC_METRICS = ("r2", "coverage_68", "coverage_95")
@@ -31,14 +31,14 @@ DVC_METRICS = ("r2", "coverage_68", "coverage_95")
 def main(params):
     metrics = {key: store.read_json(paths.metrics(*key)) for key in _combinations(params)}
     predictions = {key: store.read_arrays(paths.predictions(*key)) for key in metrics}
-    reference = references.load(params)
-    seeds = {name: one["values"] for name, one in reference["r2"].items()} if reference else {}
+    seeds = _seeds(params, metrics)
     rows = [
         {
             "suite": suite,
             "case": case,
             "parameter": name,
             "seeds": tables.spread(seeds.get(f"r2.{suite}.{case}.{name}", ())),
+            "mean": tables.mean(seeds.get(f"r2.{suite}.{case}.{name}", ())),
             **dict(zip(("r2", "low", "high"), record["metrics"]["r2"][name], strict=True)),
             "n_maps": record["n_maps"],
             "n_simulations": record["n_simulations"],
@@ -84,6 +84,21 @@ def main(params):
     store.write_text(paths.NUMBERS, tables.macros(numbers))
 
 
+def _seeds(params, metrics):
+    """``r2.suite.case.parameter`` → R² of networks from several seeds: this run's, or the profile's reference."""
+    if params.repeats:
+        return {
+            f"r2.{suite}.{case}.{name}": [
+                record["metrics"]["r2"][name][0],
+                *(store.read_json(paths.repeat(suite, case, seed))["r2"][name] for seed in params.repeats),
+            ]
+            for (suite, case), record in metrics.items()
+            for name in theta.NAMES
+        }
+    reference = references.load(params)
+    return {name: one["values"] for name, one in reference["r2"].items()} if reference else {}
+
+
 def _costs(params, predictions, seeds):
     """Write the tables of what each cut costs; the macros on it."""
     losses = {
@@ -94,7 +109,8 @@ def _costs(params, predictions, seeds):
     rows = costs.rows(losses, seeds)
     store.write_text(paths.TABLES / "costs.csv", tables.csv_text(rows, costs.COLUMNS))
     store.write_text(paths.TABLES / "costs.tex", costs.latex(rows))
-    return costs.numbers(rows, params.suites[0], params.cases)
+    whose = "this run" if params.repeats else "the profile's reference"
+    return costs.numbers(rows, params.suites[0], params.cases) | {"SeedsOf": whose}
 
 
 def _for_dvc(metrics, predictions, rows):
