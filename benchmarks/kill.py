@@ -50,6 +50,10 @@ class Found(Exception):
     """What must not be."""
 
 
+class KeptBack(Exception):
+    """A push that was killed and repeated said that everything is up to date, and a pull finds files missing (DVC)."""
+
+
 def check_out(folder):
     """The toy in ``folder``: a clone of the commit that is here, with its own params and no run yet."""
     subprocess.run(["git", "clone", "--quiet", "--depth", "1", ROOT.as_uri(), str(folder)], check=True)
@@ -115,6 +119,8 @@ class Killer:
                 continue
             if re.search(r"Traceback|Bus error|Segmentation", said) and not killed:
                 raise Found(f"{' '.join(command)} in {folder}: {said[-3000:]}")
+            if code and not killed and command != RUN and "failed to transfer" in said and "/remote/files/" in said:
+                raise KeptBack
             if not killed and code:
                 raise Found(f"{' '.join(command)} in {folder} ended with {code}, unkilled: {said[-3000:]}")
             if not killed and (command == RUN or ALL in said):
@@ -194,7 +200,11 @@ def cycle(killer, place, number, reference):
     killer.through(folder, RUN)
     compare(folder, reference)
     for _ in range(TRIPS):
-        trip(killer, folder, reference)
+        killer.done["a trip of push and pull"] += 1
+        try:
+            trip(killer, folder, reference)
+        except KeptBack:
+            killer.done["a trip in which DVC's push kept back files"] += 1
     shutil.rmtree(folder)
 
 

@@ -25,6 +25,18 @@ def test_standardised_maps_have_mean_zero_and_spread_one():
     assert scaled.mean() == pytest.approx(0, abs=1e-12) and scaled.std() == pytest.approx(1, rel=1e-12)
 
 
+@pytest.mark.parametrize("scale", [scaling.Scale(11, 2), scaling.Scale(3, 2, 1.0), scaling.Scale(4, 2, 0.0, 1e-9)])
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_a_scale_is_undone_whatever_its_offset_and_unit(scale, convert):
+    values = np.random.default_rng(0).lognormal(27, 1, (4, 8, 8)) * scale.unit
+    values[0] *= -1
+    values[1, 0] = 0
+    back = scale.unscale(scale.scale(convert(values)))
+    np.testing.assert_allclose(back, values, rtol=1e-9, atol=1e-9 * scale.unit)
+    expected = np.sign(values[2:]) * np.log10(np.abs(values[2:]) / scale.unit + scale.offset)
+    np.testing.assert_allclose(scale.log(convert(values))[2:], expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("size", [4, 5])
 def test_there_are_eight_different_symmetries_and_the_first_is_none(size):
     image = torch.arange(size * size, dtype=torch.float32).reshape(size, size)

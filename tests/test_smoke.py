@@ -28,7 +28,7 @@ from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
 from camelsight.pipeline import environment, params, paths, rerun, store
 from camelsight.referee import anew, evidence, explain, locked, pack, verification, verify
-from camelsight.stages import attribute, choose, evaluate, paper, train, transfer, tune
+from camelsight.stages import attribute, choose, evaluate, paper, repeat, tabulate, train, transfer, tune
 from camelsight.stages import sanity as sanity_stage
 
 ROOT = Path(__file__).parent.parent
@@ -1288,3 +1288,68 @@ def test_another_profile_keeps_own_changes_beside_it(project):
     assert not (folder / "results/tables/transfer.csv").exists()
     unknown = finish(camelsight(folder, "paper", "--profile", "paper"), code=1)
     assert unknown == "paper: expected a profile among camels, mini, smoke, twin, got 'paper'\n"
+
+
+def test_a_case_is_trained_again_from_another_seed_and_from_its_own_it_is_the_same(project, tmp_path, monkeypatch):
+    loaded, key = params.load(project[0] / "params.yaml"), ("IllustrisTNG", "original")
+    for place in (paths.MAPS, paths.CUTS, paths.HYPERPARAMETERS):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).symlink_to(project[0] / place)
+    monkeypatch.chdir(tmp_path)
+    for seed in (loaded.train.seed, 3):
+        repeat.main(dataclasses.replace(loaded, repeats=(3,)), *key, str(seed))
+    first, other = (store.read_json(paths.repeat(*key, seed)) for seed in (loaded.train.seed, 3))
+    run = store.read_json(project[0] / paths.metrics(*key))
+    assert first["weights"] == run["weights"] != other["weights"]
+    for name in theta.NAMES:
+        assert first["r2"][name] == pytest.approx(run["metrics"]["r2"][name][0], rel=1e-9)
+    seeds = tabulate._seeds(dataclasses.replace(loaded, repeats=(3,)), {key: run})
+    assert seeds["r2.IllustrisTNG.original.omega_m"] == [run["metrics"]["r2"]["omega_m"][0], other["r2"]["omega_m"]]
+    assert not list(Path("runs").rglob("weights.safetensors")), "the network of the case stays what it is"
+
+
+def test_several_fields_run_to_the_pdf_and_challenges_say_which_tell_how_much(tmp_path):
+    """Two fields of one suite, from simulation to PDF; every figure has both, and a table their shares."""
+    folder = tmp_path / "fields"
+    check_out(folder)
+    text = (folder / "profiles/smoke.yaml").read_text()
+    for before, after in {
+        "fields: [Mtot]": "fields: [Mgas, Mcdm]",
+        "suites: [IllustrisTNG, Nbody_IllustrisTNG]": "suites: [IllustrisTNG]",
+        "  - kmax_1\n": "",
+        "cuts: [kmax_1, max_1e12_random]": "cuts: [max_1e12_random]",
+        "steps: 1024": "steps: 64",
+        "repeats: []": "repeats: [1]",
+    }.items():
+        assert before in text, before
+        text = text.replace(before, after)
+    (folder / "params.yaml").write_text(text)
+    table = finish(camelsight(folder, "challenges"))
+    assert re.search(r"^Mgas \+ Mcdm +0\.00|^Mgas +0\.00|^Mcdm +0\.00", table, re.MULTILINE), table
+    assert "Forward selection, by the validation maps:" in table
+    assert "transfer: [fields]" in (folder / "params.yaml").read_text()
+    output = finish(camelsight(folder, "paper", "--jobs", "2"))
+    assert "transfer" not in stages_run(output) and stages_run(output)["repeat"] == 2
+    for field in ("Mgas", "Mcdm"):
+        assert (folder / paths.maps("IllustrisTNG", field)).exists()
+    assert not (folder / paths.maps("IllustrisTNG", "Mtot")).exists()
+    shares = (folder / paths.TABLES / "field_shares.tex").read_text()
+    assert shares.index("Mgas") < shares.index("Mcdm")
+    record = store.read_json(folder / paths.attribution_statistics("IllustrisTNG", "original"))
+    for by_method in record["field_shares"].values():
+        for values in by_method.values():
+            np.testing.assert_allclose(np.sum(values, axis=1), 1, rtol=1e-5)
+    arrays = store.read_arrays(folder / paths.attributions("IllustrisTNG", "original"))
+    assert arrays["density"].shape[1] == arrays["saliency"].shape[2] == 2
+    with open(folder / paths.TABLES / "r2.csv", newline="") as file:
+        assert all(float(row["seeds"]) > 0 for row in csv.DictReader(file))
+    numbers = store.read_macros(folder / paths.NUMBERS)
+    assert numbers["FieldWords"] == "gas density and dark matter density" and numbers["IsTotal"] == "0"
+    assert numbers["HasTransferFields"] == "1" and (folder / paths.PDF).stat().st_size > 1e5
+    judged = subprocess.run(
+        [".venv/bin/python", "-m", "camelsight.referee.verify", "--json"],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(folder / "code")}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    rows = {row["id"]: row for row in json.loads(judged.stdout)["rows"]}
+    assert not [row for row in rows.values() if row["verdict"] == "FAIL"], judged.stdout[-3000:]
+    assert rows["statistics.IllustrisTNG.Mgas"]["verdict"] == rows["data.IllustrisTNG"]["verdict"] == "PASS"

@@ -21,9 +21,9 @@ def toy(count=240, seed=0, shuffled=False):
     return maps, theta
 
 
-def build(seed=0):
+def build(seed=0, channels=1):
     generator = torch.Generator().manual_seed(seed)
-    return network.build(2, 0.1, size=SIZE, parameters=2, generator=generator)
+    return network.build(2, 0.1, size=SIZE, parameters=2, channels=channels, generator=generator)
 
 
 def fit(net, train=None, valid=None, epochs=4, **changes):
@@ -167,7 +167,8 @@ def test_the_optimiser_is_the_published_one():
     assert (tuple(group["betas"]), group["weight_decay"], group["eps"]) == ((0.5, 0.999), 3e-3, 1e-8)
 
 
-def test_training_sees_every_symmetry_and_validation_none(monkeypatch):
+@pytest.mark.parametrize("channels", [1, 2])
+def test_training_sees_every_symmetry_and_validation_none(monkeypatch, channels):
     seen = {True: [], False: []}
     forward = training._forward
 
@@ -176,9 +177,9 @@ def test_training_sees_every_symmetry_and_validation_none(monkeypatch):
         return forward(net, maps, precision)
 
     monkeypatch.setattr(training, "_forward", spy)
-    maps, theta = toy(1)
-    maps = torch.randn_like(maps).expand(64, 1, SIZE, SIZE).contiguous()
-    fit(build(), train=(maps, theta.expand(64, 2).contiguous()), valid=(maps, theta.expand(64, 2)), epochs=2)
+    maps, theta = toy(1)[0].expand(-1, channels, -1, -1), toy(1)[1]
+    maps = torch.randn_like(maps).expand(64, channels, SIZE, SIZE).contiguous()
+    fit(build(channels=channels), train=(maps, theta.expand(64, 2).contiguous()), valid=(maps, theta.expand(64, 2)), epochs=2)
     assert len(torch.unique(torch.cat(seen[True]), dim=0)) == 8
     assert torch.equal(torch.unique(torch.cat(seen[False]), dim=0), maps[:1])
 

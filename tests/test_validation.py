@@ -61,6 +61,14 @@ def test_pixel_statistics_in_chunks_are_those_of_all_pixels():
     )
 
 
+def test_statistics_of_a_field_with_empty_pixels_take_its_offset():
+    maps = np.exp(np.random.default_rng(0).normal(20, 1, (10, 8, 8))).astype(np.float32)
+    maps[3] = 0
+    found, log = validation.pixel_statistics(maps, 1.0, chunk=3), np.log10(maps.astype(np.float64) + 1)
+    np.testing.assert_allclose([found["log10_mean"], found["log10_std"]], [log.mean(), log.std()], rtol=1e-9)
+    assert found["min"] == 0
+
+
 def test_agreement_of_a_map_with_itself_with_half_of_it_and_with_another():
     rng = np.random.default_rng(1)
     ours, other = rng.normal(size=(2, 64, 64))
