@@ -12,6 +12,9 @@ from camelsight.report import costs
 
 PROFILES = sorted((Path(__file__).parent.parent / "profiles").glob("*.yaml"))
 MINI = yaml.safe_load((PROFILES[0].parent / "mini.yaml").read_text())
+OF_TOTAL_MATTER = params.EXPERIMENTS | {
+    "transfer": tuple(name for name in params.EXPERIMENTS["transfer"] if name != "fields")
+}
 
 
 def load(tmp_path, **changes):
@@ -236,7 +239,7 @@ def test_everything_switches_all_experiments_on_and_changes_nothing_else(path, t
     (tmp_path / "params.yaml").write_text(params.with_everything(text))
     before, after = params.load(path), params.load(tmp_path / "params.yaml")
     assert not before.robustness.transfer and not before.robustness.baseline and not before.robustness.suites
-    assert {stage: getattr(after.robustness, stage) for stage in params.EXPERIMENTS} == params.EXPERIMENTS
+    assert {stage: getattr(after.robustness, stage) for stage in params.EXPERIMENTS} == OF_TOTAL_MATTER
     assert "SIMBA" in after.suites + after.robustness.suites
     assert dataclasses.replace(after, robustness=before.robustness) == before
 
@@ -374,7 +377,7 @@ def test_everything_is_switched_on_whatever_the_style_of_the_file(style, asked):
     text = params.with_everything(styled(raw)[style])
     after = params.parse(text, "mini")
     assert {stage: set(getattr(after.robustness, stage)) for stage in params.EXPERIMENTS} == {
-        stage: set(names) for stage, names in params.EXPERIMENTS.items()
+        stage: set(names) for stage, names in OF_TOTAL_MATTER.items()
     }
     assert after.robustness.suites == ("Astrid", "SIMBA")
     lists = {key: getattr(before.robustness, key) for key in (*params.EXPERIMENTS, "suites")}
@@ -382,6 +385,13 @@ def test_everything_is_switched_on_whatever_the_style_of_the_file(style, asked):
     assert params.with_everything(text) == text
     if style.startswith("JSON"):
         json.loads(text)
+
+
+def test_everything_of_several_fields_is_what_is_not_about_one():
+    raw = MINI | {"fields": ["Mtot", "Mgas"], "suites": ["IllustrisTNG"]}
+    after = params.parse(params.with_everything(styled(raw)["block"]), "mini").robustness
+    assert set(after.transfer) == set(params.EXPERIMENTS["transfer"]) - {"probes"} and after.baseline == ()
+    assert after.suites == ("SIMBA",)
 
 
 def test_everything_keeps_comments_and_the_lines_it_has_no_use_for():

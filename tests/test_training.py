@@ -179,7 +179,12 @@ def test_training_sees_every_symmetry_and_validation_none(monkeypatch, channels)
     monkeypatch.setattr(training, "_forward", spy)
     maps, theta = toy(1)[0].expand(-1, channels, -1, -1), toy(1)[1]
     maps = torch.randn_like(maps).expand(64, channels, SIZE, SIZE).contiguous()
-    fit(build(channels=channels), train=(maps, theta.expand(64, 2).contiguous()), valid=(maps, theta.expand(64, 2)), epochs=2)
+    fit(
+        build(channels=channels),
+        train=(maps, theta.expand(64, 2).contiguous()),
+        valid=(maps, theta.expand(64, 2)),
+        epochs=2,
+    )
     assert len(torch.unique(torch.cat(seen[True]), dim=0)) == 8
     assert torch.equal(torch.unique(torch.cat(seen[False]), dim=0), maps[:1])
 

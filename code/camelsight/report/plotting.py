@@ -7,7 +7,7 @@ from functools import wraps
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
@@ -59,7 +59,7 @@ KINDS = {
     "dense": (ORANGE, "fully connected"),
     "output": (GREEN, "means and standard deviations"),
 }
-DENSITY_MAP, NEGATIVE = "magma", SKY
+DENSITY_MAP, NEGATIVE, SIGNED_MAP = "magma", SKY, "RdBu_r"
 DENSITY_UNIT = r"$(M_\odot/h)\,/\,({\rm Mpc}/h)^2$"
 
 
@@ -157,7 +157,7 @@ def gallery(maps, parameters, *, fields=(TOTAL,), box=25.0):
     figure = _figure(PAGE, len(fields) * (len(maps) * side + 0.3))
     for part, channel, field in _by_field(figure, fields):
         grid = part.subplots(len(maps), columns, squeeze=False)
-        norm = _density_norm(np.stack([stack[:, channel] for stack in maps.values()]))
+        norm = _density_norm(np.stack([stack[:, channel] for stack in maps.values()]), field)
         for row, (suite, stack) in zip(grid, maps.items(), strict=True):
             row[0].set_ylabel(suite_label(suite))
             for axes, density in zip(row, stack[:, channel], strict=True):
@@ -180,10 +180,11 @@ def cuts(panels, *, fields=(TOTAL,), box=25.0):
     rows = -(-len(panels) // (5 if len(panels) <= 15 else 7))
     columns = -(-len(panels) // rows)
     side = (PAGE - 0.9) / max(columns, 5)
-    figure = _figure(side * columns + 0.9, len(fields) * (rows * (side + 0.25) + 0.3))
+    legend = 0.0 if fields == (TOTAL,) else 0.15  # the layout gives it too little room
+    figure = _figure(side * columns + 0.9, len(fields) * (rows * (side + 0.25) + 0.3) + legend)
     for part, channel, field in _by_field(figure, fields):
         grid = part.subplots(rows, columns, squeeze=False)
-        norm = _density_norm(next((maps for case, maps in panels if not case.cuts), panels[0][1])[channel])
+        norm = _density_norm(next((maps for case, maps in panels if not case.cuts), panels[0][1])[channel], field)
         for axes, (case, maps) in zip(grid.flat, panels, strict=False):
             image = _density(axes, maps[channel], norm, box)
             title = "\n".join(cut.label for cut in case.cuts) or case.label
@@ -193,21 +194,28 @@ def cuts(panels, *, fields=(TOTAL,), box=25.0):
         _scale_bar(grid[0, 0], box)
         label = _field_label(field, " " if len(fields) == 1 else "\n")
         part.colorbar(image, ax=grid, label=label, aspect=30, pad=0.01)
-    if any(np.min(maps) < 0 for _, maps in panels):
-        label = "negative density (ringing of the sharp filter)"
+    unsigned = [channel for channel, field in enumerate(fields) if FIELDS[field].least != "any"]
+    if any(np.min(maps[unsigned], initial=0) < 0 for _, maps in panels):
+        what = "density" if all(FIELDS[fields[channel]].is_mass for channel in unsigned) else "pixels"
+        label = f"negative {what} (ringing of the sharp filter)"
         handle = Patch(facecolor=NEGATIVE, edgecolor=BLACK, lw=0.4, label=label)
         figure.legend(handles=[handle], loc="outside lower center")
     return figure
 
 
-def _density_norm(densities):
-    """Logarithmic from the 0.1st to the 99.9th percentile of the positive pixels."""
+def _density_norm(densities, field=TOTAL):
+    """Logarithmic from the 0.1st to the 99.9th percentile of the positive pixels; for a signed field both ways."""
     positive = densities[densities > 0]
+    if FIELDS[field].least == "any" and np.any(densities < 0):
+        low, high = np.percentile(np.abs(densities), (10, 99.9))
+        return SymLogNorm(low or 1.0, vmin=-high, vmax=high)
     return LogNorm(*np.percentile(positive, (0.1, 99.9))) if len(positive) else LogNorm(1, 10)
 
 
 def _density(axes, density, norm, box):
     axes.set(xticks=[], yticks=[])
+    if isinstance(norm, SymLogNorm):
+        return axes.imshow(density, cmap=SIGNED_MAP, norm=norm, extent=(0, box, 0, box))
     colours = mpl.colormaps[DENSITY_MAP].with_extremes(bad=NEGATIVE)
     masked = np.ma.masked_less(np.where(density == 0, norm.vmin, density), 0)  # an empty pixel is as dark as any
     return axes.imshow(masked, cmap=colours, norm=norm, extent=(0, box, 0, box))

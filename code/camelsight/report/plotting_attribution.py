@@ -13,6 +13,7 @@ from camelsight.report.plotting import (
     GREEN,
     GREY,
     PAGE,
+    SIGNED_MAP,
     SUITES,
     VERMILION,
     _by_field,
@@ -34,7 +35,6 @@ METHODS = {  # line style, label
     "gradient_shap": ("--", "GradientSHAP"),
 }
 METHOD_COLOURS = {"saliency": VERMILION, "integrated_gradients": BLUE, "gradient_shap": GREEN}
-SIGNED_MAP = "RdBu_r"
 LINEAR_BELOW = 0.01  # of the 99th percentile: attribution spans decades, its sign matters, its smallest values do not
 
 
@@ -51,7 +51,7 @@ def attribution_maps(density, attributions, *, fields=(TOTAL,), parameters=theta
     for part, channel, field in _by_field(figure, fields):
         grid = part.add_gridspec(len(parameters), len(attributions) + 1)
         left = part.add_subplot(grid[0, 0], title="map")
-        image = _density(left, density[channel], _density_norm(density[channel]), box)
+        image = _density(left, density[channel], _density_norm(density[channel], field), box)
         _scale_bar(left, box)
         below = part.add_subplot(grid[-1, 0], frame_on=False, xticks=[], yticks=[])
         bar = below.inset_axes((0.02, 0.9, 0.96, 0.06))
@@ -84,7 +84,7 @@ def attribution_cuts(
     signed_norm = _signed_norm(np.stack([stack for *_, stack in panels]))
     for part, channel, field in _by_field(figure, fields):
         grid = part.subplots(len(parameters) + 1, columns, squeeze=False)
-        norm = _density_norm(panels[0][1][channel])
+        norm = _density_norm(panels[0][1][channel], field)
         for column, (case, maps, stack) in zip(grid.T, panels, strict=True):
             image = _density(column[0], maps[channel], norm, box)
             column[0].set_title(case.label if columns <= 3 else case.label.replace(", ", ",\n"), fontsize=7)
