@@ -36,7 +36,10 @@ def averaged(**kinds):
 
 def test_the_text_names_the_baselines_for_which_each_half_of_the_statement_holds():
     numbers = study.numbers(baselines(), averaged(nothing={}, symmetries={}))
-    assert numbers["DenserForIGOmegaM"] == "noise" and numbers["MuchBelowForShapSigmaEight"] == "mean"
+    assert numbers["DenserForIGOmegaM"] == "noise alone" and numbers["MuchBelowForShapSigmaEight"] == "mean alone"
+    both = baselines() | {"mean": baselines()["noise"]}
+    assert study.numbers(both, averaged(nothing={}))["DenserForIGOmegaM"] == "every baseline"
+    assert study.numbers(both, averaged(nothing={}))["MuchBelowForIGOmegaM"] == "no baseline"
     assert (numbers["BaselineCount"], numbers["BaselineMaps"], numbers["HasNetworks"]) == (2, 2, 0)
     text = study.baselines_latex(baselines(), LABELS)
     assert "$0.60$ $[0.50,0.70]$" in text and "$6$ $[5,7]$" in text and text.count("below") == 4
@@ -50,6 +53,12 @@ def test_an_average_mends_what_fails_without_it_and_passes_with_it():
     )
     assert study.mended(found, "networks") == ["randomisation of saliency for omega_m"]
     assert study.mended(found, "networks", backwards=True) == ["methods top of saliency for omega_m"]
+    numbers = study.numbers(baselines(), found)
+    assert numbers["AveragedSymmetries"] == "every check comes out as without"
+    assert numbers["AveragedNetworks"] == (
+        "1 of the checks that failed pass (randomisation of saliency for omega_m), and 1 of those that passed fail "
+        "(methods top of saliency for omega_m)"
+    )
     assert study.mended(found, "symmetries") == study.mended({"nothing": found["nothing"]}, "networks") == []
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from camelsight.ground import theta
 from camelsight.interpretation import sanity
-from camelsight.report.tables import SYMBOLS, _booktabs
+from camelsight.report.tables import SYMBOLS, _booktabs, listed
 
 METHODS = ("integrated_gradients", "gradient_shap")  # which start from a baseline
 MUCH = 0.1  # of the total: the limit of the rows void_share in paper/expected.yaml
@@ -62,12 +62,25 @@ def numbers(baselines, averaged):
             by_baseline = {one: by[name][method] for one, by in baselines.items()}
             dense = [one for one, by in by_baseline.items() if np.nanmean(np.array(by["ratio"], float)) > 1]
             much = [one for one, by in by_baseline.items() if np.mean(by["share"]) > MUCH]
-            out[f"DenserFor{word}{symbol}"] = ", ".join(dense) or "none"
-            out[f"MuchBelowFor{word}{symbol}"] = ", ".join(much) or "none"
-    for kind, word in KINDS.items():
-        out[f"Mended{word}"] = "; ".join(mended(averaged, kind)) or "none"
-        out[f"Broken{word}"] = "; ".join(mended(averaged, kind, backwards=True)) or "none"
-    return out
+            out[f"DenserFor{word}{symbol}"] = _which(dense, by_baseline)
+            out[f"MuchBelowFor{word}{symbol}"] = _which(much, by_baseline)
+    return out | {f"Averaged{word}": _outcome(averaged, kind) for kind, word in KINDS.items()}
+
+
+def _which(some, names):
+    """Some of the baselines, as a sentence has them after "from"."""
+    if len(some) in (0, len(names)):
+        return "every baseline" if some else "no baseline"
+    return f"{listed(some)} alone"
+
+
+def _outcome(averaged, kind):
+    """What averages change in the checks, as a sentence has it."""
+    gained, lost = mended(averaged, kind), mended(averaged, kind, backwards=True)
+    if not gained and not lost:
+        return "every check comes out as without"
+    passed = f"{len(gained)} of the checks that failed pass{f' ({listed(gained)})' if gained else ''}"
+    return f"{passed}, and {len(lost)} of those that passed fail{f' ({listed(lost)})' if lost else ''}"
 
 
 def _maps(baselines):
