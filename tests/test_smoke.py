@@ -1004,7 +1004,7 @@ def test_a_released_checkpoint_is_evaluated_with_the_released_normalisation_and_
     part = dataset.load(loaded, "IllustrisTNG", "kmax_1", ("test",))["test"]
     net = networks.load_published(tmp_path / "weights_10.pt")
     mean, _ = training.predict(
-        net, torch.cat([torch.rot90(m, k, (1, 2)) for k in range(4) for m in (part.maps, part.maps.mT)])
+        net, torch.cat([torch.rot90(m, k, (-2, -1)) for k in range(4) for m in (part.maps, part.maps.mT)])
     )
     mean = theta.denormalise(mean.double().numpy(), "IllustrisTNG")
     expected = metrics.r2(np.tile(part.parameters, (8, 1)), mean)

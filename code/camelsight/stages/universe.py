@@ -1,8 +1,9 @@
 """How good the maps are: pixels beside the published ones; and of a twin power spectra, and a map beside CAMELS'."""
 
+from itertools import product
+
 import numpy as np
 
-from camelsight.analysis import dataset
 from camelsight.ground import cmd, seeding, theta
 from camelsight.ground.fields import FIELDS, TOTAL
 from camelsight.pipeline import cli, compiled, paths, store
@@ -17,15 +18,10 @@ DECIMALS = 3  # of the map that is kept
 def main(params):
     cli.keep_memory()
     compiled.load(particles)
-    record = {
-        "statistics": {
-            suite: {
-                field: validation.pixel_statistics(maps, FIELDS[field].offset)
-                for field, maps in zip(params.fields, dataset.open_suite(params, suite).maps, strict=True)
-            }
-            for suite in params.suites
-        }
-    }
+    record = {"statistics": {suite: {} for suite in params.suites}}
+    for suite, field in product(params.suites, params.fields):
+        maps = store.open_maps(suite, field, params.maps.simulations, params.maps.pixels, paths.MAPS)
+        record["statistics"][suite][field] = validation.pixel_statistics(maps, FIELDS[field].offset)
     if params.maps.source == "twin":
         record |= simulator(params) | {"twin": twin(params.maps)}
     store.write_json(paths.UNIVERSE, record)
