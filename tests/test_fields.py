@@ -1,12 +1,15 @@
 """Fields of CMD: names, checks, cuts, scaling, channels, other sets, what a set tells, the names of the benchmark."""
 
 import dataclasses
+import functools
+import http.server
 import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -423,6 +426,31 @@ def test_a_set_that_is_not_whole_or_not_there_is_refused(real):
     np.save(folder / "Maps_Mgas_IllustrisTNG_CV_z=0.00.npy", made("Mgas", simulations=26))
     with pytest.raises(ValueError, match=r"expected \(405, 16, 16\) float32, got \(390, 16, 16\)"):
         sets.predict(loaded, net, SUITE, "original", record, "CV", folder, "1")
+
+
+def test_a_set_is_fetched_where_there_is_an_address_and_a_damaged_pixel_is_refused(real, monkeypatch):
+    names = ("Mgas", "Mcdm")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = Path("server/IllustrisTNG").absolute()
+    server.mkdir(parents=True)
+    for field in names:
+        np.save(server / cmd.maps_file_name(SUITE, field, "EX"), made(field, seed=1, simulations=4))
+    np.savetxt(server / cmd.params_file_name(SUITE, "EX"), np.tile([0.3, 0.8, 0, 0, 100, 1], (4, 1)))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=server.parent)
+    monkeypatch.setattr(handler.func, "log_message", lambda *_: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        loaded = real(names, maps__bases=[f"http://127.0.0.1:{httpd.server_address[1]}"])
+        opened, values = sets.open_set(loaded, SUITE, "EX", Path(loaded.maps.folder))
+        httpd.shutdown()
+    assert [one.shape for one in opened] == [(60, PIXELS, PIXELS)] * 2 and values.shape == (4, 6)
+    assert Path(loaded.maps.folder, "Maps_Mgas_IllustrisTNG_EX_z=0.00.npy").exists()
+    path = Path(loaded.maps.folder, cmd.maps_file_name(SUITE, "Mcdm", "EX"))
+    changed = np.load(path)
+    changed[3, 2, 1] = np.inf
+    np.save(path, changed)
+    with pytest.raises(ValueError, match="above zero, got 1 NaN or infinite"):
+        sets.open_set(loaded, SUITE, "EX", Path(loaded.maps.folder))
 
 
 def test_a_table_of_one_universe_shows_no_r2():

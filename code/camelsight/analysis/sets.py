@@ -5,7 +5,7 @@ import torch
 
 from camelsight.analysis import dataset, prediction
 from camelsight.ground import cmd, theta
-from camelsight.pipeline import cli, store
+from camelsight.pipeline import cli, release, store
 
 CHUNK = 20  # simulations whose maps are in memory at a time
 COSMOLOGY = {"omega_m": (0.0, 1.0), "sigma_8": (0.0, 2.0)}  # what no set leaves; astrophysical ones go to extremes
@@ -14,15 +14,19 @@ COSMOLOGY = {"omega_m": (0.0, 1.0), "sigma_8": (0.0, 2.0)}  # what no set leaves
 def open_set(params, suite, name, folder):
     """The maps of each field, memory maps ``(15 S, n, n)``, and the parameters ``(S, P)`` of a set of ``suite``.
 
-    P is 6, or 2 where the set varies others than the six, whose table begins with the cosmological ones. ValueError in
-    one line if a file is missing, or is not of this set.
+    P is 6, or 2 where the set varies others than the six, whose table begins with the cosmological ones. What is not in
+    ``folder`` is fetched from ``maps.bases``. ValueError in one line if a file cannot be had, or is not of this set.
     """
-    places = [(field, store.find(folder, suite, field, name)) for field in (None, *params.fields)]
-    for field, path in places:
-        if path is None:
-            wanted = cmd.file_names(suite, field, name)[0]
+
+    def found(field, simulations=0):
+        if (path := store.find(folder, suite, field, name)) is not None:
+            return path
+        wanted = cmd.file_names(suite, field, name)[0]
+        if not params.maps.bases:
             raise ValueError(f"expected {wanted} of CMD in {folder}, got no such file; put it there")
-    (_, table), *maps = places
+        return release.fetch(params, suite, field, simulations, of=name)[0]
+
+    table = found(None)
     values = store.read_table(table)
     known = len(theta.NAMES) if values.shape[1] == len(theta.NAMES) else len(theta.COSMOLOGICAL)
     count = cmd.SET_SIMULATIONS.get(name, len(values))
@@ -34,8 +38,12 @@ def open_set(params, suite, name, folder):
             raise ValueError(
                 f"expected {parameter} in column {column + 1} of {table}, got numbers outside ({low:g}, {high:g})"
             )
-    opened = tuple(store.map_file(path, count, params.maps.pixels) for _, path in maps)
-    return opened, values[:, :known]
+    opened = []
+    for field in params.fields:
+        path = found(field, count)
+        opened.append(store.map_file(path, count, params.maps.pixels))
+        cmd.check_values(cmd.statistics(opened[-1]), path.name, field)
+    return tuple(opened), values[:, :known]
 
 
 def predict(params, net, suite, case, record, name, folder, views):

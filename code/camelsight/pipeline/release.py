@@ -37,7 +37,7 @@ def adopt(params, target=paths.MAPS):
         pins, source = read_pins(lock), BY_HAND
         path = store.find(folder, suite, field)
         if path is None:
-            path, source = _fetch(params, suite, field, pins)
+            path, source = fetch(params, suite, field, params.maps.simulations, pins=pins)
         record = examine(path, suite, field, params.maps, linked.get(paths.parameters(suite, target)), pins)
         if record["wrong"]:
             raise ValueError(record["wrong"][0])
@@ -284,16 +284,19 @@ def _check_disk(params, folder):
         )
 
 
-def _fetch(params, suite, field, pins):
-    """Fetch a file from the first of ``maps.bases`` that has it; its path and where it came from."""
-    spec, name = params.maps, cmd.file_names(suite, field)[0]
+def fetch(params, suite, field, simulations, *, pins=None, of=cmd.SET):
+    """Fetch the maps of a ``field`` of a set, or its parameters, from the first of ``maps.bases`` that has them.
+
+    Its path, and where it came from. ValueError in one line if none of them has it as it should be.
+    """
+    spec, name, pins = params.maps, cmd.file_names(suite, field, of)[0], pins or {}
     path = spec.files / name
-    size = cmd.maps_bytes(spec.simulations, spec.pixels) if field else None
+    size = cmd.maps_bytes(simulations, spec.pixels) if field else None
 
     def check(head):
         if field is None:
-            return cmd.check_first_row(head, name)
-        return cmd.check_maps(cmd.read_header(head, name), spec.simulations, spec.pixels, name)
+            return of == cmd.SET and cmd.check_first_row(head, name)
+        return cmd.check_maps(cmd.read_header(head, name), simulations, spec.pixels, name)
 
     with cli.progress(size, f"fetch {name}", "B", _size(f"{path}.part")) as bar:
 
