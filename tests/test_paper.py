@@ -1,3 +1,5 @@
+import subprocess
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from camelsight.commands import paper
 from camelsight.pipeline import params, paths, store
 from camelsight.report import tables
+from camelsight.stages import paper as paper_stage
 
 ROOT = Path(__file__).parent.parent
 NUMBERS = {
@@ -38,3 +41,18 @@ def test_a_profile_without_a_combination_says_what_the_tightest_k_max_leaves():
     alone = list(paper.headline(NUMBERS | {"HasBoth": "0"}, "SIMBA"))
     assert alone[1] == "R² with nothing but k < 1 h/Mpc: 0.436 [0.2, 0.5] and 0.436 [0.2, 0.5]"
     assert len(list(paper.headline(NUMBERS | {"HasBoth": "0", "KTightest": "n/a"}, "SIMBA"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("free", "error", "message"), [(1 << 20, OSError, "No space left"), (1 << 30, ValueError, "no error line")]
+)
+def test_tex_without_room_is_a_full_disk_and_no_riddle(free, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("paper").mkdir()
+    failed = subprocess.CompletedProcess([], 12, stdout="Latexmk: Errors, so I did not complete", stderr="")
+    monkeypatch.setattr(paper_stage.subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(
+        paper_stage.shutil, "disk_usage", lambda _: namedtuple("Usage", "total used free")(1 << 30, 0, free)
+    )
+    with pytest.raises(error, match=message):
+        paper_stage.main(None)

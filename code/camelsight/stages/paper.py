@@ -1,5 +1,7 @@
 """The PDF, by latexmk."""
 
+import errno
+import os
 import re
 import shutil
 import subprocess
@@ -7,6 +9,7 @@ import subprocess
 from camelsight.pipeline import cli, paths, store
 
 LOG_TAIL = 3
+ROOM = 1 << 22  # bytes; less than TeX needs
 
 
 def main(params):
@@ -23,6 +26,8 @@ def main(params):
     )
     if result.returncode != 0:
         errors = re.findall(r"^\S+:\d+: .*|^! .*", result.stdout, re.MULTILINE)[:LOG_TAIL]
+        if not errors and shutil.disk_usage(paths.PDF.parent).free < ROOM:  # which TeX does not say
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         reason = "; ".join(errors) or "no error line in its output"
         raise ValueError(f"latexmk failed on {paths.PDF.with_suffix('.tex')}: {reason} (see {build}/ms.log)")
     log = (build / "ms.log").read_text(encoding="utf-8", errors="replace")
