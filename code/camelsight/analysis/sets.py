@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from camelsight.analysis import dataset, prediction
-from camelsight.ground import cmd, theta
+from camelsight.ground import cmd, split, theta
 from camelsight.pipeline import cli, release, store
 
 CHUNK = 20  # simulations whose maps are in memory at a time
@@ -54,7 +54,7 @@ def predict(params, net, suite, case, record, name, folder, views):
     with cli.progress(len(values), f"evaluate {suite} {name}", "sim") as bar:
         for start in range(0, len(values), CHUNK):
             numbers = given.numbers[start : start + CHUNK]
-            index = (numbers[:, None] * dataset.PER_SIMULATION + np.arange(dataset.PER_SIMULATION)).reshape(-1)
+            index = split.map_indices(numbers)
             cut = dataset.cut_maps(params, suite, case, given.densities(index), index, ranges)
             simulation = index // dataset.PER_SIMULATION
             part = dataset.Part(
