@@ -104,7 +104,9 @@ def overdensity(params, suite, part):
     if field == fields.TOTAL:
         mean = cases.MEAN_SURFACE_DENSITY * part.parameters[:, 0]
     else:
-        mean = np.array([np.abs(given.simulation(one)[:, channel]).mean(dtype=np.float64) for one in part.simulation])
+        simulations, position = np.unique(part.simulation, return_inverse=True)
+        means = [np.abs(given.simulation(one)[:, channel]).mean(dtype=np.float64) for one in simulations]
+        mean = np.array(means)[position]
     return given.densities(part.index)[:, channel] / mean[:, None, None]
 
 
