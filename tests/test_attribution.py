@@ -75,6 +75,24 @@ def test_gradient_shap_of_a_linear_network_has_the_expectation_that_theory_gives
     torch.testing.assert_close(record["gap"]["gradient_shap"], gap[None], rtol=1e-3, atol=1e-5)
 
 
+@CHANNELS
+def test_the_mean_of_networks_is_attributed_as_the_mean_of_their_attributions(channels):
+    scaled = draw(channels, SIZE, SIZE, seed=9)
+    nets = [attribution.fold(real_network(seed, channels)) for seed in range(3)]
+    mean = attribution.Mean(nets)
+    torch.testing.assert_close(mean(scaled[None]), sum(net(scaled[None]) for net in nets) / 3)
+    assert attribution.batch_size(mean, SIZE, 1e9) < attribution.batch_size(nets[0], SIZE, 1e9) or (
+        attribution.batch_size(mean, SIZE, 1e9) == attribution.MAX_BATCH
+    )
+    settings = {"outputs": (0, 1), "ig_steps": 512}
+    values, record = attribute(mean, scaled, **settings)
+    each = [attribute(net, scaled, **settings)[0] for net in nets]
+    for method in attribution.METHODS:
+        expected = sum(one[method] for one in each) / 3
+        torch.testing.assert_close(values[method], expected, rtol=0, atol=0.02 * float(expected.abs().max()))
+    assert record["gap"]["integrated_gradients"].max() < attribution.TOLERANCE
+
+
 def test_a_two_layer_relu_network_worked_out_on_paper():
     """f = relu(x1 + x2) from (-1, 0) to (3, 0): the relu is off for the first quarter of the path, so IG = (3, 0)."""
     values, record = attribute(Relu(), torch.tensor([[[3.0, 0.0]]]), start=torch.tensor([[[-1.0, 0.0]]]), ig_steps=8)

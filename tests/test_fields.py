@@ -399,7 +399,7 @@ def test_a_network_is_evaluated_on_another_set_in_its_own_units(name, columns, r
     table = np.random.default_rng(0).uniform(0.2, 0.4, (count, columns))
     np.savetxt(folder / cmd.params_file_name(SUITE, name), table)
     net = network.build(2, 0.0, size=PIXELS, channels=2, generator=torch.Generator().manual_seed(0)).eval()
-    found = sets.predict(loaded, net, SUITE, "kmax_1", record, name, folder, "1")
+    found = sets.predict(loaded, net, SUITE, "kmax_1", record, name, "1")
     known = 6 if columns == 6 else 2
     assert found["truth"].shape == found["mean"].shape == found["sigma"].shape == (15 * count, known)
     np.testing.assert_allclose(found["truth"], np.repeat(table[:, :known], 15, axis=0))
@@ -415,17 +415,17 @@ def test_a_set_that_is_not_whole_or_not_there_is_refused(real):
     folder = Path(loaded.maps.folder)
     net, record = None, {}
     with pytest.raises(ValueError, match=r"expected params_CV_IllustrisTNG.txt of CMD in .*, got no such file"):
-        sets.predict(loaded, net, SUITE, "original", record, "CV", folder, "1")
+        sets.predict(loaded, net, SUITE, "original", record, "CV", "1")
     with pytest.raises(ValueError, match="expected a set among LH, CV, 1P, EX, BE, SB"):
-        sets.predict(loaded, net, SUITE, "original", record, "XY", folder, "1")
+        sets.predict(loaded, net, SUITE, "original", record, "XY", "1")
     np.savetxt(folder / "params_CV_IllustrisTNG.txt", np.full((26, 6), 0.3))
     np.save(folder / "Maps_Mgas_IllustrisTNG_CV_z=0.00.npy", made("Mgas", simulations=27))
     with pytest.raises(ValueError, match=r"expected 27 rows of at least 6 parameters in .*, got 26 of 6"):
-        sets.predict(loaded, net, SUITE, "original", record, "CV", folder, "1")
+        sets.predict(loaded, net, SUITE, "original", record, "CV", "1")
     np.savetxt(folder / "params_CV_IllustrisTNG.txt", np.full((27, 6), 0.3))
     np.save(folder / "Maps_Mgas_IllustrisTNG_CV_z=0.00.npy", made("Mgas", simulations=26))
     with pytest.raises(ValueError, match=r"expected \(405, 16, 16\) float32, got \(390, 16, 16\)"):
-        sets.predict(loaded, net, SUITE, "original", record, "CV", folder, "1")
+        sets.predict(loaded, net, SUITE, "original", record, "CV", "1")
 
 
 def test_a_set_is_fetched_where_there_is_an_address_and_a_damaged_pixel_is_refused(real, monkeypatch):
@@ -441,7 +441,7 @@ def test_a_set_is_fetched_where_there_is_an_address_and_a_damaged_pixel_is_refus
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
         threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         loaded = real(names, maps__bases=[f"http://127.0.0.1:{httpd.server_address[1]}"])
-        opened, values = sets.open_set(loaded, SUITE, "EX", Path(loaded.maps.folder))
+        opened, values = sets.open_set(loaded, SUITE, "EX")
         httpd.shutdown()
     assert [one.shape for one in opened] == [(60, PIXELS, PIXELS)] * 2 and values.shape == (4, 6)
     assert Path(loaded.maps.folder, "Maps_Mgas_IllustrisTNG_EX_z=0.00.npy").exists()
@@ -450,7 +450,7 @@ def test_a_set_is_fetched_where_there_is_an_address_and_a_damaged_pixel_is_refus
     changed[3, 2, 1] = np.inf
     np.save(path, changed)
     with pytest.raises(ValueError, match="above zero, got 1 NaN or infinite"):
-        sets.open_set(loaded, SUITE, "EX", Path(loaded.maps.folder))
+        sets.open_set(loaded, SUITE, "EX")
 
 
 def test_a_table_of_one_universe_shows_no_r2():

@@ -1,6 +1,7 @@
 """Cases on several processes, GPUs and machines; and what can be seen of them meanwhile."""
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -51,6 +52,26 @@ def test_every_process_gets_one_gpu_and_the_next_one_the_gpu_that_has_become_fre
     assert {line.split()[1] for line in said} == {"4", "GPU-7"}
     assert all(f"['train@{key}']" in line for (key, _), line in zip(QUEUE, said, strict=True))
     assert launch.default_jobs(smoke) == 2
+
+
+def test_a_case_that_is_attributed_is_trained_again_before(smoke):
+    """Its attributions are those of all its networks; other repeats wait until the chains are done."""
+    loaded = dataclasses.replace(smoke, repeats=(1, 2))
+    names = launch.stages(loaded)
+    assert len(names) == len(set(names)) and set(launch.stages(smoke)) < set(names)
+    outside = dict(launch.experiments(loaded, names))
+    within = dict(launch.chains(loaded, names))
+    for suite, case in itertools.product(loaded.suites, loaded.cases):
+        key = f"{suite}-{case}"
+        again, chain = [f"repeat@{key}-{seed}" for seed in loaded.repeats], within[key]
+        if case in loaded.attribute.cases:
+            assert [one for one in chain if launch.kind(one) in ("train", "repeat", "attribute")] == [
+                f"train@{key}", *again, f"attribute@{key}"
+            ]  # fmt: skip
+            assert not outside.keys() & set(again)
+        else:
+            assert outside.keys() >= set(again) and not set(chain) & set(again)
+    assert {launch.kind(name) for name, _ in launch.experiments(smoke, launch.stages(smoke))} <= set(launch.EXPERIMENTS)
 
 
 def test_without_a_gpu_processes_times_threads_are_the_cores(smoke, monkeypatch):

@@ -22,7 +22,7 @@ import torch
 from mcp import Client, StdioServerParameters
 
 import camelsight as camelsight_package
-from camelsight.analysis import dataset, networks, prediction
+from camelsight.analysis import attributions, dataset, networks, prediction
 from camelsight.ground import cmd, theta
 from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
@@ -1308,6 +1308,12 @@ def test_a_case_is_trained_again_from_another_seed_and_from_its_own_it_is_the_sa
     seeds = tabulate._seeds(dataclasses.replace(loaded, repeats=(3,)), {key: run})
     assert seeds["r2.IllustrisTNG.original.omega_m"] == [run["metrics"]["r2"]["omega_m"][0], other["r2"]["omega_m"]]
     assert not list(Path("runs").rglob("weights.safetensors")), "the network of the case stays what it is"
+    paths.weights(*key).symlink_to(project[0] / paths.weights(*key))
+    maps = {seeds: attributions.load(loaded, *key, 2, seeds) for seeds in ((), (loaded.train.seed,), (3,))}
+    seen = {seeds: net(part.maps) for seeds, (net, part, _) in maps.items()}
+    torch.testing.assert_close(seen[loaded.train.seed,], seen[()])  # the mean of a network and of its copy
+    alone, _ = networks.trained(loaded, *key, 3)
+    torch.testing.assert_close(2 * seen[3,] - seen[()], alone.eval()(maps[()][1].maps), rtol=1e-3, atol=1e-4)
 
 
 def test_several_fields_run_to_the_pdf_and_challenges_say_which_tell_how_much(tmp_path):
@@ -1338,6 +1344,7 @@ def test_several_fields_run_to_the_pdf_and_challenges_say_which_tell_how_much(tm
     shares = (folder / paths.TABLES / "field_shares.tex").read_text()
     assert shares.index("Mgas") < shares.index("Mcdm")
     record = store.read_json(folder / paths.attribution_statistics("IllustrisTNG", "original"))
+    assert record["networks"] == 2
     for by_method in record["field_shares"].values():
         for values in by_method.values():
             np.testing.assert_allclose(np.sum(values, axis=1), 1, rtol=1e-5)
@@ -1347,7 +1354,8 @@ def test_several_fields_run_to_the_pdf_and_challenges_say_which_tell_how_much(tm
         assert all(float(row["seeds"]) > 0 for row in csv.DictReader(file))
     numbers = store.read_macros(folder / paths.NUMBERS)
     assert numbers["FieldWords"] == "gas density and dark matter density" and numbers["IsTotal"] == "0"
-    assert numbers["HasTransferFields"] == "1" and (folder / paths.PDF).stat().st_size > 1e5
+    assert numbers["HasTransferFields"] == "1" and numbers["AttributionNetworks"] == "2"
+    assert (folder / paths.PDF).stat().st_size > 1e5
     judged = subprocess.run(
         [".venv/bin/python", "-m", "camelsight.referee.verify", "--json"],
         cwd=folder, env=os.environ | {"PYTHONPATH": str(folder / "code")}, capture_output=True, text=True, check=False,

@@ -12,12 +12,15 @@ from camelsight.interpretation import attribution, sanity
 from camelsight.pipeline import cli, paths, store
 
 
-def load(params, suite, case, count):
+def load(params, suite, case, count, seeds=()):
     """The case's network, folded, on its device; ``count`` test maps as a ``dataset.Part``; the record of the cut.
 
-    The map that the paper's figure shows comes first, if it is a test map.
+    With ``seeds``, it is the mean of the network and of those that were trained again from them. The map that the
+    paper's figure shows comes first, if it is a test map.
     """
-    net = attribution.fold(networks.trained(params, suite, case)[0]).to(cli.device())
+    trained = [networks.trained(params, suite, case, seed)[0] for seed in (None, *seeds)]
+    folded = [attribution.fold(one) for one in trained]
+    net = (attribution.Mean(folded) if seeds else folded[0]).to(cli.device())
     part = dataset.load(params, suite, case, ("test",))["test"]
     rows = attribution.spread(part.simulation, count)
     first = np.flatnonzero(part.index == split.SHOWN["attribution"])

@@ -55,6 +55,25 @@ def resumed(params, suite, case, hyperparameters, train, valid, *, checkpoint, w
         return made
 
 
+def of_case(params, suite, case, device, hyperparameters, *, checkpoint, what):
+    """The network of a case, trained from ``train.seed`` as stage train does it, and its history; see ``resumed``."""
+    train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
+    return resumed(
+        params,
+        suite,
+        case,
+        hyperparameters,
+        train,
+        valid,
+        checkpoint=checkpoint,
+        what=what,
+        weights=("train", "weights"),
+        seed=("train",),
+        epochs=params.train.epochs,
+        patience=params.train.patience,
+    )
+
+
 def resume_key(params, suite, case, device, stage, *more):
     """``dataset.resume_key`` of networks: the engine and the precision that train them change results, too."""
     return dataset.resume_key(params, suite, case, device, stage, engine(device), precision(params, device), *more)
@@ -82,11 +101,12 @@ def build(params, hyperparameters, generator=None):
     return network.build(hyperparameters["hidden"], hyperparameters["dropout"], **shape, generator=generator)
 
 
-def trained(params, suite, case):
-    """The network of a case with its weights, and its hyperparameters."""
+def trained(params, suite, case, seed=None):
+    """The network of a case with its weights, or the one trained again from ``seed``; and its hyperparameters."""
     hyperparameters = chosen(suite, case)
     net = build(params, hyperparameters)
-    return store.read_weights(paths.weights(suite, case), net), hyperparameters
+    path = paths.weights(suite, case) if seed is None else paths.repeated_weights(suite, case, seed)
+    return store.read_weights(path, net), hyperparameters
 
 
 def load_published(path):

@@ -11,12 +11,13 @@ CHUNK = 20  # simulations whose maps are in memory at a time
 COSMOLOGY = {"omega_m": (0.0, 1.0), "sigma_8": (0.0, 2.0)}  # what no set leaves; astrophysical ones go to extremes
 
 
-def open_set(params, suite, name, folder):
+def open_set(params, suite, name):
     """The maps of each field, memory maps ``(15 S, n, n)``, and the parameters ``(S, P)`` of a set of ``suite``.
 
     P is 6, or 2 where the set varies others than the six, whose table begins with the cosmological ones. What is not in
-    ``folder`` is fetched from ``maps.bases``. ValueError in one line if a file cannot be had, or is not of this set.
+    ``maps.folder`` is fetched from ``maps.bases``. ValueError in one line if a file is missing or not of this set.
     """
+    folder = params.maps.files
 
     def found(field, simulations=0):
         if (path := store.find(folder, suite, field, name)) is not None:
@@ -46,9 +47,9 @@ def open_set(params, suite, name, folder):
     return tuple(opened), values[:, :known]
 
 
-def predict(params, net, suite, case, record, name, folder, views):
+def predict(params, net, suite, case, record, name, views):
     """``prediction.predict`` of all maps of a set, cut and scaled by the ``record`` of the maps that ``net`` knows."""
-    maps, values = open_set(params, suite, name, folder)
+    maps, values = open_set(params, suite, name)
     given = dataset.Suite(np.arange(len(values)), maps, values)
     ranges, scales, found = dataset.log10_ranges(params, record), dataset.scales(params, record), []
     with cli.progress(len(values), f"evaluate {suite} {name}", "sim") as bar:

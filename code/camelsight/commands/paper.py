@@ -76,9 +76,9 @@ def say(make, json, *arguments):
         cli.print_json(record)
 
 
-def out_of_date():
-    """What has to run; what tells so of the code has run by then."""
-    pending = launch.out_of_date()
+def out_of_date(wanted=None):
+    """What has to run, for the stage ``wanted`` alone if there is one; what tells so of the code has run by then."""
+    pending = launch.out_of_date(wanted=wanted)
     if "code" in pending:
         launch.repro("code")
         del pending["code"]
@@ -109,15 +109,8 @@ def make_challenges():
     text = paths.PARAMS.read_text(encoding="utf-8")
     store.write_text(paths.PARAMS, params.with_everything(text, {"transfer": ["fields"]}))
     loaded = begin(None)
-    whole = ("maps", "tune", "choose", "further")
-    pending = [
-        stage
-        for stage in out_of_date()
-        if launch.kind(stage) in whole
-        or (launch.kind(stage) in ("cut", "train", "evaluate") and stage.endswith("-original"))
-        or stage == "transfer@fields"
-    ]
-    if "transfer@fields" in pending:
+    pending = out_of_date("transfer@fields")
+    if pending:
         announce(loaded, pending, 1)
         launch.repro(*pending)
     from camelsight.report import selection  # with tables, which the command line need not wait for
@@ -152,7 +145,7 @@ def make_paper(profile, full, jobs, where, options):
         launch.local(first, jobs, lambda key: summary(key, loaded) if key == "universe" else f"  {key}: searched")
         if "choose" in pending:
             launch.repro("choose")
-        for queue in (rest, launch.experiments(pending)):
+        for queue in (rest, launch.experiments(loaded, pending)):
             launch.local(queue, jobs, lambda key: summary(key, loaded))
     if pending:
         launch.repro()
@@ -228,11 +221,14 @@ def prune(loaded):
     wanted = {paths.CUTS: loaded.cases, paths.TRIALS: loaded.tune.cases, paths.EVALUATIONS: loaded.cases}
     wanted[paths.CURVES] = loaded.cases
     wanted[paths.ATTRIBUTIONS] = loaded.attribute.cases
-    repeated = {paths.repeat(*one) for one in product(loaded.suites, loaded.cases, loaded.repeats)}
+    again = list(product(loaded.suites, loaded.cases, loaded.repeats))
+    repeated = {path(*one) for one in again for path in (paths.repeat, paths.repeated_weights)}
     for folder, cases in wanted.items():
         for path in folder.glob("*/*"):
             if (path.parent.name not in loaded.suites or path.stem not in cases) and path not in repeated:
                 path.unlink()
+    for path in set(Path("runs").glob("*/*/seed_*.safetensors")) - repeated:
+        path.unlink()
     for path in paths.SANITY.glob("*"):
         if path.stem not in loaded.suites:
             path.unlink()

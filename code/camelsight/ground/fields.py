@@ -31,10 +31,6 @@ class Field:
         """What is added to the magnitude before the logarithm: 1 where pixels may be empty, as in CMD's benchmark."""
         return 1.0 if self.least == "at least 0" else 0.0
 
-    @property
-    def label(self):
-        return f"{self.words} {self.unit}".strip()
-
 
 FIELDS = {
     "Mgas": Field("gas density", MASS_UNIT),

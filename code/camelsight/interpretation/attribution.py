@@ -77,6 +77,17 @@ def fold(network):
     return folded.requires_grad_(False)
 
 
+class Mean(nn.Module):
+    """The mean of what ``networks`` put out; its attributions are the means of theirs."""
+
+    def __init__(self, networks):
+        super().__init__()
+        self.networks, self.channels = nn.ModuleList(networks), networks[0].channels
+
+    def forward(self, x):
+        return torch.stack([network(x) for network in self.networks]).mean(0)
+
+
 def batch_size(network, size, free_bytes):
     """How many maps of ``size``² the network takes at a time within half of ``free_bytes``; 1 to ``MAX_BATCH``."""
     saved = 0

@@ -1,8 +1,9 @@
 """Running the chains of cases in several processes of this machine; ``slurm`` does it on a cluster.
 
 A chain is cut -> train -> evaluate of one suite and case, tune after cut where tune.cases names it, attribute where
-attribute.cases does, sanity where nothing is cut. Between tune and train comes choose, which needs every search; else
-chains do not depend on one another. DVC's own lock keeps its processes apart, on several machines as on one.
+attribute.cases does, with the repeats that it averages over, sanity where nothing is cut. Between tune and train comes
+choose, which needs every search; else chains do not depend on one another. DVC's own lock keeps its processes apart, on
+several machines as on one.
 """
 
 import contextlib
@@ -42,17 +43,18 @@ PROCESS_BYTES = 1.5e9  # of one process without its maps
 START_SECONDS = 3  # of a stage, before and after its own work
 
 
-def out_of_date(describe=lambda stage, upstream: None):
+def out_of_date(describe=lambda stage, upstream: None, wanted=None):
     """What ``dvc repro`` would run, downstream of a change included, in order: a stage's name -> ``describe`` of it.
 
-    ``describe`` is given DVC's stage, and those that run before it and that it depends on.
+    ``describe`` is given DVC's stage, and those that run before it and that it depends on. With ``wanted``, only this
+    stage and what it depends on count.
     """
     from dvc.exceptions import DvcException
 
     leftovers.refuse_conflicts()
     try:
         with leftovers.repository() as repo, repo.lock:
-            return _out_of_date(repo, lambda stage: stage.changed(), describe)
+            return _out_of_date(repo, lambda stage: stage.changed(), describe, wanted)
     except (DvcException, OSError, sqlite3.Error) as error:
         raise ValueError(leftovers.one_line(error)) from error
 
@@ -79,10 +81,13 @@ def _modified(path):
     return path.stat().st_mtime_ns if path.exists() else None
 
 
-def _out_of_date(repo, changed, describe):
+def _out_of_date(repo, changed, describe, wanted=None):
     import networkx
 
     graph = repo.index.graph  # edges lead from a stage to what it depends on
+    if wanted:
+        (last,) = (stage for stage in graph if stage.addressing == wanted)
+        graph = graph.subgraph({last, *networkx.descendants(graph, last)})
     pending, other_code, spared = {}, source.stale(), []
     for stage in reversed(list(networkx.topological_sort(graph))):
         upstream = [other for other in graph.successors(stage) if other.addressing in pending]
@@ -134,7 +139,7 @@ def _chains(loaded):
             key = f"{suite}-{case}"
             everything[key] = [f"{stage}@{key}" for stage in CHAIN if stage != "tune" or case in loaded.tune.cases]
             if case in loaded.attribute.cases:
-                everything[key].append(f"attribute@{key}")
+                everything[key] += [*(f"repeat@{key}-{seed}" for seed in loaded.repeats), f"attribute@{key}"]
             if case == "original":
                 everything[key].append(f"sanity@{suite}")
     return everything
@@ -144,12 +149,15 @@ def stages(loaded):
     """Every stage of the pipeline with these params, by the names that DVC gives them."""
     names = ["code", "maps", *(f"further@{suite}" for suite in loaded.robustness.suites), "choose"]
     names += [target for targets in _chains(loaded).values() for target in targets]
-    names += [
-        f"repeat@{suite}-{case}-{seed}" for suite, case, seed in product(loaded.suites, loaded.cases, loaded.repeats)
-    ]
+    names += [name for name in _repeats(loaded) if name not in names]
     for stage in EXPERIMENTS:
         names += [f"{stage}@{experiment}" for experiment in getattr(loaded.robustness, stage)]
     return [*names, *LAST]
+
+
+def _repeats(loaded):
+    keys = product(loaded.suites, loaded.cases, loaded.repeats)
+    return [f"repeat@{suite}-{case}-{seed}" for suite, case, seed in keys]
 
 
 def forget(loaded):
@@ -171,9 +179,11 @@ def makers(pending):
     return [stage for stage in pending if kind(stage) in MAKERS]
 
 
-def experiments(pending):
-    """(name, targets) of repeats and of experiments on robustness with something to do; they need what chains made."""
-    return [(stage, [stage]) for stage in pending if kind(stage) in ("repeat", *EXPERIMENTS)]
+def experiments(loaded, pending):
+    """(name, targets) of what is to do outside of chains, and needs what they made: repeats, tests of robustness."""
+    within = {target for targets in _chains(loaded).values() for target in targets}
+    outside = {*_repeats(loaded)} - within
+    return [(stage, [stage]) for stage in pending if stage in outside or kind(stage) in EXPERIMENTS]
 
 
 def seconds_of(loaded, stage):

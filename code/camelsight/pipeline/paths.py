@@ -14,6 +14,7 @@ CHECKPOINTS = Path("runs/checkpoints")  # of unfinished trainings; outside DVC's
 CODE = Path("results/code")
 TIMINGS = Path("runs/timings")
 LOGS = Path("runs/logs")
+RECORDS = Path("runs/records")
 RUN_LOCK = Path("runs/paper.lock")  # of a run, while it goes on
 STATUS = Path("runs/status")  # what running stages say of themselves
 CUTS = Path("results/cuts")
@@ -113,7 +114,8 @@ def hyperparameters(suite, case):
 
 
 def study(suite, case):
-    return Path("runs", suite, case, "study.log")
+    """Its journal, for Optuna; empty where no trial was run."""
+    return TRIALS / suite / f"{case}.log"
 
 
 def trials(suite, case):
@@ -138,13 +140,18 @@ def weights(suite, case):
     return Path("runs", suite, case, "weights.safetensors")
 
 
+def repeated_weights(suite, case, seed):
+    """Those of ``repeat``; beside ``weights``, so that attributions depend on one folder."""
+    return Path("runs", suite, case, f"seed_{seed}.safetensors")
+
+
 def history(suite, case):
     return Path("runs", suite, case, "history.json")
 
 
 def record(suite, case):
     """Commit, machine and packages with which a network was trained; no stage depends on it."""
-    return Path("runs", suite, case, "record.json")
+    return RECORDS / suite / f"{case}.json"
 
 
 def predictions(suite, case):

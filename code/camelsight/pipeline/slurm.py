@@ -100,7 +100,7 @@ def run(loaded, pending, on_end, *, concurrency=256, **options):
     parameters = job_parameters(loaded, **options) | {"array_parallelism": concurrency}
     for name in [name for name in os.environ if OTHER_JOB.fullmatch(name)]:
         del os.environ[name]
-    queue = dict(launch.chains(loaded, pending) + launch.experiments(pending))
+    queue = dict(launch.chains(loaded, pending) + launch.experiments(loaded, pending))
     if loaded.maps.source == "twin":
         queue |= {stage: [stage] for stage in launch.makers(pending)}
     elif wanted := launch.makers(pending):  # nodes often have no network

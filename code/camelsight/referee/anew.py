@@ -78,6 +78,7 @@ def evaluate_again(params, _, case, elsewhere):
     asked = [key for key in queue if key[1] in params.attribute.cases]
     sample = [key for key in asked if key[1] == case]
     runs = [path(*key) for key in queue for path in (paths.weights, paths.hyperparameters, paths.history)]
+    runs += [paths.repeated_weights(*key, seed) for key in sample for seed in params.repeats]
     rows = [
         row(f"weights.{suite}.{case}", GROUPS[1], NOT_RUN, f"{paths.weights(suite, case)} is not there", tier=1)
         for suite, case in evaluated

@@ -114,14 +114,14 @@ def _data(params, remade):
 def _statistics(params, remade):
     """The statistics of pixels in universe.json beside those of the maps."""
     record = files.read(store.read_json, paths.UNIVERSE)
-    for suite, (channel, field) in product(params.suites, enumerate(params.fields)):
+    for suite, field in product(params.suites, params.fields):
         name = f"statistics.{suite}" + (f".{field}" if field != fields.TOTAL else "")
         path = paths.maps(suite, field)
         if record is None or files.lost_maps(params, [suite]):
             lost = path if record else paths.UNIVERSE
             yield row(name, "integrity", NOT_RUN, f"{lost} is not there: {files.how_to_get(lost)}", tier=0)
             continue
-        maps = dataset.open_suite(params, suite).maps[channel]
+        maps = store.open_maps(suite, field, params.maps.simulations, params.maps.pixels, paths.MAPS)
         made = validation.pixel_statistics(maps, fields.FIELDS[field].offset)
         given, wrong = record["statistics"][suite][field], None
         if made != given:

@@ -97,7 +97,8 @@ def _known(loaded):
         paths.predictions_text, paths.curve, paths.robustness_input,
     )  # fmt: skip
     known += [path(*key) for key in product(loaded.suites, loaded.cases) for path in of_case]
-    known += [paths.repeat(*key) for key in product(loaded.suites, loaded.cases, loaded.repeats)]
+    repeated = product(loaded.suites, loaded.cases, loaded.repeats)
+    known += [path(*key) for key in repeated for path in (paths.repeat, paths.repeated_weights)]
     of_attribution = (paths.attributions, paths.attribution_statistics)
     known += [path(*key) for key in product(loaded.suites, loaded.attribute.cases) for path in of_attribution]
     known += [paths.sanity(suite) for suite in loaded.suites] + [paths.code(stage) for stage in source.stages()]

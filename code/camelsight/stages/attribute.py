@@ -14,7 +14,7 @@ CHUNK = 5  # maps between two checkpoints
 
 def main(params, suite, case):
     spec = params.attribute
-    net, part, record = attributions.load(params, suite, case, spec.maps)
+    net, part, record = attributions.load(params, suite, case, spec.maps, params.repeats)
     weights = store.tensor_digest(net.state_dict())
     settings = {key: value for key, value in store.plain(spec).items() if key != "cases"}
     key = dataset.resume_key(params, suite, case, cli.device(), "attribute", settings, weights)
@@ -61,6 +61,7 @@ def main(params, suite, case):
             "agreement": attributions.agreement(values, spec.parameters),
             "curves": _curves(params, suite, case, net, part, values, record),
             "settings": settings,
+            "networks": 1 + len(params.repeats),
         },
     )
     store.finish_checkpoint(checkpoint)

@@ -95,7 +95,7 @@ def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, set_=No
     with cli.progress(params.maps.simulations, f"read {suite} {case}", "sim") as bar:
         record, _ = dataset.survey(params, suite, case, folder=folder, on_simulation=bar.update)
     if set_:
-        predictions = sets.predict(params, net.to(cli.device()), suite, case, record, set_, params.maps.files, "8")
+        predictions = sets.predict(params, net.to(cli.device()), suite, case, record, set_, "8")
     else:
         part = dataset.load(params, suite, case, ("test",), record=record, folder=folder)["test"]
         predictions = prediction.predict(net, part, suite, "8")
@@ -123,7 +123,7 @@ def evaluate_set(set_, *, suite=None, case="original", json=False):
     suite = suite or params.suites[0]
     net, _ = networks.trained(params, suite, case)
     record = store.read_json(paths.cut(suite, case))
-    predictions = sets.predict(params, net, suite, case, record, set_, params.maps.files, params.evaluate.views)
+    predictions = sets.predict(params, net, suite, case, record, set_, params.evaluate.views)
     report = {
         "file": str(paths.weights(suite, case)),
         "rows": len(predictions["truth"]),

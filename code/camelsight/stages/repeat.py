@@ -10,35 +10,23 @@ from camelsight.pipeline import cli, paths, store
 
 def main(params, suite, case, seed):
     params = dataclasses.replace(params, train=dataclasses.replace(params.train, seed=int(seed)), repeats=())
-    spec, device, hyperparameters = params.train, cli.device(), networks.chosen(suite, case)
+    device, hyperparameters = cli.device(), networks.chosen(suite, case)
     key = networks.resume_key(params, suite, case, device, "repeat", hyperparameters)
-    train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
-    net, history = networks.resumed(
-        params,
-        suite,
-        case,
-        hyperparameters,
-        train,
-        valid,
-        checkpoint=paths.unfinished_training(key),
-        what=f"repeat {suite} {case} {seed}",
-        weights=("train", "weights"),
-        seed=("train",),
-        epochs=spec.epochs,
-        patience=spec.patience,
-    )
+    checkpoint, what = paths.unfinished_training(key), f"repeat {suite} {case} {seed}"
+    net, history = networks.of_case(params, suite, case, device, hyperparameters, checkpoint=checkpoint, what=what)
     part = dataset.load(params, suite, case, ("test",))["test"]
     predictions = prediction.predict(net, part, suite, params.evaluate.views)
     record = {
         "suite": suite,
         "case": case,
-        "seed": spec.seed,
+        "seed": params.train.seed,
         "weights": store.tensor_digest(net.state_dict()),
         "valid": min(epoch["valid"] for epoch in history),
         "r2": dict(zip(theta.NAMES, metrics.r2(predictions["truth"], predictions["mean"]), strict=True)),
     }
-    store.write_json(paths.repeat(suite, case, spec.seed), record)
-    store.finish_checkpoint(paths.unfinished_training(key))
+    store.write_weights(paths.repeated_weights(suite, case, seed), net)
+    store.write_json(paths.repeat(suite, case, seed), record)
+    store.finish_checkpoint(checkpoint)
 
 
 if __name__ == "__main__":

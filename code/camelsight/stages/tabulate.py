@@ -355,6 +355,7 @@ def _attribution(params):
         "Baseline": settings["baseline"],
         "ShapBaseline": settings["shap_baseline"],
         "AttributionViews": "averaged over eight symmetries" if settings["views"] == "mean8" else "of the map as it is",
+        "AttributionNetworks": record["networks"],
         "AttributedOutput": {"mean": "posterior mean", "sigma": "posterior standard deviation"}[settings["output"]],
         "CompletenessP": f"{100 * np.percentile(all_gaps, 95):.1f}",
         "CompletenessFlagged": int(np.sum(all_gaps > attribution.TOLERANCE)),

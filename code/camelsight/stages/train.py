@@ -1,6 +1,6 @@
 """Train the network of a case with the hyperparameters chosen for it; goes on from the last epoch if it was cut off."""
 
-from camelsight.analysis import dataset, networks
+from camelsight.analysis import networks
 from camelsight.pipeline import cli, environment, paths, store
 
 
@@ -32,22 +32,9 @@ def main(params, suite, case):
 
 def _train(params, suite, case, device, key, hyperparameters):
     """The weights, the history, and the environment as it was when the training began."""
-    spec, surroundings = params.train, environment.read()
-    train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
-    net, history = networks.resumed(
-        params,
-        suite,
-        case,
-        hyperparameters,
-        train,
-        valid,
-        checkpoint=paths.unfinished_training(key),
-        what=f"train {suite} {case}",
-        weights=("train", "weights"),
-        seed=("train",),
-        epochs=spec.epochs,
-        patience=spec.patience,
-    )
+    checkpoint, surroundings = paths.unfinished_training(key), environment.read()
+    what = f"train {suite} {case}"
+    net, history = networks.of_case(params, suite, case, device, hyperparameters, checkpoint=checkpoint, what=what)
     return {"weights": net.state_dict(), "epochs": history, "environment": surroundings}
 
 
