@@ -16,7 +16,7 @@ from camelsight.analysis import dataset
 from camelsight.ground import cmd
 from camelsight.ground.fields import TOTAL
 from camelsight.maps import cuts, scaling
-from camelsight.pipeline import params, paths, store
+from camelsight.pipeline import map_files, params, paths
 from camelsight.universe import camels
 
 SUITE = "IllustrisTNG"
@@ -108,7 +108,7 @@ def statistics_ours():
     """Seconds to read a file in the page cache and have the mean and standard deviation of its logarithm."""
     with tempfile.TemporaryDirectory() as folder:
         profile = suite_on_disk(Path(folder), 60)
-        maps = store.open_maps(SUITE, TOTAL, profile.maps.simulations, PIXELS, Path(folder, SUITE))
+        maps = map_files.open_maps(SUITE, TOTAL, profile.maps.simulations, PIXELS, Path(folder, SUITE))
         chunks = np.split(maps, profile.maps.simulations)
         torch.set_num_threads(THREADS)
         took = seconds(lambda: scaling.statistics(sum(scaling.sums(scaling.signed_log10(c)) for c in chunks)))

@@ -20,7 +20,7 @@ import torch
 from camelsight.analysis import dataset, networks
 from camelsight.ground import seeding
 from camelsight.inference import tuning
-from camelsight.pipeline import cli, environment, packages, params, store, studies
+from camelsight.pipeline import checkpoints, cli, environment, packages, params, store, studies
 
 SUITE, CASE = "IllustrisTNG", "original"
 SEEDS, TRIALS, EPOCHS = (1, 2, 3), 36, 20  # what two hours of CPU allow
@@ -43,7 +43,7 @@ def search(kind, seed, trials, train, valid):
             report(last["epoch"], last["valid"])
 
         path = FOLDER / f"{kind}-{seed}-{number}.pt"
-        with store.Checkpoint(path, train[0].device, mini.checkpoint) as checkpoint:
+        with checkpoints.Checkpoint(path, train[0].device, mini.checkpoint) as checkpoint:
             if checkpoint.state:
                 report(checkpoint.state["history"][-1]["epoch"], checkpoint.state["history"][-1]["valid"])
             loss = _best_loss(

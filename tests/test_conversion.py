@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from camelsight.ground import cmd
-from camelsight.pipeline import conversion, store
+from camelsight.pipeline import conversion, map_files
 
 ROOT = Path(__file__).parent.parent
 SUITE = "IllustrisTNG"
@@ -60,7 +60,7 @@ CONVERTED = {
 @pytest.mark.parametrize("form", READ)
 def test_what_loses_nothing_is_mapped(tmp_path, form):
     READ[form](tmp_path / NAME, MAPS)
-    opened = store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
+    opened = map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
     assert isinstance(opened, np.memmap) and np.array_equal(opened, MAPS)
 
 
@@ -69,10 +69,10 @@ def test_what_cannot_be_mapped_is_refused_with_the_command_that_converts_it(tmp_
     CONVERTED[form](tmp_path / NAME, MAPS)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=rf"{re.escape(cmd.CONVERT)} \S+$") as caught:
-        store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
+        map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
     assert "\n" not in str(caught.value)
     assert conversion.convert(shlex.split(str(caught.value))[-1]) == (tmp_path / NAME, 0)
-    opened = store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
+    opened = map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
     assert opened.dtype == "<f4" and opened.offset == cmd.HEADER_BYTES and np.array_equal(opened, MAPS)
     kept = {path.name.removesuffix(".original"): path.read_bytes() for path in tmp_path.iterdir() if path.name != NAME}
     assert kept == before
@@ -93,7 +93,7 @@ def test_pixels_that_float32_does_not_hold_are_rounded_and_counted(tmp_path):
     exact[3, 4, :5] *= 1 + 1e-9
     np.save(tmp_path / NAME, exact)
     assert conversion.convert(tmp_path / NAME) == (tmp_path / NAME, 5)
-    assert np.array_equal(store.open_maps(SUITE, "Mtot", 4, 16, tmp_path), MAPS)
+    assert np.array_equal(map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path), MAPS)
 
 
 def test_what_is_no_number_is_left_for_the_examination(tmp_path):
@@ -108,7 +108,7 @@ def test_columns_are_brought_in_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(conversion, "BLOCK", 7 * MAPS[0].nbytes)
     np.save(tmp_path / NAME, np.asfortranarray(MAPS))
     conversion.convert(tmp_path / NAME)
-    assert np.array_equal(store.open_maps(SUITE, "Mtot", 4, 16, tmp_path), MAPS)
+    assert np.array_equal(map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path), MAPS)
 
 
 def two_arrays(folder):

@@ -8,7 +8,7 @@ import torch
 
 from camelsight.ground import cmd
 from camelsight.inference import network
-from camelsight.pipeline import paths, store
+from camelsight.pipeline import paths, text_tables
 from camelsight.stages import evaluate
 from camelsight.universe import camels
 
@@ -94,7 +94,7 @@ def test_the_simulations_of_predictions_are_found_from_the_truth(tmp_path, capsy
     truth[:, :2] = np.round(camels.parameters("IllustrisTNG")[np.repeat(test, 120), :2], 4)
     mean, sigma = truth.copy(), np.zeros_like(truth)
     mean[:, :2] += 0.01
-    store.write_predictions(tmp_path / "results.txt", truth, mean, sigma)
+    text_tables.write_predictions(tmp_path / "results.txt", truth, mean, sigma)
     evaluate.evaluate_file(str(tmp_path / "results.txt"), json=True)
     found = json.loads(capsys.readouterr().out)
     assert found["simulations"] == {"IllustrisTNG": sorted(map(int, test))} and "15 maps × 8 views" in found["mapping"]
@@ -108,6 +108,6 @@ def test_the_simulations_of_predictions_are_found_from_the_truth(tmp_path, capsy
 
 def test_simulations_that_are_nobodys_are_not_named(tmp_path, capsys):
     truth = np.random.default_rng(1).uniform(0.61, 0.99, (30, 2))
-    store.write_predictions(tmp_path / "results.txt", truth, truth + 0.01, truth * 0 + 0.01)
+    text_tables.write_predictions(tmp_path / "results.txt", truth, truth + 0.01, truth * 0 + 0.01)
     evaluate.evaluate_file(str(tmp_path / "results.txt"), json=True)
     assert "simulations" not in json.loads(capsys.readouterr().out)

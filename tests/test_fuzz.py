@@ -38,7 +38,18 @@ from camelsight.analysis import networks
 from camelsight.commands import doctor
 from camelsight.ground import cmd, theta
 from camelsight.inference import network, tuning
-from camelsight.pipeline import cli, conversion, launch, leftovers, params, paths, store, studies
+from camelsight.pipeline import (
+    cli,
+    conversion,
+    launch,
+    leftovers,
+    map_files,
+    params,
+    paths,
+    store,
+    studies,
+    text_tables,
+)
 from camelsight.referee import comparison, evidence, explain, locked, pack, verification
 from camelsight.universe import camels
 
@@ -264,7 +275,7 @@ def test_maps(folder):
     path = folder / cmd.maps_file_name(SUITE)
     for draw in draws("NPY", 2500):
         path.write_bytes(header(draw) if draw.random() < 0.5 else changed(draw.choice(good), draw, last=140))
-        maps = tried(store.open_maps, SUITE, "Mtot", 4, 16, folder)
+        maps = tried(map_files.open_maps, SUITE, "Mtot", 4, 16, folder)
         if maps is not None:
             assert maps.shape == (60, 16, 16) and maps.dtype in ("<f4", ">f4")
             with warnings.catch_warnings():
@@ -305,22 +316,22 @@ def test_tables(folder):
     named = "# name " + " ".join(theta.NAMES) + " seed\n" + "\n".join(f"LH_{line} {5000}" for line in texts[8:])
     for draw in draws("table", 2500):
         path.write_bytes(changed(draw.choice((plain, indexed, named)).encode(), draw))
-        found = tried(store.read_parameters, SUITE, 8, folder)
+        found = tried(map_files.read_parameters, SUITE, 8, folder)
         if found is not None:
             np.savetxt(path, found, fmt="%.17g")
-            assert np.array_equal(store.read_parameters(SUITE, 8, folder), found)
+            assert np.array_equal(map_files.read_parameters(SUITE, 8, folder), found)
     tried.told(10)
 
 
 def test_predictions(folder):
     tried, path = Tried("predictions"), folder / "predictions.txt"
-    good = store.predictions_text(TABLE, TABLE * 1.01, TABLE * 0.1).encode()
+    good = text_tables.predictions(TABLE, TABLE * 1.01, TABLE * 0.1).encode()
     for draw in draws("predictions", 1500):
         path.write_bytes(changed(good, draw))
-        found = tried(store.read_predictions, path)
+        found = tried(text_tables.read_predictions, path)
         if found is not None:
             np.savetxt(path, np.hstack(found), fmt="%.17g")
-            assert all(map(np.array_equal, store.read_predictions(path), found))
+            assert all(map(np.array_equal, text_tables.read_predictions(path), found))
     tried.told(10)
 
 

@@ -17,7 +17,7 @@ import torch
 from camelsight.analysis import dataset
 from camelsight.inference import loss, network, training
 from camelsight.interpretation import attribution
-from camelsight.pipeline import cli, store
+from camelsight.pipeline import checkpoints, cli, store
 from camelsight.universe import camels
 
 DEVICE = torch.device(os.environ.get("CAMELSIGHT_TEST_DEVICE", "cuda"))
@@ -122,14 +122,14 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(tmp_path):
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    assert 0 < len(store.read_checkpoint(tmp_path / "killed/train.pt", "cpu")["history"]) < EPOCHS
+    assert 0 < len(checkpoints.read(tmp_path / "killed/train.pt", "cpu")["history"]) < EPOCHS
     assert [start(tmp_path / name).wait() for name in ("killed", "whole")] == [0, 0]
     results = {store.file_digest(tmp_path / name / "result.json") for name in ("killed", "whole")}
     assert len(results) == 1
 
 
 def train(folder):
-    with store.Checkpoint(folder / "train.pt", DEVICE, 0) as checkpoint:
+    with checkpoints.Checkpoint(folder / "train.pt", DEVICE, 0) as checkpoint:
 
         def keep(state):
             checkpoint.keep(state)

@@ -19,7 +19,7 @@ import pytest
 
 from camelsight.ground import cases, cmd
 from camelsight.ground.fields import TOTAL
-from camelsight.pipeline import params, paths, release, store
+from camelsight.pipeline import map_files, params, paths, release, store
 from camelsight.stages import maps as stage
 from camelsight.universe import camels
 
@@ -98,8 +98,8 @@ def test_missing_files_are_fetched_pinned_and_linked_and_a_second_time_nothing_i
     loaded = with_maps(loaded, bases=(base.url + "/nowhere", base.url + "/"))
     stage.main(loaded)
     for suite in SUITES:
-        assert store.open_maps(suite, TOTAL, SIMULATIONS, PIXELS, paths.MAPS / suite).shape == (60, PIXELS, PIXELS)
-        assert store.read_parameters(suite, SIMULATIONS, paths.MAPS / suite).shape == (SIMULATIONS, 6)
+        assert map_files.open_maps(suite, TOTAL, SIMULATIONS, PIXELS, paths.MAPS / suite).shape == (60, PIXELS, PIXELS)
+        assert map_files.read_parameters(suite, SIMULATIONS, paths.MAPS / suite).shape == (SIMULATIONS, 6)
         assert os.path.samefile(paths.maps(suite, TOTAL), Path(loaded.maps.folder, cmd.maps_file_name(suite)))
     pins = release.read_pins(paths.digests("smoke"))
     assert list(pins) == sorted(pins) and len(pins) == 4
@@ -137,7 +137,7 @@ def test_a_file_of_another_machine_and_of_an_old_numpy_are_adopted(copied):
     second.write_bytes(data[:8] + b"F\0" + data[10:79] + b"\n" + data[cmd.HEADER_BYTES :])
     release.adopt(copied)
     for suite, maps in zip(SUITES, expected, strict=True):
-        assert np.array_equal(store.open_maps(suite, TOTAL, SIMULATIONS, PIXELS, paths.MAPS / suite), maps)
+        assert np.array_equal(map_files.open_maps(suite, TOTAL, SIMULATIONS, PIXELS, paths.MAPS / suite), maps)
     assert wrong(copied) == [] and release.check(copied)[1]["dtype"] == ">f4"
 
 
@@ -162,7 +162,7 @@ def test_other_files_of_cmd_are_said_to_be_what_they_are(copied, capsys):
         release.adopt(copied)
     assert said in capsys.readouterr().err
     with pytest.raises(ValueError, match=re.escape(said)):
-        store.open_maps(SUITES[0], TOTAL, SIMULATIONS, PIXELS, path.parent)
+        map_files.open_maps(SUITES[0], TOTAL, SIMULATIONS, PIXELS, path.parent)
 
 
 def test_what_is_fetched_must_be_what_was_pinned(loaded, base, tmp_path):
@@ -420,7 +420,7 @@ def test_a_file_of_the_true_size_passes_through_little_memory_and_its_zeros_are_
     path.write_bytes(path.read_bytes().replace(b"(0, 256, 256), }    ", b"(15000, 256, 256), }"))
     os.truncate(path, cmd.maps_bytes(cmd.SIMULATIONS, cmd.PIXELS))
     assert path.stat().st_size == 3_932_160_128 and path.stat().st_blocks * 512 < 1e6
-    assert store.open_maps(SUITES[0], TOTAL, cmd.SIMULATIONS, cmd.PIXELS, tmp_path).shape == (15000, 256, 256)
+    assert map_files.open_maps(SUITES[0], TOTAL, cmd.SIMULATIONS, cmd.PIXELS, tmp_path).shape == (15000, 256, 256)
 
     scan = [sys.executable, "-c", SCAN, str(path)]
     statistics, peak = json.loads(subprocess.run(scan, capture_output=True, text=True, check=True).stdout)

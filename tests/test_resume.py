@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from camelsight.inference import network, training, tuning
-from camelsight.pipeline import cli, store, studies
+from camelsight.pipeline import checkpoints, cli, store, studies
 
 KILLS, SIZE, EPOCHS = 20, 16, 8
 RANGES = {"max_lr": (1e-3, 3e-2), "dropout": (0.0, 0.3), "hidden": (2, 3)}
@@ -44,7 +44,7 @@ def fit(checkpoint, hyperparameters, seed=1, on_epoch=lambda state: None, epochs
 
 def train(folder, seconds=0.0, on_epoch=lambda state: None):
     """A training whose result is one file; what is unfinished is saved every ``seconds``."""
-    with store.Checkpoint(folder / "train.pt", "cpu", seconds) as checkpoint:
+    with checkpoints.Checkpoint(folder / "train.pt", "cpu", seconds) as checkpoint:
         net, history = fit(checkpoint, {"max_lr": 1e-2, "dropout": 0.1, "hidden": 2}, on_epoch=on_epoch)
     store.write_json(folder / "result.json", [store.tensor_digest(net.state_dict()), history])
     checkpoint.remove()
@@ -57,7 +57,7 @@ def tune(folder, trials=9):
         def tell(state):
             report(state["history"][-1]["epoch"], state["history"][-1]["valid"])
 
-        with store.Checkpoint(folder / f"{number}.pt", "cpu", 0) as checkpoint:
+        with checkpoints.Checkpoint(folder / f"{number}.pt", "cpu", 0) as checkpoint:
             if checkpoint.state:
                 tell(checkpoint.state)
             _, history = fit(checkpoint, hyperparameters, seed=number, on_epoch=tell)
@@ -131,7 +131,7 @@ def terminate_within_an_epoch(folder):
     time.sleep(0.02)
     os.kill(pid, signal.SIGTERM)
     code = ended(pid)
-    saved = len(store.read_checkpoint(folder / "train.pt", "cpu")["history"])
+    saved = len(checkpoints.read(folder / "train.pt", "cpu")["history"])
     files = sorted(path.name for path in folder.iterdir())
     same = run(train, folder) == run(train, folder / "whole")
     return {"code": code, "saved": saved, "files": files, "same": same}

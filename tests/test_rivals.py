@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from camelsight.ground import theta
+from camelsight.pipeline import map_files
 from camelsight.pipeline import params as parameters_file
 from camelsight.report import paired, plotting_rivals, rivals
 from camelsight.stages import baseline
@@ -104,8 +105,8 @@ def test_summaries_have_what_was_asked_for_beside_the_spectrum(tmp_path, monkeyp
     pixels, rng = params.maps.pixels, np.random.default_rng(0)
     maps = rng.lognormal(27, 1, (15, pixels, pixels)).astype(np.float32)
     many = np.concatenate([maps, 2 * maps] + [maps] * (params.maps.simulations - 2))
-    monkeypatch.setattr(baseline.store, "open_maps", lambda *_: many)
-    monkeypatch.setattr(baseline.store, "read_parameters", lambda *_: np.ones((len(many) // 15, 6)))
+    monkeypatch.setattr(map_files, "open_maps", lambda *_: many)
+    monkeypatch.setattr(map_files, "read_parameters", lambda *_: np.ones((len(many) // 15, 6)))
     k, log_power, mass = baseline.summaries(params, params.suites[0], baseline._log_mean)
     assert log_power.shape == (params.maps.simulations, 15, len(k)) and mass.shape == (params.maps.simulations, 15, 1)
     np.testing.assert_allclose(log_power[1] - log_power[0], np.log(4), rtol=1e-6)
@@ -119,8 +120,8 @@ def test_under_a_k_max_only_the_shells_that_begin_below_it_are_left(tmp_path, mo
     params = parameters_file.load(ROOT / "profiles" / "smoke.yaml")
     maps = np.random.default_rng(0).lognormal(27, 1, (15, params.maps.pixels, params.maps.pixels)).astype(np.float32)
     many = np.concatenate([maps] * params.maps.simulations)
-    monkeypatch.setattr(baseline.store, "open_maps", lambda *_: many)
-    monkeypatch.setattr(baseline.store, "read_parameters", lambda *_: np.ones((len(many) // 15, 6)))
+    monkeypatch.setattr(map_files, "open_maps", lambda *_: many)
+    monkeypatch.setattr(map_files, "read_parameters", lambda *_: np.ones((len(many) // 15, 6)))
     k, whole = baseline.summaries(params, params.suites[0])
     k_cut, cut, shares = baseline.summaries(params, params.suites[0], baseline._shares, case="kmax_1")
     np.testing.assert_array_equal(k_cut, k[:3])

@@ -26,7 +26,7 @@ from camelsight.analysis import attributions, dataset, networks, prediction
 from camelsight.ground import cmd, theta
 from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
-from camelsight.pipeline import environment, params, paths, rerun, store
+from camelsight.pipeline import checkpoints, environment, params, paths, rerun, store, text_tables
 from camelsight.referee import anew, evidence, explain, locked, pack, verification, verify
 from camelsight.stages import attribute, choose, evaluate, paper, repeat, tabulate, train, transfer, tune
 from camelsight.stages import sanity as sanity_stage
@@ -303,14 +303,14 @@ def test_interpretation_for_programs_has_the_agreed_form(project):
 @contextlib.contextmanager
 def interrupted_at_the_first_checkpoint(monkeypatch):
     """What runs in the block is interrupted as soon as it has written a checkpoint."""
-    write = store.write_checkpoint
+    write = checkpoints.write
 
     def write_once(path, state):
         write(path, state)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(store, "write_checkpoint", write_once)
+        patch.setattr(checkpoints, "write", write_once)
         yield
 
 
@@ -324,16 +324,16 @@ def test_an_attribution_that_was_killed_goes_on_to_the_same_result(project, monk
     with interrupted_at_the_first_checkpoint(monkeypatch):
         attribute.main(loaded, "IllustrisTNG", "original")
     assert len(list((folder / "runs/checkpoints").glob("attribute-*.pt"))) == 1
-    done, write = [], store.write_checkpoint
+    done, write = [], checkpoints.write
     monkeypatch.setattr(
-        store, "write_checkpoint", lambda path, state: done.append(len(state["results"])) or write(path, state)
+        checkpoints, "write", lambda path, state: done.append(len(state["results"])) or write(path, state)
     )
     attribute.main(loaded, "IllustrisTNG", "original")
     assert done == [4] and result.read_bytes() == before
     result.unlink()  # as DVC does with outs that it has not recorded
     attribute.main(loaded, "IllustrisTNG", "original")
     assert done == [4] and result.read_bytes() == before
-    store.forget_finished(paths.CHECKPOINTS)
+    checkpoints.forget_finished(paths.CHECKPOINTS)
     assert not list((folder / "runs/checkpoints").glob("attribute-*"))
 
 
@@ -355,7 +355,7 @@ def test_networks_of_a_stage_that_dvc_has_not_recorded_are_not_trained_again(pro
     stage.main(slow, name)
     assert not epochs and result.read_bytes() == before
     assert list((folder / paths.CHECKPOINTS).glob(f"{kind}-*.pt"))
-    store.forget_finished(paths.CHECKPOINTS)
+    checkpoints.forget_finished(paths.CHECKPOINTS)
     assert not list((folder / paths.CHECKPOINTS).glob(f"{kind}-*"))
 
 
@@ -648,7 +648,7 @@ def forge_predictions(_):
     arrays["mean"] = arrays["truth"] + noise
     store.write_arrays(paths.predictions(*place), **arrays)
     columns = (arrays[key] for key in ("truth", "mean", "sigma"))
-    store.write_predictions(paths.predictions_text(*place), *columns)
+    text_tables.write_predictions(paths.predictions_text(*place), *columns)
     measured = prediction.measure(arrays, prediction.bootstrap(loaded, *place), loaded)
     forge(paths.metrics(*place), lambda record: record.update(metrics=measured))
 
@@ -663,7 +663,7 @@ def forge_truth(_):
     arrays["truth"][0, 0] *= 1.01
     store.write_arrays(path, **arrays)
     columns = (arrays[key] for key in ("truth", "mean", "sigma"))
-    store.write_predictions(paths.predictions_text("IllustrisTNG", "kmax_1"), *columns)
+    text_tables.write_predictions(paths.predictions_text("IllustrisTNG", "kmax_1"), *columns)
 
 
 def forge_pixels(_):
@@ -932,8 +932,8 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_weights(project, mo
     with interrupted_at_the_first_checkpoint(monkeypatch):
         train.main(loaded, "IllustrisTNG", "original")
     assert len(list((folder / "runs/checkpoints").glob("train-*.pt"))) == 1
-    written, write = [], store.write_checkpoint
-    monkeypatch.setattr(store, "write_checkpoint", lambda path, state: written.append(path.name) or write(path, state))
+    written, write = [], checkpoints.write
+    monkeypatch.setattr(checkpoints, "write", lambda path, state: written.append(path.name) or write(path, state))
     train.main(loaded, "IllustrisTNG", "original")
     assert [name.partition("-")[0] for name in written] == ["train", "trained"] and history.read_bytes() == before
     assert not list((folder / "runs/checkpoints").glob("train-*.pt"))

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from camelsight.ground import cmd, theta
-from camelsight.pipeline import paths, store
+from camelsight.pipeline import checkpoints, map_files, paths, store, text_tables
 
 SUITE = "IllustrisTNG"
 
@@ -25,10 +25,10 @@ def write_suite(folder, simulations=4, pixels=16):
 
 def test_a_whole_set_is_read_as_it_was_written(tmp_path):
     maps = write_suite(tmp_path)
-    opened = store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
+    opened = map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
     assert isinstance(opened, np.memmap)
     np.testing.assert_array_equal(opened, maps)
-    assert store.read_parameters(SUITE, 4, tmp_path).shape == (4, 6)
+    assert map_files.read_parameters(SUITE, 4, tmp_path).shape == (4, 6)
 
 
 @pytest.mark.parametrize("length", [0, 5, 60, 1000, 61567])
@@ -37,7 +37,7 @@ def test_a_file_cut_short_anywhere_is_refused_in_one_line(tmp_path, length):
     path = tmp_path / cmd.maps_file_name(SUITE)
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ValueError, match=r"expected an NPY file, .*Maps_Mtot|the copy is not whole") as caught:
-        store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
+        map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -52,26 +52,26 @@ def test_a_file_cut_short_anywhere_is_refused_in_one_line(tmp_path, length):
 def test_another_shape_or_type_is_refused_with_both(tmp_path, array, message):
     np.save(tmp_path / cmd.maps_file_name(SUITE), array)
     with pytest.raises(ValueError, match=message):
-        store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
+        map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
 
 
 def test_a_parameter_file_of_another_length_is_refused(tmp_path):
     write_suite(tmp_path, simulations=3)
     with pytest.raises(ValueError, match=r"expected \(4, 6\), got \(3, 6\) in params_LH"):
-        store.read_parameters(SUITE, 4, tmp_path)
+        map_files.read_parameters(SUITE, 4, tmp_path)
 
 
 def test_a_parameter_file_of_words_is_refused(tmp_path):
     (tmp_path / cmd.params_file_name(SUITE)).write_text("<html>not found</html>\n")
     with pytest.raises(ValueError, match="expected a table of numbers"):
-        store.read_parameters(SUITE, 4, tmp_path)
+        map_files.read_parameters(SUITE, 4, tmp_path)
 
 
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="no such file"):
-        store.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
+        map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
     with pytest.raises(ValueError, match="no such file"):
-        store.read_parameters(SUITE, 4, tmp_path)
+        map_files.read_parameters(SUITE, 4, tmp_path)
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -90,7 +90,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match="space") as caught:
-        store.PartialSet(tmp_path / "set", {"maps.npy": (4, 2)}, 2)
+        checkpoints.PartialSet(tmp_path / "set", {"maps.npy": (4, 2)}, 2)
     assert "the disk is full" in store.one_line(caught.value)
     assert os.listdir(tmp_path / "set") == []
 
@@ -101,7 +101,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
         lambda path: store.write_json(path, {"a": 1}),
         lambda path: store.write_arrays(path, a=np.ones(3)),
         lambda path: store.write_weights(path, torch.nn.Linear(2, 2)),
-        lambda path: store.write_checkpoint(path, {"a": torch.ones(2)}),
+        lambda path: checkpoints.write(path, {"a": torch.ones(2)}),
     ],
 )
 def test_a_disk_that_fills_while_writing_leaves_the_old_file_alone(tmp_path, monkeypatch, write):
@@ -119,24 +119,24 @@ def test_a_disk_that_fills_while_writing_leaves_the_old_file_alone(tmp_path, mon
 
 def test_a_partial_set_whose_files_were_half_moved_starts_anew(tmp_path):
     """Killed between two moves, a set once resumed as finished, with zeros for the file that had gone."""
-    first = store.PartialSet(tmp_path / "set", {"a.npy": (1,), "b.npy": (1,)}, 1)
+    first = checkpoints.PartialSet(tmp_path / "set", {"a.npy": (1,), "b.npy": (1,)}, 1)
     first.done(0)
     os.replace(tmp_path / "set" / "a.npy", tmp_path / "a.npy")
-    assert store.PartialSet(tmp_path / "set", {"a.npy": (1,), "b.npy": (1,)}, 1).missing.tolist() == [0]
+    assert checkpoints.PartialSet(tmp_path / "set", {"a.npy": (1,), "b.npy": (1,)}, 1).missing.tolist() == [0]
 
 
 def test_a_leftover_of_a_killed_start_does_not_stop_the_finished_set(tmp_path):
-    partial = store.PartialSet(tmp_path / "set", {"a.npy": (1,)}, 1)
+    partial = checkpoints.PartialSet(tmp_path / "set", {"a.npy": (1,)}, 1)
     (tmp_path / "set" / ".a.npy.x.npy").touch()
     partial.move_to({"a.npy": tmp_path / "maps" / "a.npy"})
     assert os.listdir(tmp_path / "maps") == ["a.npy"] and not (tmp_path / "set").exists()
 
 
 def test_a_partial_set_goes_on_where_it_stopped(tmp_path):
-    first = store.PartialSet(tmp_path / "set", {"maps.npy": (4, 2)}, 2)
+    first = checkpoints.PartialSet(tmp_path / "set", {"maps.npy": (4, 2)}, 2)
     first.arrays["maps.npy"][0:2] = 7
     first.done(0)
-    second = store.PartialSet(tmp_path / "set", {"maps.npy": (4, 2)}, 2)
+    second = checkpoints.PartialSet(tmp_path / "set", {"maps.npy": (4, 2)}, 2)
     assert second.missing.tolist() == [1]
     second.arrays["maps.npy"][2:4] = 8
     second.done(1)
@@ -222,7 +222,7 @@ OTHER += "3.42001,3.96137,1.03311,1.1607,.3026,.9394\n"
 )
 def test_parameters_are_read_in_every_way_in_which_their_table_is_written(text, tmp_path):
     (tmp_path / "params.txt").write_bytes(text.encode())
-    np.testing.assert_array_equal(store.read_parameter_table(tmp_path / "params.txt"), TABLE)
+    np.testing.assert_array_equal(text_tables.read_parameters(tmp_path / "params.txt"), TABLE)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_parameters_are_read_in_every_way_in_which_their_table_is_written(text, 
 def test_a_table_that_is_none_gets_one_line(text, message, tmp_path):
     (tmp_path / "params.txt").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        store.read_parameter_table(tmp_path / "params.txt")
+        text_tables.read_parameters(tmp_path / "params.txt")
     assert "\n" not in str(caught.value)
 
 
@@ -251,7 +251,7 @@ def test_no_number_in_a_table_is_no_reason_for_a_warning(word, column, tmp_path)
     rows = [[*map(str, range(8))], [*map(str, range(8))]]
     rows[0][column] = word
     store.write_text(tmp_path / "params.txt", "\n".join(map(" ".join, rows)))
-    assert len(store.read_parameter_table(tmp_path / "params.txt")) == 2
+    assert len(text_tables.read_parameters(tmp_path / "params.txt")) == 2
 
 
 def header(*kinds, names=("omega_m", "sigma_8")):
@@ -273,18 +273,18 @@ def header(*kinds, names=("omega_m", "sigma_8")):
 def test_a_header_of_predictions_is_believed(line, good, tmp_path):
     (tmp_path / "case.txt").write_text(f"{line}\n  0.3 0.8 0.31 0.79 0.01 0.02  \n\n", encoding="utf-8")
     if good:
-        assert [float(part[0, 0]) for part in store.read_predictions(tmp_path / "case.txt")] == [0.3, 0.31, 0.01]
+        assert [float(part[0, 0]) for part in text_tables.read_predictions(tmp_path / "case.txt")] == [0.3, 0.31, 0.01]
     else:
         with pytest.raises(ValueError, match="expected true values, means and sigmas, in this order") as caught:
-            store.read_predictions(tmp_path / "case.txt")
+            text_tables.read_predictions(tmp_path / "case.txt")
         assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("parameters", [6, 2])
 def test_predictions_come_back_from_their_text(parameters, tmp_path):
     arrays = np.random.default_rng(1).uniform(0.1, 4, (3, 30, parameters))
-    store.write_predictions(tmp_path / "case.txt", *arrays)
-    np.testing.assert_allclose(store.read_predictions(tmp_path / "case.txt"), arrays, rtol=1e-9)
+    text_tables.write_predictions(tmp_path / "case.txt", *arrays)
+    np.testing.assert_allclose(text_tables.read_predictions(tmp_path / "case.txt"), arrays, rtol=1e-9)
     assert np.loadtxt(tmp_path / "case.txt").shape == (30, 3 * parameters)
 
 
@@ -300,7 +300,7 @@ def test_predictions_come_back_from_their_text(parameters, tmp_path):
 def test_a_file_that_holds_no_predictions_gets_one_line(text, message, tmp_path):
     (tmp_path / "case.txt").write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
-        store.read_predictions(tmp_path / "case.txt")
+        text_tables.read_predictions(tmp_path / "case.txt")
     assert "\n" not in str(caught.value)
 
 
@@ -358,40 +358,40 @@ def test_published_numbers_are_those_of_one_suite_and_case():
 def test_a_checkpoint_keeps_the_one_before_and_a_damaged_one_is_set_aside(tmp_path, capsys):
     path = tmp_path / "train.pt"
     for epoch in range(3):
-        store.write_checkpoint(path, {"epoch": epoch, "weights": torch.full((50,), float(epoch))})
-    assert store.read_checkpoint(path, "cpu")["epoch"] == 2
+        checkpoints.write(path, {"epoch": epoch, "weights": torch.full((50,), float(epoch))})
+    assert checkpoints.read(path, "cpu")["epoch"] == 2
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1  # one bit
     path.write_bytes(data)
-    assert store.read_checkpoint(path, "cpu")["epoch"] == 1
+    assert checkpoints.read(path, "cpu")["epoch"] == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "train.pt is damaged and now called train.pt.damaged" in said
     assert path.with_name("train.pt.damaged").exists() and not path.exists()
-    store.remove_checkpoint(path)
-    assert os.listdir(tmp_path) == ["train.pt.damaged"] and store.read_checkpoint(path, "cpu") is None
+    checkpoints.remove(path)
+    assert os.listdir(tmp_path) == ["train.pt.damaged"] and checkpoints.read(path, "cpu") is None
 
 
 @pytest.mark.parametrize("length", [0, 10, 32, 500])
 def test_a_checkpoint_cut_short_is_not_used(tmp_path, length):
     path = tmp_path / "train.pt"
-    store.write_checkpoint(path, {"weights": torch.ones(500)})
+    checkpoints.write(path, {"weights": torch.ones(500)})
     path.write_bytes(path.read_bytes()[:length])
-    assert store.read_checkpoint(path, "cpu") is None and not path.exists()
+    assert checkpoints.read(path, "cpu") is None and not path.exists()
 
 
 def test_unfinished_work_is_saved_at_intervals_and_when_it_is_interrupted(tmp_path):
     path, weights = tmp_path / "train.pt", torch.zeros(3)
-    with store.Checkpoint(path, "cpu", 1e9) as checkpoint:
+    with checkpoints.Checkpoint(path, "cpu", 1e9) as checkpoint:
         checkpoint.keep({"weights": weights})
     assert checkpoint.state is None and not path.exists(), "no interval has passed"
-    with pytest.raises(KeyboardInterrupt), store.Checkpoint(path, "cpu", 1e9) as checkpoint:
+    with pytest.raises(KeyboardInterrupt), checkpoints.Checkpoint(path, "cpu", 1e9) as checkpoint:
         checkpoint.keep({"weights": weights})
         weights += 1  # of the epoch that is interrupted
         raise KeyboardInterrupt
-    assert torch.equal(store.Checkpoint(path, "cpu", 0).state["weights"], torch.zeros(3))
-    with store.Checkpoint(path, "cpu", 0) as checkpoint:
+    assert torch.equal(checkpoints.Checkpoint(path, "cpu", 0).state["weights"], torch.zeros(3))
+    with checkpoints.Checkpoint(path, "cpu", 0) as checkpoint:
         checkpoint.keep({"weights": weights})
-    assert torch.equal(store.read_checkpoint(path, "cpu")["weights"], torch.ones(3))
+    assert torch.equal(checkpoints.read(path, "cpu")["weights"], torch.ones(3))
 
 
 def test_a_claim_is_held_by_one_at_a_time(tmp_path):

@@ -10,7 +10,7 @@ import torch
 
 from camelsight.ground import cases, cmd, fields, seeding, split, theta
 from camelsight.maps import cuts, scaling
-from camelsight.pipeline import cli, paths, source, store
+from camelsight.pipeline import cli, map_files, paths, source, store
 
 PER_SIMULATION = cmd.MAPS_PER_SIMULATION
 DEVICE_SHARE = 0.5  # of a device's free memory that maps may take; training needs the rest
@@ -53,7 +53,7 @@ class Suite:
         first = int(self.rows(number)) * PER_SIMULATION
         original = self._read(slice(first, first + PER_SIMULATION))
         for maps in self.maps:
-            store.release(maps)
+            map_files.release(maps)
         return original
 
     def _read(self, rows):
@@ -63,8 +63,8 @@ class Suite:
 def open_suite(params, suite, folder=paths.MAPS):
     """The ``Suite`` of the maps that a run has in ``folder``; ValueError in one line if a file is wrong."""
     n = params.maps.simulations
-    maps = tuple(store.open_maps(suite, field, n, params.maps.pixels, folder) for field in params.fields)
-    return Suite(numbers(params), maps, store.read_parameters(suite, n, folder))
+    maps = tuple(map_files.open_maps(suite, field, n, params.maps.pixels, folder) for field in params.fields)
+    return Suite(numbers(params), maps, map_files.read_parameters(suite, n, folder))
 
 
 def splits(params):

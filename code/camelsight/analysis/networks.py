@@ -6,7 +6,7 @@ from camelsight.analysis import dataset
 from camelsight.ground import seeding
 from camelsight.ground.hyperparameters import checked
 from camelsight.inference import fused, network, training
-from camelsight.pipeline import cli, compiled, paths, store
+from camelsight.pipeline import checkpoints, cli, compiled, paths, store
 
 
 def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, epochs, **progress):
@@ -39,7 +39,7 @@ def fit(params, suite, case, hyperparameters, train, valid, *, weights, seed, ep
 
 def resumed(params, suite, case, hyperparameters, train, valid, *, checkpoint, what, epochs, **more):
     """``fit`` with a progress bar ``what``, which goes on from the file ``checkpoint`` if it was cut off."""
-    kept = store.Checkpoint(checkpoint, train[1].device, params.checkpoint)
+    kept = checkpoints.Checkpoint(checkpoint, train[1].device, params.checkpoint)
     done = len(kept.state["history"]) if kept.state else 0
     with kept, cli.progress(epochs, what, "epoch", done) as bar:
 

@@ -5,7 +5,7 @@ import torch
 
 from camelsight.analysis import dataset, prediction
 from camelsight.ground import cmd, split, theta
-from camelsight.pipeline import cli, release, store
+from camelsight.pipeline import cli, map_files, release, text_tables
 
 CHUNK = 20  # simulations whose maps are in memory at a time
 COSMOLOGY = {"omega_m": (0.0, 1.0), "sigma_8": (0.0, 2.0)}  # what no set leaves; astrophysical ones go to extremes
@@ -20,7 +20,7 @@ def open_set(params, suite, name):
     folder = params.maps.files
 
     def found(field, simulations=0):
-        if (path := store.find(folder, suite, field, name)) is not None:
+        if (path := map_files.find(folder, suite, field, name)) is not None:
             return path
         wanted = cmd.file_names(suite, field, name)[0]
         if not params.maps.bases:
@@ -28,7 +28,7 @@ def open_set(params, suite, name):
         return release.fetch(params, suite, field, simulations, of=name)[0]
 
     table = found(None)
-    values = store.read_table(table)
+    values = text_tables.read(table)
     known = len(theta.NAMES) if values.shape[1] == len(theta.NAMES) else len(theta.COSMOLOGICAL)
     count = cmd.SET_SIMULATIONS.get(name, len(values))
     if values.shape[1] < len(theta.NAMES) or len(values) != count:
@@ -42,7 +42,7 @@ def open_set(params, suite, name):
     opened = []
     for field in params.fields:
         path = found(field, count)
-        opened.append(store.map_file(path, count, params.maps.pixels))
+        opened.append(map_files.open_file(path, count, params.maps.pixels))
         cmd.check_values(cmd.statistics(opened[-1]), path.name, field)
     return tuple(opened), values[:, :known]
 

@@ -9,7 +9,7 @@ from itertools import product
 from multiprocessing import resource_tracker
 
 from camelsight.ground import cmd, split, theta
-from camelsight.pipeline import cli, compiled, paths, source, store
+from camelsight.pipeline import checkpoints, cli, compiled, paths, source, store
 from camelsight.universe import camels, linear, particles
 
 WORKER_BYTES, MESH_BYTES = 6e8, 150  # memory of a worker, and what a cell of the mesh adds to it
@@ -40,7 +40,7 @@ def _simulate_universe(params, universe, suites):
     made_by = spec, numbers, params.threads, suites, params.fields, str(cli.device()), source.digest("maps")
     key = store.digest(*made_by)[:16]
     files = {one: cmd.maps_file_name(*one) for one in product(suites, params.fields)}
-    partial = store.PartialSet(paths.PARTIAL / key, dict.fromkeys(files.values(), shape), spec.simulations)
+    partial = checkpoints.PartialSet(paths.PARTIAL / key, dict.fromkeys(files.values(), shape), spec.simulations)
     missing = partial.missing
     with cli.progress(spec.simulations, f"simulate {universe}", "sim", spec.simulations - len(missing)) as bar:
         for i, maps in _run(params, suites, [(i, int(numbers[i])) for i in missing]):

@@ -253,7 +253,7 @@ def _disk_needed(loaded, suite):
 
     from camelsight.inference import network
     from camelsight.interpretation import attribution
-    from camelsight.pipeline import launch, paths, store
+    from camelsight.pipeline import launch, map_files, paths
 
     spec, tune, asked, channels = loaded.maps, loaded.tune, loaded.attribute, len(loaded.fields)
     weights = {}
@@ -266,7 +266,7 @@ def _disk_needed(loaded, suite):
     wanted = {}
     for name in loaded.suites:
         for field in loaded.fields:
-            if spec.source == "twin" or store.find(spec.files, name, field) is None:
+            if spec.source == "twin" or map_files.find(spec.files, name, field) is None:
                 wanted[paths.maps(name, field)] = suite / channels
         wanted |= {paths.weights(name, case): size for case, size in weights.items()}
         wanted |= {paths.attributions(name, case): attributions for case in asked.cases}

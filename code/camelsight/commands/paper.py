@@ -14,7 +14,7 @@ from pathlib import Path
 
 from camelsight.commands import status
 from camelsight.ground import fields
-from camelsight.pipeline import cli, launch, leftovers, params, paths, release, slurm, store
+from camelsight.pipeline import checkpoints, cli, launch, leftovers, params, paths, release, slurm, store
 from camelsight.report import provenance
 
 
@@ -150,8 +150,8 @@ def make_paper(profile, full, jobs, where, options):
     if pending:
         launch.repro()
     for path in Path().glob(str(paths.finished_training("*"))):  # recorded by now
-        store.remove_checkpoint(path)
-    store.forget_finished(paths.CHECKPOINTS)
+        checkpoints.remove(path)
+    checkpoints.forget_finished(paths.CHECKPOINTS)
     seconds = time.monotonic() - start
     for path in (paths.VERDICT, paths.CRATE) if pending else ():  # an old verdict is not on these results
         path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from camelsight.ground import cmd
-from camelsight.pipeline import cli, store
+from camelsight.pipeline import cli, map_files, store
 
 BLOCK = 1 << 28  # bytes that are brought in at a time where every map is scattered over the whole file
 MOST_PIXELS = 1 << 12  # a side, of a map
@@ -87,7 +87,7 @@ def _blocks(file, header, path):
     """The maps in order, some at a time."""
     shape, size = header.shape, math.prod(header.shape[1:]) * header.dtype.itemsize
     if header.columns_first:
-        store.check_whole(header, path)
+        map_files.check_whole(header, path)
         maps = np.memmap(path, header.dtype, mode="r", offset=header.size, shape=shape, order="F")
         step = max(1, BLOCK // size)
         for start in range(0, shape[0], step):

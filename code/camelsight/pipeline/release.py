@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from camelsight.ground import cases, cmd, fields, theta
-from camelsight.pipeline import cli, download, paths, store
+from camelsight.pipeline import cli, download, map_files, paths, store, text_tables
 
 MASS_TOLERANCE = 0.05  # of a simulation's mean density against its omega_m; rows of another simulation are off by more
 TABLE_TOLERANCE = 6e-5  # tables with four decimals are met with, neighbours of a hypercube are 4e-4 apart
@@ -28,14 +28,14 @@ def adopt(params, target=paths.MAPS):
     folder, lock, linked = params.maps.files, paths.digests(params.profile), {}
     folder.mkdir(parents=True, exist_ok=True)
     for suite, field in product(params.suites, params.fields):
-        if store.find(folder, suite, field) is None and store.packed(folder, suite, field):
-            raise ValueError(store.missing(folder, suite, field))
-    if others := store.others(folder, params.fields):
+        if map_files.find(folder, suite, field) is None and map_files.packed(folder, suite, field):
+            raise ValueError(map_files.missing(folder, suite, field))
+    if others := map_files.others(folder, params.fields):
         print(f"{folder} holds what no stage uses{others}", file=sys.stderr)
     _check_disk(params, folder)
     for field, suite in product((None, *params.fields), params.suites):  # the small files, of parameters, first
         pins, source = read_pins(lock), BY_HAND
-        path = store.find(folder, suite, field)
+        path = map_files.find(folder, suite, field)
         if path is None:
             path, source = fetch(params, suite, field, params.maps.simulations, pins=pins)
         record = examine(path, suite, field, params.maps, linked.get(paths.parameters(suite, target)), pins)
@@ -61,7 +61,7 @@ def unlink_replaced(params):
     if params.maps.source != "camels":
         return
     for suite, field in product(params.suites, (None, *params.fields)):
-        source, link = store.find(params.maps.files, suite, field), _place(suite, field)
+        source, link = map_files.find(params.maps.files, suite, field), _place(suite, field)
         if link.exists() and (source is None or source.samefile(link)):
             continue
         if link.is_symlink() or link.exists():
@@ -110,11 +110,11 @@ def check(params, folder=None):
     folder = folder or (params.maps.files if camels else paths.MAPS)
     pins, records = read_pins(paths.digests(params.profile)) if camels else {}, []
     for suite, field in product(params.suites, (None, *params.fields)):
-        if (path := store.find(folder, suite, field)) is None:
+        if (path := map_files.find(folder, suite, field)) is None:
             place = str(Path(folder, cmd.file_names(suite, field)[0]))
-            records.append({"file": place, "suite": suite, "wrong": [store.missing(folder, suite, field)]})
+            records.append({"file": place, "suite": suite, "wrong": [map_files.missing(folder, suite, field)]})
         else:
-            records.append(examine(path, suite, field, params.maps, store.find(folder, suite), pins))
+            records.append(examine(path, suite, field, params.maps, map_files.find(folder, suite), pins))
     return records
 
 
@@ -148,7 +148,7 @@ def _examine_parameters(path, suite, spec):
         }
 
     try:
-        values = store.read_parameter_table(path)
+        values = text_tables.read_parameters(path)
         if values.shape[1] == len(theta.NAMES):
             record |= {"rows": len(values), "values": by_name(values.min(0), values.max(0))}
             record["ranges"] = by_name(*theta.ranges(suite))
@@ -204,10 +204,10 @@ def _examine_maps(path, suite, field, spec, parameters_path, pinned):
     record = dict.fromkeys(("shape", "dtype", "min", "max", "mean", "std", "n_nan", "n_nonpositive", "published"))
     record |= {"density_ratio": None, "release": None, "sha256": None, "wrong": wrong}
     try:
-        header = store.read_header(path)
+        header = map_files.read_header(path)
         record |= {"shape": list(header.shape), "dtype": str(header.dtype)}
         cmd.check_maps(header, spec.simulations, spec.pixels, path)
-        store.check_whole(header, path)
+        map_files.check_whole(header, path)
     except ValueError as error:
         wrong.append(str(error))
         return record
@@ -217,7 +217,7 @@ def _examine_maps(path, suite, field, spec, parameters_path, pinned):
     try:
         cmd.check_values(statistics, path.name, field)
         if parameters_path is not None and field == fields.TOTAL:
-            omega_m = store.read_parameter_table(parameters_path)[:, theta.NAMES.index("omega_m")]
+            omega_m = text_tables.read_parameters(parameters_path)[:, theta.NAMES.index("omega_m")]
             record["density_ratio"] = _compare_density(means, omega_m, path.name)
     except ValueError as error:
         wrong.append(str(error))
@@ -273,7 +273,7 @@ def _compare_density(means, omega_m, name):
 def _check_disk(params, folder):
     """ValueError if the maps that are missing do not fit the disk."""
     wanted = product(params.suites, params.fields)
-    missing = [cmd.maps_file_name(*one) for one in wanted if store.find(folder, *one) is None]
+    missing = [cmd.maps_file_name(*one) for one in wanted if map_files.find(folder, *one) is None]
     begun = sum(_size(folder / f"{name}.part") for name in missing)
     needed = len(missing) * cmd.maps_bytes(params.maps.simulations, params.maps.pixels) - begun
     free = shutil.disk_usage(folder).free

@@ -10,7 +10,7 @@ from camelsight.analysis import dataset, prediction
 from camelsight.ground import cmd, fields, split, theta
 from camelsight.inference import metrics
 from camelsight.maps import scaling
-from camelsight.pipeline import environment, launch, packages, paths, rerun, store
+from camelsight.pipeline import environment, launch, map_files, packages, paths, rerun, store, text_tables
 from camelsight.referee import content, files, locked, quantities, verification
 from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN, row
 from camelsight.universe import camels, validation
@@ -121,7 +121,7 @@ def _statistics(params, remade):
             lost = path if record else paths.UNIVERSE
             yield row(name, "integrity", NOT_RUN, f"{lost} is not there: {files.how_to_get(lost)}", tier=0)
             continue
-        maps = store.open_maps(suite, field, params.maps.simulations, params.maps.pixels, paths.MAPS)
+        maps = map_files.open_maps(suite, field, params.maps.simulations, params.maps.pixels, paths.MAPS)
         made = validation.pixel_statistics(maps, fields.FIELDS[field].offset)
         given, wrong = record["statistics"][suite][field], None
         if made != given:
@@ -212,7 +212,7 @@ def _other_text(suite, case, arrays):
     path = paths.predictions_text(suite, case)
     if not path.exists():
         return f"{path} is missing"
-    text = store.predictions_text(*(arrays[key] for key in ("truth", "mean", "sigma")))
+    text = text_tables.predictions(*(arrays[key] for key in ("truth", "mean", "sigma")))
     wrong = content.text(text, path.read_text(encoding="utf-8"))
     return wrong and f"{path} is not what {paths.predictions(suite, case).name} holds: {wrong}"
 
@@ -227,7 +227,7 @@ def _other_maps(params, suite, arrays):
     if params.maps.source == "twin":
         expected["truth"] = camels.parameters(suite)[simulation]
     elif paths.parameters(suite).exists():
-        expected["truth"] = store.read_parameters(suite, params.maps.simulations)[simulation]
+        expected["truth"] = map_files.read_parameters(suite, params.maps.simulations)[simulation]
     for name, values in expected.items():
         if wrong := content.arrays(values, arrays[name], 0.0, name):
             return f"not those of the test maps of {suite}: {wrong}"

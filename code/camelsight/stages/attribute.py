@@ -6,7 +6,7 @@ import torch
 from camelsight.analysis import attributions, dataset
 from camelsight.ground import fields, seeding, split
 from camelsight.interpretation import attribution, cosmic_web, sanity
-from camelsight.pipeline import cli, paths, store
+from camelsight.pipeline import checkpoints, cli, paths, store
 
 KEPT = 4  # maps whose attributions are stored for the figures
 CHUNK = 5  # maps between two checkpoints
@@ -64,12 +64,12 @@ def main(params, suite, case):
             "networks": 1 + len(params.repeats),
         },
     )
-    store.finish_checkpoint(checkpoint)
+    checkpoints.finish(checkpoint)
 
 
 def _attributions(params, suite, case, net, part, record, checkpoint):
     """``{method: (M, P, C, n, n)}`` and M records; goes on where it was cut off."""
-    results = (store.read_checkpoint(checkpoint, "cpu") or {"results": []})["results"]
+    results = (checkpoints.read(checkpoint, "cpu") or {"results": []})["results"]
     with cli.progress(len(part.maps), f"attribute {suite} {case}", "map", len(results)) as bar:
         for row in range(len(results), len(part.maps)):
             values, one = attributions.of_map(
@@ -79,7 +79,7 @@ def _attributions(params, suite, case, net, part, record, checkpoint):
             results.append([{method: value.cpu() for method, value in values.items()}, one])
             bar.update()
             if len(results) % CHUNK == 0 or len(results) == len(part.maps):
-                store.write_checkpoint(checkpoint, {"results": results})
+                checkpoints.write(checkpoint, {"results": results})
     stacks = {method: torch.stack([values[method] for values, _ in results]).numpy() for method in attribution.METHODS}
     return stacks, [one for _, one in results]
 

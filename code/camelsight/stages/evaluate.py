@@ -12,7 +12,7 @@ from tabulate import tabulate
 from camelsight.analysis import dataset, networks, prediction, sets
 from camelsight.ground import cmd, fields, split, theta
 from camelsight.inference import metrics, network
-from camelsight.pipeline import cli, paths, release, store
+from camelsight.pipeline import cli, paths, release, store, text_tables
 from camelsight.pipeline import params as parameters_file
 
 RELEASED_SPLIT = parameters_file.Split(seed=1, fractions=(0.9, 0.05, 0.05))
@@ -23,7 +23,7 @@ def main(params, suite, case):
     part = dataset.load(params, suite, case, ("test",))["test"]
     predictions = prediction.predict(net, part, suite, params.evaluate.views)
     store.write_arrays(paths.predictions(suite, case), **predictions)
-    store.write_predictions(
+    text_tables.write_predictions(
         paths.predictions_text(suite, case), *(predictions[key] for key in ("truth", "mean", "sigma"))
     )
     history = store.read_json(paths.history(suite, case))
@@ -47,7 +47,7 @@ def main(params, suite, case):
 
 def evaluate_file(predictions, *, json=False):
     """Evaluate a file of predictions in the text format of CMD's benchmark, six parameters or two, from anywhere."""
-    truth, mean, sigma = store.read_predictions(predictions)
+    truth, mean, sigma = text_tables.read_predictions(predictions)
     simulation, mapping = metrics.group_by_truth(truth)
     measured = prediction.measure({"truth": truth, "mean": mean, "sigma": sigma, "simulation": simulation})
     record = {"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}

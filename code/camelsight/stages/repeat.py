@@ -5,7 +5,7 @@ import dataclasses
 from camelsight.analysis import dataset, networks, prediction
 from camelsight.ground import theta
 from camelsight.inference import metrics
-from camelsight.pipeline import cli, paths, store
+from camelsight.pipeline import checkpoints, cli, paths, store
 
 
 def main(params, suite, case, seed):
@@ -26,7 +26,7 @@ def main(params, suite, case, seed):
     }
     store.write_weights(paths.repeated_weights(suite, case, seed), net)
     store.write_json(paths.repeat(suite, case, seed), record)
-    store.finish_checkpoint(checkpoint)
+    checkpoints.finish(checkpoint)
 
 
 if __name__ == "__main__":

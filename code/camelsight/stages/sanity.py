@@ -10,7 +10,7 @@ from camelsight.analysis import attributions, dataset, networks
 from camelsight.ground import seeding, theta
 from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
-from camelsight.pipeline import cli, paths, store
+from camelsight.pipeline import checkpoints, cli, paths, store
 
 CASE = "original"
 CONSTANT = 1.0  # added to scaled maps
@@ -32,25 +32,25 @@ def main(params, suite):
         moved, _ = attribute(sanity.shifted(net, CONSTANT), constant=CONSTANT)
         by_symmetry, turned = attribute(net, symmetric=True)
         study = {name: attribute(net, given=_with_baseline(params, name))[0] for name in attributions.baselines(params)}
-        networks, agreements, checkpoints = {}, {}, []
+        measured, agreements, unfinished = {}, {}, []
         for what, epochs in others.items():
-            other, networks[what], checkpoint = _train(params, suite, what, epochs)
+            other, measured[what], checkpoint = _train(params, suite, what, epochs)
             made[what], _ = attribute(attribution.fold(other).to(device))
             agreements[what] = _compare(params, values, made[what])
-            checkpoints.append(checkpoint)
+            unfinished.append(checkpoint)
     found = {
         "suite": suite,
         "index": part.index,
         "checks": _checks(params, values, moved, turned, cascade, agreements),
         "cascade": {layer: one["rank"] for layer, one in cascade.items()},
-        "networks": networks,
+        "networks": measured,
         "baselines": _baselines(params, suite, part, study),
         "averaged": _averaged(params, values, by_symmetry, made),
         "settings": store.plain(spec),
     }
     store.write_json(paths.sanity(suite), found)
-    for checkpoint in checkpoints:
-        store.finish_checkpoint(checkpoint.path)
+    for checkpoint in unfinished:
+        checkpoints.finish(checkpoint.path)
 
 
 def _others(params, suite):
@@ -173,7 +173,7 @@ def _train(params, suite, what, epochs):
             generator = seeding.numpy_generator(params.seed, suite, CASE, "shuffled labels", name)
             targets[name] = by_simulation[generator.permutation(len(by_simulation))].flatten(0, 1)
     key = networks.resume_key(params, suite, CASE, device, "sanity", what, epochs, hyperparameters)
-    with store.Checkpoint(paths.CHECKPOINTS / f"sanity-{key}.pt", device, params.checkpoint) as checkpoint:
+    with checkpoints.Checkpoint(paths.CHECKPOINTS / f"sanity-{key}.pt", device, params.checkpoint) as checkpoint:
         net, _ = networks.fit(
             params,
             suite,

@@ -1,7 +1,7 @@
 """Train the network of a case with the hyperparameters chosen for it; goes on from the last epoch if it was cut off."""
 
 from camelsight.analysis import networks
-from camelsight.pipeline import cli, environment, paths, store
+from camelsight.pipeline import checkpoints, cli, environment, paths, store
 
 
 def main(params, suite, case):
@@ -9,10 +9,10 @@ def main(params, suite, case):
     hyperparameters = networks.chosen(suite, case)
     key = networks.resume_key(params, suite, case, device, "train", hyperparameters)
     finished = paths.finished_training(key)
-    if (made := store.read_checkpoint(finished, device)) is None:
+    if (made := checkpoints.read(finished, device)) is None:
         made = _train(params, suite, case, device, key, hyperparameters)
-        store.write_checkpoint(finished, made)  # DVC, killed before it has recorded them, deletes outs
-        store.remove_checkpoint(paths.unfinished_training(key))
+        checkpoints.write(finished, made)  # DVC, killed before it has recorded them, deletes outs
+        checkpoints.remove(paths.unfinished_training(key))
     net = networks.build(params, hyperparameters)
     net.load_state_dict(made["weights"])
     store.write_json(

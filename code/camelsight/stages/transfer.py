@@ -14,7 +14,7 @@ from camelsight.ground import cases, seeding, split, theta
 from camelsight.inference import information, metrics
 from camelsight.interpretation import probes
 from camelsight.maps import cuts, scaling
-from camelsight.pipeline import cli, paths, store
+from camelsight.pipeline import checkpoints, cli, paths, store
 
 CASE = "original"
 CURVE_MAPS = (1, 4, 12)  # of a simulation, in the learning curves
@@ -28,7 +28,7 @@ def main(params, experiment):
     store.write_json(paths.experiment("transfer", experiment), record)
     store.write_arrays(paths.experiment_arrays("transfer", experiment), **arrays)
     for checkpoint in paths.CHECKPOINTS.glob(f"transfer-{experiment}-*.pt"):
-        store.finish_checkpoint(checkpoint)
+        checkpoints.finish(checkpoint)
 
 
 def suites(params):

@@ -12,7 +12,7 @@ import optuna
 from camelsight.analysis import dataset, networks
 from camelsight.ground import cases, cmd, seeding, theta
 from camelsight.inference import training, tuning
-from camelsight.pipeline import cli, paths, store, studies
+from camelsight.pipeline import checkpoints, cli, paths, store, studies
 from camelsight.pipeline.params import load
 
 
@@ -35,7 +35,7 @@ def main(params, suite, case):
     store.write_bytes(paths.study(suite, case), studies.timeless(journal) if study else b"")
     if study:
         for path in journal.parent.glob("*.pt"):  # of trials that were not called again
-            store.remove_checkpoint(path)
+            checkpoints.remove(path)
 
 
 def join(join=False, *, suite, case):
@@ -81,7 +81,7 @@ def search(params, suite, case, wait=True):
             report(last["epoch"], last["valid"])
 
         bar.update(max(number - bar.n, 0))
-        with store.Checkpoint(folder / f"{number}.pt", device, params.checkpoint) as checkpoint:
+        with checkpoints.Checkpoint(folder / f"{number}.pt", device, params.checkpoint) as checkpoint:
             try:
                 if checkpoint.state:
                     tell(checkpoint.state)

@@ -6,7 +6,7 @@ import numpy as np
 
 from camelsight.ground import cmd, seeding, theta
 from camelsight.ground.fields import FIELDS, TOTAL
-from camelsight.pipeline import cli, compiled, paths, store
+from camelsight.pipeline import cli, compiled, map_files, paths, store
 from camelsight.universe import camels, linear, nbody, particles, validation
 
 SEEDS = 8
@@ -20,7 +20,7 @@ def main(params):
     compiled.load(particles)
     record = {"statistics": {suite: {} for suite in params.suites}}
     for suite, field in product(params.suites, params.fields):
-        maps = store.open_maps(suite, field, params.maps.simulations, params.maps.pixels, paths.MAPS)
+        maps = map_files.open_maps(suite, field, params.maps.simulations, params.maps.pixels, paths.MAPS)
         record["statistics"][suite][field] = validation.pixel_statistics(maps, FIELDS[field].offset)
     if params.maps.source == "twin":
         record |= simulator(params) | {"twin": twin(params.maps)}
