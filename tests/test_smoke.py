@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import dataclasses
+import functools
+import http.server
 import itertools
 import json
 import os
@@ -11,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -125,9 +128,14 @@ def dvc(folder, *arguments):
     return run.stdout
 
 
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture(scope="module")
 def pulled(project, tmp_path_factory):
-    """A clone of the finished run into which DVC has pulled what it pushed to a folder."""
+    """A clone of the finished run; what DVC pushed to a folder it has pulled over HTTP, where nobody can write."""
     remote, folder = tmp_path_factory.mktemp("remote"), tmp_path_factory.mktemp("pulled") / "clone"
     dvc(project[0], "remote", "add", "--local", "--default", "--force", "folder", str(remote))
     dvc(project[0], "push")
@@ -135,9 +143,13 @@ def pulled(project, tmp_path_factory):
     (folder / ".venv").symlink_to(sys.prefix)
     for library in (ROOT / "code").rglob("*.so"):
         shutil.copy(library, folder / library.relative_to(ROOT))
-    dvc(folder, "remote", "add", "--local", "--default", "folder", str(remote))
-    dvc(folder, "pull")
-    return folder
+    handler = functools.partial(Quiet, directory=str(remote))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        dvc(folder, "remote", "add", "--local", "--default", "web", f"http://127.0.0.1:{server.server_port}")
+        dvc(folder, "pull")
+        yield folder
+        server.shutdown()
 
 
 def simulated(folder):

@@ -425,7 +425,7 @@ def test_a_journal_that_is_none_is_exported_in_one_line(line, tmp_path, monkeypa
     journal = paths.study("SIMBA", "original")
     journal.parent.mkdir(parents=True)
     journal.write_text(f"{line}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"expected the journal of a search in results/tune/SIMBA/original\.log, got: "):
+    with pytest.raises(ValueError, match=r"expected the journal of a search in results/tune/SIMBA/original.log, got: "):
         tune.export_study("study.db", suite="SIMBA", case="original")
     assert not (tmp_path / "study.db").exists()
 
