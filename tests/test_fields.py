@@ -24,6 +24,7 @@ from camelsight.inference import information, network
 from camelsight.interpretation import attribution
 from camelsight.maps import cuts, scaling
 from camelsight.pipeline import params, paths, release, store
+from camelsight.referee import evidence
 from camelsight.report import selection
 from camelsight.stages import evaluate, maps, tune
 from camelsight.universe import camels
@@ -408,6 +409,17 @@ def test_a_network_is_evaluated_on_another_set_in_its_own_units(name, columns, r
     with torch.inference_mode():
         expected = net(torch.from_numpy(dataset.scaled(cut, dataset.scales(loaded, record))))[:, 0].double().numpy()
     np.testing.assert_allclose((found["mean"][-15:, 0] - 0.1) / 0.4, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_truth_of_predictions_on_real_maps_is_that_of_their_table(real):
+    loaded = real(("Mgas",))
+    maps.main(loaded)
+    index = split.map_indices(dataset.splits(loaded)["test"])
+    simulation = index // 15
+    arrays = {"index": index, "simulation": simulation, "truth": np.loadtxt(paths.parameters(SUITE))[simulation]}
+    assert evidence._other_maps(loaded, SUITE, arrays) is None
+    arrays["truth"][0, 1] += 0.01
+    assert "truth" in evidence._other_maps(loaded, SUITE, arrays)
 
 
 def test_a_set_that_is_not_whole_or_not_there_is_refused(real):

@@ -149,15 +149,11 @@ def stages(loaded):
     """Every stage of the pipeline with these params, by the names that DVC gives them."""
     names = ["code", "maps", *(f"further@{suite}" for suite in loaded.robustness.suites), "choose"]
     names += [target for targets in _chains(loaded).values() for target in targets]
-    names += [name for name in _repeats(loaded) if name not in names]
+    keys = product(loaded.suites, loaded.cases, loaded.repeats)
+    names += [name for key in keys if (name := "repeat@{}-{}-{}".format(*key)) not in names]
     for stage in EXPERIMENTS:
         names += [f"{stage}@{experiment}" for experiment in getattr(loaded.robustness, stage)]
     return [*names, *LAST]
-
-
-def _repeats(loaded):
-    keys = product(loaded.suites, loaded.cases, loaded.repeats)
-    return [f"repeat@{suite}-{case}-{seed}" for suite, case, seed in keys]
 
 
 def forget(loaded):
@@ -182,8 +178,7 @@ def makers(pending):
 def experiments(loaded, pending):
     """(name, targets) of what is to do outside of chains, and needs what they made: repeats, tests of robustness."""
     within = {target for targets in _chains(loaded).values() for target in targets}
-    outside = {*_repeats(loaded)} - within
-    return [(stage, [stage]) for stage in pending if stage in outside or kind(stage) in EXPERIMENTS]
+    return [(stage, [stage]) for stage in pending if kind(stage) in ("repeat", *EXPERIMENTS) and stage not in within]
 
 
 def seconds_of(loaded, stage):

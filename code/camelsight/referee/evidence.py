@@ -227,7 +227,7 @@ def _other_maps(params, suite, arrays):
     if params.maps.source == "twin":
         expected["truth"] = camels.parameters(suite)[simulation]
     elif paths.parameters(suite).exists():
-        expected["truth"] = map_files.read_parameters(suite, params.maps.simulations)[simulation]
+        expected["truth"] = map_files.read_parameters(suite, params.maps.simulations, paths.MAPS)[simulation]
     for name, values in expected.items():
         if wrong := content.arrays(values, arrays[name], 0.0, name):
             return f"not those of the test maps of {suite}: {wrong}"
