@@ -36,7 +36,7 @@ for pin in "${sources[@]}"; do
   if [ "$version" = "$here" ] || compgen -G "$built/*none-any.whl" >/dev/null; then
     cp "$built"/*.whl "$wheels"
   else
-    "${pip[@]}" download "${quiet[@]}" --no-build-isolation --no-binary :all: "${options[@]}" --dest "$wheels"
+    with_pylians_flags "${pip[@]}" download "${quiet[@]}" --no-build-isolation --no-binary :all: "${options[@]}" --dest "$wheels"
   fi
   rm -r "$built"
 done

@@ -41,9 +41,15 @@ def reference(net, x):
     return torch.cat([x[:, :6], x[:, 6:] ** 2], dim=1)
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def written_for(request, monkeypatch):
+    """The network has expressions of its own for a GPU, which give the same."""
+    monkeypatch.setattr(network, "_fused", lambda x: request.param == "gpu")
+
+
 @pytest.mark.parametrize("size", [16, 32, 64])
 @pytest.mark.parametrize("training", [True, False])
-def test_outputs_and_gradients_equal_the_released_forward_pass(size, training):
+def test_outputs_and_gradients_equal_the_released_forward_pass(size, training, written_for):
     net = network.build(2, 0.0, size=size, generator=generator()).double().train(training)
     draws = generator(1)
     first = torch.rand(8, 1, size, size, dtype=torch.float64, generator=draws).requires_grad_()
@@ -61,11 +67,38 @@ def test_outputs_and_gradients_equal_the_released_forward_pass(size, training):
 
 
 @pytest.mark.parametrize("width", [1, 2])
-def test_the_gradient_of_circular_padding_is_right(width):
+def test_the_gradient_of_circular_padding_is_right(width, written_for):
     x = torch.rand(2, 3, 5, 6, dtype=torch.float64, generator=generator()).requires_grad_()
     padded = network._CircularPad.apply(x, width)
     torch.testing.assert_close(padded, functional.pad(x, (width,) * 4, mode="circular"))
     assert torch.autograd.gradcheck(lambda x: network._CircularPad.apply(x, width), x)
+
+
+def test_channels_that_fill_a_tensor_core_change_nothing_and_lie_as_a_gpu_reads_them(monkeypatch):
+    x = torch.randn(4, 5, 9, 9, generator=generator()).contiguous(memory_format=torch.channels_last)
+    layer, seen = network._Convolution(5, 11, 3), []
+    convolve = functional.conv2d
+
+    def watched(maps, weight, *more):
+        out = convolve(maps, weight, *more)
+        out.register_hook(seen.append)
+        seen.append(maps)
+        return out
+
+    monkeypatch.setattr(functional, "conv2d", watched)
+    monkeypatch.setattr(network, "_fused", lambda x: True)
+    expected = convolve(x, layer.weight, layer.bias)
+    expected.square().sum().backward()
+    gradients = [layer.weight.grad.clone(), layer.bias.grad.clone()]
+    layer.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x)
+    out.float().square().sum().backward()
+    assert [tensor.shape[1] for tensor in seen] == [8, 16]  # the maps, and the gradient
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in seen)
+    torch.testing.assert_close(out.float(), expected, rtol=0.02, atol=0.02)
+    for got, wanted in zip([layer.weight.grad, layer.bias.grad], gradients, strict=True):
+        assert ((got - wanted).norm() / wanted.norm()).item() < 0.02
 
 
 def test_standard_deviations_are_never_negative():

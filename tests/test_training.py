@@ -237,31 +237,42 @@ def test_patience_ends_training_and_a_resumed_run_ends_there_too():
 
 @pytest.mark.parametrize(("message", "said"), [("no compiler\nand more", "no compiler"), ("", "RuntimeError")])
 def test_where_compiling_fails_training_goes_on_with_the_network_as_it_was(monkeypatch, capsys, message, said):
-    """On a GPU alone is the network compiled; here it is played, and that the last, smaller batch is what fails."""
+    """On a GPU alone is the network compiled; here it is played."""
 
     class Maps:
         device = torch.device("cuda")
 
     def forward(network, maps, precision):
         network.B02.running_mean += 1
-        if maps is batches[1]:
-            raise RuntimeError(message)
-        return torch.zeros(1, requires_grad=True)
+        raise RuntimeError(message)
 
-    batches, resets = [Maps(), Maps()], []
+    resets = []
     net, before = build(), build().state_dict()
     monkeypatch.setattr(training, "_forward", forward)
     monkeypatch.setattr(torch._dynamo, "reset", lambda: resets.append(1))
     monkeypatch.setattr(torch, "compile", lambda network, **_: network)
     monkeypatch.setattr(torch.random, "fork_rng", lambda devices: contextlib.nullcontext())
-    assert training._compiled(net, batches, "float32") is net and resets
+    assert training._compiled(net, Maps(), "float32") is net and resets
     assert all(torch.equal(*pair) for pair in zip(net.state_dict().values(), before.values(), strict=True))
     assert capsys.readouterr().err == f"torch.compile is of no use here, training goes on without: {said}\n"
 
 
-def test_the_trial_of_a_compiled_network_has_every_size_of_batch(monkeypatch):
+def test_a_smaller_last_batch_goes_through_the_network_as_it_is(monkeypatch):
+    """What is compiled is for one size; here a GPU is played by maps that say they are on one."""
+
+    class OnGpu(torch.Tensor):
+        device = torch.device("cuda")
+
+    def compiled(network, **_):
+        return lambda maps: seen.append(len(maps)) or network(maps.as_subclass(torch.Tensor))
+
     seen = []
-    monkeypatch.setattr(training, "_compiled", lambda net, batches, _: seen.append([*map(len, batches)]) or net)
-    for count in (64, 75, 65, 20):
-        fit(build(), train=toy(count), epochs=1)
-    assert seen == [[32], [11, 32], [32], [20]]
+    monkeypatch.setattr(torch, "compile", compiled)
+    net, maps = build(), toy(32)[0]
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: contextlib.nullcontext())
+    monkeypatch.setattr(training, "_forward", lambda forward, maps, _: forward(maps))
+    forward = training._compiled(net, maps.as_subclass(OnGpu), "float32")
+    net.eval()
+    outputs = [forward(maps[:size]) for size in (32, 11)]
+    assert seen == [32, 32]  # the trial, and the batch as large
+    assert torch.equal(outputs[1], net(maps[:11]))

@@ -71,8 +71,7 @@ def fit(
         scheduler.load_state_dict(state["scheduler"])
         history, best = list(state["history"]), state["best"]
     with _algorithms(device, deterministic):
-        sizes = {min(batch, seen := _seen(len(maps), batch)), seen % batch or batch}
-        forward = _compiled(network, [maps[:size].to(device) for size in sorted(sizes)], precision)
+        forward = _compiled(network, maps[:batch].to(device), precision)
     for epoch in range(len(history), epochs):
         if patience and _since_best(history) >= patience:
             break
@@ -213,22 +212,22 @@ def _since_best(history):
     return len(losses) - 1 - losses.index(min(losses)) if losses else 0
 
 
-def _compiled(network, batches, precision):
-    """``network`` fused by torch.compile on a GPU; itself where that fails, and on CPU, where every process would wait.
+def _compiled(network, maps, precision):
+    """``network`` fused by torch.compile on a GPU for batches as large as ``maps``; others go through it as it is.
 
-    A trial on ``batches``, one of each size that occurs, shows whether it works; it leaves the network as it was.
+    So do all where that fails, and on CPU, where every process would wait. A trial on ``maps`` shows whether it works;
+    it leaves the network as it was.
     """
-    device = batches[0].device
+    device = maps.device
     if device.type != "cuda":
         return network
     state = copy.deepcopy(network.state_dict())
     try:
-        torch._dynamo.reset()  # else the networks before this one count, and after eight shapes it compiles no more
+        torch._dynamo.reset()  # else the networks before this one count, and after eight it compiles no more
         with torch.random.fork_rng(devices=[device]):
             compiled = torch.compile(network.train(), dynamic=False)
-            for maps in batches:
-                _forward(compiled, maps, precision).sum().backward()
-        return compiled
+            _forward(compiled, maps, precision).sum().backward()
+        return lambda images: (compiled if len(images) == len(maps) else network)(images)
     except Exception as error:  # Triton, its compiler and the driver raise what they like
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         print(f"torch.compile is of no use here, training goes on without: {reason}", file=sys.stderr)

@@ -16,7 +16,8 @@ def cells_of(positions, mesh, box):
     """``positions`` ``(3, n)``, of any image of the box, in cells: from 0 to below ``mesh``."""
     cells = positions * (mesh / box)
     cells -= mesh * torch.floor(cells / mesh)
-    return torch.where(cells < mesh, cells, 0.0)  # what a tiny negative number becomes rounds to mesh itself
+    # A tiny negative number becomes mesh itself; and a GPU, which multiplies by 1 / mesh, may leave one just below 0.
+    return torch.where((cells >= 0) & (cells < mesh), cells, 0.0)
 
 
 def cloud(positions, mesh, box):
