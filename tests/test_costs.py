@@ -7,7 +7,8 @@ import pytest
 
 from camelsight.ground import theta
 from camelsight.pipeline import params as parameters_file
-from camelsight.pipeline import paths, references
+from camelsight.pipeline import paths, references, rerun, store
+from camelsight.referee import anew, files
 from camelsight.report import costs, plotting, tables
 
 ROOT = Path(__file__).parent.parent
@@ -98,6 +99,31 @@ def test_a_reference_holds_for_its_own_settings_alone(tmp_path, monkeypatch):
     for key, value in (("settings", good["settings"] | {"train": "0"}), ("simulator", None)):
         paths.reference("smoke").write_text(json.dumps(good | {key: value}))
         assert references.load(loaded) is None
+
+
+def test_a_reference_holds_for_another_simulator_that_makes_the_same_bits(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "profiles", "profiles")
+    shutil.copy("profiles/smoke.yaml", paths.PARAMS)
+    loaded = parameters_file.load()
+    maps = paths.all_maps(loaded.suites, loaded.fields)
+    for path in (paths.UNIVERSE, *maps):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+    monkeypatch.setattr(files, "lost_maps", lambda *_: [])
+    monkeypatch.setattr(rerun, "prepare", lambda *_: pytest.exit("new networks are trained"))
+    record = {
+        "seeds": list(range(8)), "maps": {str(path): store.file_digest(path) for path in maps}, "simulator": "another",
+        "settings": references.settings(loaded), "suites": loaded.suites, "cases": loaded.cases, "r2": {"a": 1},
+    }  # fmt: skip
+    store.write_json(paths.reference("smoke"), record)
+    anew.make_reference(8)
+    made = store.read_json(paths.reference("smoke"))
+    assert made["r2"] == {"a": 1} and references.load(loaded) == made and "the same bits" in capsys.readouterr().err
+    for changed in (made, record | {"seeds": [0]}, record | {"maps": dict.fromkeys(record["maps"], "other")}):
+        store.write_json(paths.reference("smoke"), changed)
+        with pytest.raises(pytest.exit.Exception):
+            anew.make_reference(8)
 
 
 def test_tables_and_figures_show_the_spread_over_seeds_where_it_is_known():
