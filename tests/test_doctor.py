@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from camelsight.commands import doctor
+from camelsight.commands import doctor, probe
 from camelsight.pipeline import packages, store
 
 ROOT = Path(__file__).parent.parent
 
-HEALTHY = doctor.Facts(
+HEALTHY = probe.Facts(
     python=(3, 11, 7),
     missing={},
     packages=(),
@@ -52,7 +52,7 @@ def test_nothing_is_wrong_with_a_healthy_machine():
         ("packages", {"packages": ("numpy is not installed", "x")}, "numpy is not installed, and 1 more", "make setup"),
         ("packages", {"broken": ("torch does not load: OSError: libgomp.so.1", "x")}, "1 more", "rm -r .venv"),
         ("packages", {"broken": ("torch does not load",), "foreign": ("LD_PRELOAD",)}, "does not", "unset LD_PRELOAD"),
-        ("locks", {"record": doctor.CONFLICT}, "dvc.lock has conflict markers", "git checkout --ours dvc.lock"),
+        ("locks", {"record": probe.CONFLICT}, "dvc.lock has conflict markers", "git checkout --ours dvc.lock"),
         ("gpu", {"gpus": (("Old", 80e9, (6, 1)),)}, "capability 6.1, torch needs 7.5", "CUDA_VISIBLE_DEVICES="),
         ("gpu", {"gpus": (*HEALTHY.gpus, ("Old", 80e9, (6, 1)))}, "Old, 80.0 GB, number 1 of 2: compute", "other GPUs"),
         ("driver", {"driver_cuda": (12, 8)}, "knows CUDA 12.8, torch is built for 13.0", "driver for CUDA 13"),
@@ -129,27 +129,27 @@ def test_holders_of_the_lock_are_told_from_programs_that_got_their_process_id(tm
     for pid, line in ((5, b"python\0-m\0dvc\0repro"), (6, b"bash")):
         (processes / str(pid)).mkdir(parents=True)
         (processes / str(pid) / "cmdline").write_bytes(line)
-    assert list(doctor._locks_held(lock, processes)) == [(5, "dvc repro 5")]
+    assert list(probe._locks_held(lock, processes)) == [(5, "dvc repro 5")]
     lock.write_text('{"read": {"a": [')
-    assert not list(doctor._locks_held(lock, processes))
-    assert not list(doctor._locks_held(tmp_path / "none", processes))
+    assert not list(probe._locks_held(lock, processes))
+    assert not list(probe._locks_held(tmp_path / "none", processes))
 
 
 def test_a_record_that_was_cut_off_is_noticed(tmp_path):
     record = tmp_path / "dvc.lock"
-    assert doctor._wrong_with(record) == ""
+    assert probe._wrong_with(record) == ""
     for text, wrong in (
         ("", "cut off"),
         ("schema: '2.0'\nstages:\n  maps: {cmd: a}\n", ""),
         ("stages: {maps: {cm", "cut off"),
-        ("a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> other\n", doctor.CONFLICT),
+        ("a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> other\n", probe.CONFLICT),
         ("a: |\n  <<<<<<< no marker\n", ""),
         ("[1]", "cut off"),
         ("\x00", "cut off"),
         ("[" * 20_000, "cut off"),  # ended the process
     ):
         record.write_text(text)
-        assert doctor._wrong_with(record) == wrong
+        assert probe._wrong_with(record) == wrong
 
 
 @pytest.fixture
@@ -206,12 +206,12 @@ def test_pins_are_compared_with_what_is_installed(tmp_path):
 
 def test_folders_that_refuse_are_found(tmp_path):
     (tmp_path / "file").touch()
-    assert list(doctor._unwritable([tmp_path, tmp_path / "not yet"])) == []
-    assert list(doctor._unwritable(["/proc"])) == ["/proc"]
+    assert list(probe._unwritable([tmp_path, tmp_path / "not yet"])) == []
+    assert list(probe._unwritable(["/proc"])) == ["/proc"]
 
 
 def test_paper_scale_needs_more_than_smoke(monkeypatch):
-    monkeypatch.chdir(doctor.Path(__file__).parent.parent)
+    monkeypatch.chdir(Path(__file__).parent.parent)
     smoke, camels = doctor.needs("smoke"), doctor.needs("camels")
     assert camels.gpu and not smoke.gpu
     assert camels.gpu_memory == 15_000 * 256**2 * 4

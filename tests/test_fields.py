@@ -19,6 +19,7 @@ import yaml
 from torch import nn
 
 from camelsight.analysis import attributions, dataset, networks, prediction, sets
+from camelsight.commands import everything
 from camelsight.ground import cases, cmd, fields, split
 from camelsight.inference import information, network
 from camelsight.interpretation import attribution
@@ -132,7 +133,7 @@ def test_everything_is_everything_that_the_fields_allow():
     two = one.replace("fields: [Mtot]", two).replace(
         "suites: [IllustrisTNG, Nbody_IllustrisTNG]", "suites: [IllustrisTNG]"
     )
-    asked = [params.parse(params.with_everything(text), "text").robustness for text in (one, two)]
+    asked = [params.parse(everything.switched_on(text), "text").robustness for text in (one, two)]
     assert "fields" not in asked[0].transfer and "probes" in asked[0].transfer and "scales" in asked[0].baseline
     assert "fields" in asked[1].transfer and "probes" not in asked[1].transfer and not asked[1].baseline
 

@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 
 import test_studies
 from camelsight.analysis import networks
-from camelsight.commands import doctor
+from camelsight.commands import everything, probe
 from camelsight.ground import cmd, theta
 from camelsight.inference import network, tuning
 from camelsight.pipeline import (
@@ -233,7 +233,7 @@ def check_params(tried, text):
     assert store.parse_yaml(text) == serialize.parse_yaml(text.decode("utf-8-sig"), "params.yaml"), "as DVC reads it"
     assert all(map(pack._inside, pack._known(loaded)))
     if tried.read % 8 == 0:  # it takes ten times as long
-        more = tried(params.with_everything, text.decode())
+        more = tried(everything.switched_on, text.decode())
         assert more is None or params.parse(more, "again").maps == loaded.maps
 
 
@@ -576,7 +576,7 @@ def test_locks(judged):
         tried(explained)
         for row in evidence._or_fail("stage", locked.stages(judged, True)):
             assert row["verdict"] in verification.VERDICTS
-        assert doctor._wrong_with(paths.DVC_LOCK) in ("", "cut off", doctor.CONFLICT)
+        assert probe._wrong_with(paths.DVC_LOCK) in ("", "cut off", probe.CONFLICT)
         whole = leftovers.record(paths.DVC_LOCK) is not None
         launch.forget(judged)
         assert not whole or "gone" not in leftovers.record(paths.DVC_LOCK).get("stages", {})

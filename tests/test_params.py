@@ -7,6 +7,7 @@ import dvc.utils.serialize
 import pytest
 import yaml
 
+from camelsight.commands import everything
 from camelsight.pipeline import params, paths
 from camelsight.report import costs
 
@@ -146,7 +147,7 @@ def test_yaml_that_grows_takes_no_time_and_gets_one_line(value, message, tmp_pat
 def test_full_of_a_file_that_is_no_mapping_gets_one_line(text):
     """make plan FULL=1 ended in a traceback of YAML."""
     with pytest.raises(ValueError, match=r"params\.yaml: ") as caught:
-        params.with_everything(text)
+        everything.switched_on(text)
     assert "\n" not in str(caught.value)
 
 
@@ -235,8 +236,8 @@ def test_experiments_that_cannot_be_run_are_refused(section, change, message):
 @pytest.mark.parametrize("path", PROFILES, ids=lambda path: path.stem)
 def test_everything_switches_all_experiments_on_and_changes_nothing_else(path, tmp_path):
     text = path.read_text()
-    assert params.with_everything(params.with_everything(text)) == params.with_everything(text) != text
-    (tmp_path / "params.yaml").write_text(params.with_everything(text))
+    assert everything.switched_on(everything.switched_on(text)) == everything.switched_on(text) != text
+    (tmp_path / "params.yaml").write_text(everything.switched_on(text))
     before, after = params.load(path), params.load(tmp_path / "params.yaml")
     assert not before.robustness.transfer and not before.robustness.baseline and not before.robustness.suites
     assert {stage: getattr(after.robustness, stage) for stage in params.EXPERIMENTS} == OF_TOTAL_MATTER
@@ -374,7 +375,7 @@ def test_everything_is_switched_on_whatever_the_style_of_the_file(style, asked):
     """With lists as blocks one experiment of each stayed, without a word; flow style ended in substring not found."""
     raw = MINI | {"robustness": MINI["robustness"] | {"transfer": asked, "baseline": [], "suites": ["Astrid"]}}
     before = params.parse(styled(raw)[style], "mini")
-    text = params.with_everything(styled(raw)[style])
+    text = everything.switched_on(styled(raw)[style])
     after = params.parse(text, "mini")
     assert {stage: set(getattr(after.robustness, stage)) for stage in params.EXPERIMENTS} == {
         stage: set(names) for stage, names in OF_TOTAL_MATTER.items()
@@ -382,14 +383,14 @@ def test_everything_is_switched_on_whatever_the_style_of_the_file(style, asked):
     assert after.robustness.suites == ("Astrid", "SIMBA")
     lists = {key: getattr(before.robustness, key) for key in (*params.EXPERIMENTS, "suites")}
     assert dataclasses.replace(after, robustness=dataclasses.replace(after.robustness, **lists)) == before
-    assert params.with_everything(text) == text
+    assert everything.switched_on(text) == text
     if style.startswith("JSON"):
         json.loads(text)
 
 
 def test_everything_of_several_fields_is_what_is_not_about_one():
     raw = MINI | {"fields": ["Mtot", "Mgas"], "suites": ["IllustrisTNG"]}
-    after = params.parse(params.with_everything(styled(raw)["block"]), "mini").robustness
+    after = params.parse(everything.switched_on(styled(raw)["block"]), "mini").robustness
     assert set(after.transfer) == set(params.EXPERIMENTS["transfer"]) - {"probes"} and after.baseline == ()
     assert after.suites == ("SIMBA",)
 
@@ -398,7 +399,7 @@ def test_everything_keeps_comments_and_the_lines_it_has_no_use_for():
     text = PROFILES[0].with_name("mini.yaml").read_text(encoding="utf-8")
     block = text.replace("  transfer: [] #", "  transfer:\n    - seeds # mine\n    #")
     for before in (text, block):
-        after = params.with_everything(before)
+        after = everything.switched_on(before)
         assert all(line.partition("#")[2] in after for line in before.splitlines())
         changed = set(before.splitlines()) ^ set(after.splitlines())
         assert all(re.match(r"  (transfer|baseline|suites):|    (-|#)", line) for line in changed)
@@ -410,4 +411,4 @@ def test_everything_is_refused_where_lists_are_shared():
     )
     shared = shared.replace('"transfer": []', '"transfer": &none []').replace('"baseline": []', '"baseline": *none')
     with pytest.raises(ValueError, match="expected lists of their own under robustness, got ones that other keys"):
-        params.with_everything(shared)
+        everything.switched_on(shared)

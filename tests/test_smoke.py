@@ -26,6 +26,7 @@ from mcp import Client, StdioServerParameters
 
 import camelsight as camelsight_package
 from camelsight.analysis import attributions, dataset, networks, prediction
+from camelsight.commands import everything
 from camelsight.ground import cmd, theta
 from camelsight.inference import metrics, training
 from camelsight.interpretation import attribution, sanity
@@ -86,7 +87,7 @@ def project(tmp_path_factory):
     """A checkout in which the smoke profile with the experiments on robustness was interrupted, and ran to its end."""
     folder = tmp_path_factory.mktemp("smoke")
     check_out(folder)
-    (folder / "params.yaml").write_text(params.with_everything((folder / "profiles/smoke.yaml").read_text()))
+    (folder / "params.yaml").write_text(everything.switched_on((folder / "profiles/smoke.yaml").read_text()))
     git(folder, "init", "--quiet")
     commit(folder, "Begin")
 

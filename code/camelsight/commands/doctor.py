@@ -4,18 +4,12 @@ Imports no more than Python's standard library before it knows that the rest is 
 """
 
 import argparse
-import ctypes
-import importlib
 import json
 import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from camelsight.pipeline import machine, packages
+from camelsight.commands import probe
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 MIN_PYTHON = (3, 11)
@@ -23,40 +17,8 @@ GPU_PIXELS = 256  # maps of this size want a GPU: on two CPU cores a network tra
 MIN_SHARED_MEMORY = 1e6  # of the locks of a process pool
 ADAM_COPIES = 4  # weights in a checkpoint: current, best, and two moments
 OTHER_RESULTS = 2e8  # figures, tables, the PDF, logs
-WRITTEN = (".", ".dvc", "data", "figures", "paper", "profiles", "results", "runs")
-RWLOCK, RECORD = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
-CONTAINER = Path(".dvc/container.lock")  # code/container.sh leaves it
-LOADED = ("torch", "numpy", "scipy.linalg", "yaml", "camb", "MAS_library")  # packages with libraries of their own
-LIBRARIES = ("LD_LIBRARY_PATH", "LD_PRELOAD")  # from which the system takes libraries before ours
 INSTALL = "apt-get update && apt-get install --no-install-recommends"
-CONFLICT = "conflict markers of a merge"
 REFUSED_FIX = 'chown it to yourself, or git config --global --add safe.directory "$PWD"'
-BROUGHT = "CAMELSIGHT_PYTHONPATH"  # PYTHONPATH as make found it
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What was found; sizes in bytes, versions as tuples, None for what is not there."""
-
-    python: tuple
-    missing: dict  # purpose: system packages that are missing, as code/setup.sh names them
-    packages: tuple  # Python packages that are not as pinned, in words
-    broken: tuple = ()  # of these that are there, but do not load, in words
-    torch: str = None
-    build_cuda: tuple = None  # None: torch is a CPU build
-    build_capability: tuple = None  # the oldest GPU it was built for
-    driver_cuda: tuple = None  # the newest CUDA that the driver knows
-    gpus: tuple = ()  # (name, bytes, capability), as torch sees them
-    memory: float = None
-    shared_memory: float = None
-    disk: float = None
-    unwritable: tuple = ()
-    locks: tuple = ()  # (process id, command) of who is at work in this folder
-    record: str = ""  # what is wrong with dvc.lock, which DVC does not write in one go
-    git: str = ""  # why Git refuses this checkout
-    foreign: tuple = ()  # variables that bring other software, which this process has
-    left_out: tuple = ()  # and those that make has kept from it
-    container: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +103,7 @@ def _mended(facts):
 
 
 def _environment(facts):
-    paths = [name for name in facts.foreign if name not in LIBRARIES]
+    paths = [name for name in facts.foreign if name not in probe.LIBRARIES]
     if paths:
         set_ = f"{', '.join(paths)} set: programs that are started by hand take foreign packages before ours"
         return Check("environment", WARN, set_, f"start them by make, or unset {' '.join(paths)}")
@@ -209,14 +171,13 @@ def _writing(facts):
 
 
 def _locks(facts):
-    if facts.record == CONFLICT:
-        fix = f"git checkout --ours {RECORD} (or --theirs); make paper then brings it up to date"
-        return Check("locks", FAIL, f"{RECORD} has {CONFLICT}", fix)
+    if facts.record == probe.CONFLICT:
+        fix = f"git checkout --ours {probe.RECORD} (or --theirs); make paper then brings it up to date"
+        return Check("locks", FAIL, f"{probe.RECORD} has {probe.CONFLICT}", fix)
     if facts.record:
-        fix = (
-            f"make paper, which sets it aside and takes what was made before from .dvc/cache, or git checkout {RECORD}"
-        )
-        return Check("locks", WARN, f"{RECORD} is {facts.record}: DVC was killed while it wrote it", fix)
+        anew = "make paper, which sets it aside and takes what was made before from .dvc/cache"
+        fix = f"{anew}, or git checkout {probe.RECORD}"
+        return Check("locks", WARN, f"{probe.RECORD} is {facts.record}: DVC was killed while it wrote it", fix)
     for pid, command in facts.locks:
         return Check("locks", WARN, f"a run is at work here: process {pid}, {command}", "wait for it, or end it")
     return Check("locks", OK, "nobody holds one")
@@ -274,146 +235,6 @@ def _disk_needed(loaded, suite):
     return missing + ADAM_COPIES * max(weights.values()) * launch.default_jobs(loaded) + OTHER_RESULTS
 
 
-def probe():
-    """The ``Facts`` of this machine, as seen from the project's root."""
-    broken = tuple(_broken())
-    torch = None if any(line.startswith("torch ") for line in broken) else _import("torch")
-    facts = {
-        "python": sys.version_info[:3],
-        "missing": _missing_packages(),
-        "packages": tuple(packages.wrong()),
-        "broken": broken,
-        "driver_cuda": _driver_cuda(),
-        "memory": machine.free_memory(),
-        "disk": shutil.disk_usage(".").free,
-        "shared_memory": shutil.disk_usage("/dev/shm").free if os.access("/dev/shm", os.W_OK) else 0,
-        "unwritable": tuple(_unwritable([*WRITTEN, tempfile.gettempdir()])),
-        "locks": tuple(_locks_held(RWLOCK)),
-        "record": _wrong_with(RECORD),
-        "container": CONTAINER.exists(),
-        "foreign": tuple(_foreign(os.environ)),
-        "left_out": ("PYTHONPATH",) if os.environ.get(BROUGHT) else (),
-    }
-    if torch:
-        facts |= _torch_facts(torch)
-    if torch and not broken and not facts["packages"]:
-        from camelsight.pipeline import environment
-
-        facts["git"] = environment.refusal()
-    return Facts(**facts)
-
-
-def _import(name):
-    try:
-        return importlib.import_module(name)
-    except Exception:  # foreign libraries raise what they like
-        return None
-
-
-def _broken(names=LOADED):
-    """Yield, in words, which of these packages are installed, but do not load.
-
-    A foreign library can end the process that loads it, so that another process tries where there may be one.
-    """
-    for name in names:
-        if any(map(os.environ.get, LIBRARIES)):
-            command = [sys.executable, "-c", f"import {name}"]
-            tried = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
-            if tried.returncode and "ModuleNotFoundError" not in tried.stderr:
-                last = (tried.stderr.strip() or f"ended by signal {-tried.returncode}").splitlines()[-1]
-                yield f"{name} does not load: {last}"
-            continue
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if not error.name or not name.startswith(error.name):
-                yield f"{name} does not load: {error}"
-        except Exception as error:
-            yield f"{name} does not load: {type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _foreign(environment):
-    """Yield the variables that bring other software into this process."""
-    ours = os.path.realpath("code")
-    if any(os.path.realpath(path) != ours for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path):
-        yield "PYTHONPATH"
-    yield from (name for name in ("PYTHONHOME", *LIBRARIES) if environment.get(name))
-
-
-def _torch_facts(torch):
-    cuda, visible = torch.version.cuda, torch.cuda.is_available()
-    built = [name.partition("_")[2] for name in torch.cuda.get_arch_list() if name.startswith("sm_")] if visible else []
-    gpus = []
-    for i in range(torch.cuda.device_count() if visible else 0):
-        properties = torch.cuda.get_device_properties(i)
-        gpus.append((properties.name, properties.total_memory, (properties.major, properties.minor)))
-    return {
-        "torch": torch.__version__,
-        "build_cuda": tuple(map(int, cuda.split("."))) if cuda else None,
-        "build_capability": min(((int(name[:-1]), int(name[-1])) for name in built if name.isdigit()), default=None),
-        "gpus": tuple(gpus),
-    }
-
-
-def _missing_packages():
-    result = subprocess.run(["bash", "code/setup.sh", "missing"], capture_output=True, encoding="utf-8", check=False)
-    return dict(line.split(": ") for line in result.stdout.splitlines())
-
-
-def _driver_cuda():
-    """The newest CUDA that the NVIDIA driver knows, (major, minor); None without a driver."""
-    version = ctypes.c_int(0)
-    try:
-        if ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version)) != 0 or version.value == 0:
-            return None
-    except OSError:
-        return None
-    return version.value // 1000, version.value % 1000 // 10
-
-
-def _unwritable(folders):
-    for folder in folders:
-        if not os.path.isdir(folder):
-            continue  # its parent is in the list
-        try:
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError:
-            yield folder
-
-
-def _locks_held(path, processes=Path("/proc")):
-    """Yield (process id, command) of who holds DVC's lock file; it may outlive them, and make paper mends it then."""
-    try:
-        held = json.loads(path.read_text(encoding="utf-8") or "{}")
-        holders = [info for infos in held.get("read", {}).values() for info in infos]
-        holders += list(held.get("write", {}).values())
-        holders = {int(info["pid"]): info["cmd"] for info in holders}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return
-    for pid, command in holders.items():
-        line = processes / str(pid) / "cmdline"
-        if line.exists() and b"dvc" in line.read_bytes():
-            yield pid, command
-
-
-def _wrong_with(path):
-    """What is wrong with a YAML file; empty if nothing, if it is not there, or if the packages are not to tell."""
-    if not path.exists():
-        return ""
-    yaml, store = _import("yaml"), _import("camelsight.pipeline.store")
-    if yaml is None or store is None:
-        return ""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if store.conflict(text):
-        return CONFLICT
-    try:  # events, since what makes values of them ends the process where a text has ten thousand levels
-        events = list(yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except (yaml.YAMLError, ValueError):
-        return "cut off"
-    return "" if len(events) > 2 and isinstance(events[2], yaml.MappingStartEvent) else "cut off"
-
-
 def main():
     parser = argparse.ArgumentParser(prog="python -m camelsight.commands.doctor", description=__doc__)
     parser.add_argument("--profile", help="the profile that is to run; default: params.yaml")
@@ -421,7 +242,7 @@ def main():
     parser.add_argument("--quiet", action="store_true", help="print only what is not as it should be")
     sys.stdout.reconfigure(errors="backslashreplace")  # as cli.print_anything, which needs packages
     arguments = parser.parse_args()
-    facts = probe()
+    facts = probe.facts()
     try:
         wanted = needs(arguments.profile) if facts.torch and not facts.packages and not facts.broken else None
     except ValueError as error:

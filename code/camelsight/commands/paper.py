@@ -12,7 +12,7 @@ import time
 from itertools import product
 from pathlib import Path
 
-from camelsight.commands import status
+from camelsight.commands import everything, status
 from camelsight.ground import fields
 from camelsight.pipeline import checkpoints, cli, launch, leftovers, params, paths, release, slurm, store
 from camelsight.report import provenance
@@ -107,7 +107,7 @@ def make_challenges():
             f"{', '.join(fields.SIMULATED)} for suites with gas"
         )
     text = paths.PARAMS.read_text(encoding="utf-8")
-    store.write_text(paths.PARAMS, params.with_everything(text, {"transfer": ["fields"]}))
+    store.write_text(paths.PARAMS, everything.switched_on(text, {"transfer": ["fields"]}))
     loaded = begin(None)
     pending = out_of_date("transfer@fields")
     if pending:
@@ -184,7 +184,7 @@ def begin(profile, full=False):
         activate(profile)
     if full:
         params.load(paths.PARAMS)
-        store.write_text(paths.PARAMS, params.with_everything(paths.PARAMS.read_text(encoding="utf-8")))
+        store.write_text(paths.PARAMS, everything.switched_on(paths.PARAMS.read_text(encoding="utf-8")))
     loaded = params.load(paths.PARAMS)
     prune(loaded)
     launch.forget(loaded)
@@ -211,7 +211,7 @@ def _is_a_profile(content):
         if path.read_bytes() == content:
             return True
         with contextlib.suppress(ValueError):  # a profile that somebody is at work on
-            if params.with_everything(path.read_text(encoding="utf-8")).encode() == content:
+            if everything.switched_on(path.read_text(encoding="utf-8")).encode() == content:
                 return True
     return False
 

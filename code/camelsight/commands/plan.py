@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from camelsight.commands import everything
 from camelsight.pipeline import cli, launch, params, paths, source, store
 
 MISSING = ("deleted", "not in cache")  # what DVC says of a file that is not there
@@ -42,7 +43,7 @@ def _in_place_of_params(profile, full):
         for path in Path().resolve().iterdir():
             if path.name not in (paths.PARAMS.name, ".git"):  # a link to .git would lead DVC back here
                 Path(folder, path.name).symlink_to(path)
-        store.write_text(Path(folder, paths.PARAMS), params.with_everything(wanted) if full else wanted)
+        store.write_text(Path(folder, paths.PARAMS), everything.switched_on(wanted) if full else wanted)
         os.environ["DVC_SITE_CACHE_DIR"] = cache
         try:
             with contextlib.chdir(folder):

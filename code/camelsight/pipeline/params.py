@@ -1,24 +1,15 @@
 """params.yaml as frozen dataclasses: unknown keys, wrong types and impossible values are refused in one line."""
 
-import contextlib
-import dataclasses
-import difflib
-import io
-import itertools
 import os
 import re
-import reprlib
-import typing
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-
-from ruamel.yaml import YAML
-from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from camelsight.ground import cases, cmd, fields, theta
 from camelsight.ground.choices import BASELINES, PRIOR
 from camelsight.ground.hyperparameters import HIDDEN_LIMIT, Hyperparameters
 from camelsight.pipeline import paths, store
+from camelsight.pipeline.typed import build, check, check_range
 
 EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
     "transfer": (
@@ -28,10 +19,7 @@ EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
 }  # fmt: skip
 OF_ONE_FIELD = {"probes", *EXPERIMENTS["baseline"]}  # experiments about a single density of mass
 OF_SEVERAL_FIELDS = {"fields"}
-FURTHER_SUITES = ("SIMBA",)  # that FULL=1 adds to the transfer matrix
 NAME = re.compile("[A-Za-z0-9_-]{1,64}")  # of a profile: names of files are made of it
-SHOWN = reprlib.Repr()  # of a wrong value: aliases make a value of gigabytes of a few lines of YAML
-SHOWN.maxlevel, SHOWN.maxlist, SHOWN.maxstring, SHOWN.maxother, SHOWN.maxlong = 2, 60, 100, 100, 60
 
 
 @dataclass(frozen=True)
@@ -50,28 +38,28 @@ class Maps:
         """``folder`` as a Path, with the values of ~ and $VARIABLES; ValueError where this machine has none."""
         folder = _expanded(self.folder)
         known = not re.search(r"^~|\$(\w|{)", folder)
-        _check(known, "maps.folder", "a folder whose ~ and $VARIABLES this machine knows", self.folder)
+        check(known, "maps.folder", "a folder whose ~ and $VARIABLES this machine knows", self.folder)
         return Path(folder)
 
     def __post_init__(self):
         replaced = "; write twin where you had mock, which it replaces" if self.source == "mock" else ""
-        _check(self.source in ("twin", "camels"), "maps.source", f"twin or camels{replaced}", self.source)
-        _check(self.folder and "\0" not in self.folder, "maps.folder", "a folder", self.folder)
+        check(self.source in ("twin", "camels"), "maps.source", f"twin or camels{replaced}", self.source)
+        check(self.folder and "\0" not in self.folder, "maps.folder", "a folder", self.folder)
         inside = Path(_expanded(self.folder)).resolve().is_relative_to(paths.MAPS.resolve())
-        _check(not inside, "maps.folder", f"a folder outside {paths.MAPS}, which a run empties", self.folder)
+        check(not inside, "maps.folder", f"a folder outside {paths.MAPS}, which a run empties", self.folder)
         for base in self.bases:
-            _check(base.startswith(("https://", "http://")), "maps.bases", "URLs", base)
-        _check(self.simulations >= 3, "maps.simulations", "at least 3", self.simulations)
+            check(base.startswith(("https://", "http://")), "maps.bases", "URLs", base)
+        check(self.simulations >= 3, "maps.simulations", "at least 3", self.simulations)
         power_of_two = self.pixels >= 16 and self.pixels & (self.pixels - 1) == 0
-        _check(power_of_two and self.pixels <= 512, "maps.pixels", "a power of two from 16 to 512", self.pixels)
+        check(power_of_two and self.pixels <= 512, "maps.pixels", "a power of two from 16 to 512", self.pixels)
         most = f"at most the {cmd.SIMULATIONS} of CAMELS"
-        _check(
+        check(
             self.source == "camels" or self.simulations <= cmd.SIMULATIONS, "maps.simulations", most, self.simulations
         )
         good = self.particles >= 8 and self.particles % 2 == 0
-        _check(good, "maps.particles", "an even number from 8", self.particles)
-        _check(self.mesh >= self.particles, "maps.mesh", f"at least maps.particles = {self.particles}", self.mesh)
-        _check(self.steps >= 2, "maps.steps", "at least 2", self.steps)
+        check(good, "maps.particles", "an even number from 8", self.particles)
+        check(self.mesh >= self.particles, "maps.mesh", f"at least maps.particles = {self.particles}", self.mesh)
+        check(self.steps >= 2, "maps.steps", "at least 2", self.steps)
 
 
 @dataclass(frozen=True)
@@ -80,9 +68,9 @@ class Split:
     fractions: tuple[float, float, float]  # train, valid, test
 
     def __post_init__(self):
-        _check(0 <= self.seed < 2**32, "split.seed", "from 0 to 2^32 - 1", self.seed)
+        check(0 <= self.seed < 2**32, "split.seed", "from 0 to 2^32 - 1", self.seed)
         good = min(self.fractions) > 0 and abs(sum(self.fractions) - 1) < 1e-9
-        _check(good, "split.fractions", "three positive numbers that add up to 1", self.fractions)
+        check(good, "split.fractions", "three positive numbers that add up to 1", self.fractions)
 
 
 @dataclass(frozen=True)
@@ -99,22 +87,22 @@ class Tune:
     hidden: tuple[int, int]
 
     def __post_init__(self):
-        _check(self.dropout[1] < 1, "tune.dropout", "numbers below 1", list(self.dropout))
-        _check(self.hidden[1] <= HIDDEN_LIMIT, "tune.hidden", f"numbers up to {HIDDEN_LIMIT}", list(self.hidden))
-        _check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
+        check(self.dropout[1] < 1, "tune.dropout", "numbers below 1", list(self.dropout))
+        check(self.hidden[1] <= HIDDEN_LIMIT, "tune.hidden", f"numbers up to {HIDDEN_LIMIT}", list(self.hidden))
+        check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
         differ = self.cases and len(set(self.cases)) == len(self.cases)
-        _check(differ, "tune.cases", "cases that differ", list(self.cases))
-        _check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
-        _check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
-        _check(self.pruner in ("halving", "none"), "tune.pruner", "halving or none", self.pruner)
-        _check(self.workers >= 1, "tune.workers", "at least 1", self.workers)
+        check(differ, "tune.cases", "cases that differ", list(self.cases))
+        check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
+        check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
+        check(self.pruner in ("halving", "none"), "tune.pruner", "halving or none", self.pruner)
+        check(self.workers >= 1, "tune.workers", "at least 1", self.workers)
         for name in ("max_lr", "weight_decay", "dropout", "hidden"):
             low, high = getattr(self, name)
-            _check_range(f"tune.{name}", low, high, may_be_zero=name == "dropout")
+            check_range(f"tune.{name}", low, high, may_be_zero=name == "dropout")
             for case, values in self.start.items():
                 cases.parse(case)
                 value, within = getattr(values, name), f"a value within tune.{name} = {[low, high]}"
-                _check(low <= value <= high, f"tune.start.{case}.{name}", within, value)
+                check(low <= value <= high, f"tune.start.{case}.{name}", within, value)
 
     def start_of(self, case):
         """The starting ``Hyperparameters`` of ``case``: its own, or those of the uncut maps."""
@@ -139,14 +127,14 @@ class Train:
     deterministic: bool  # a GPU repeats itself bit for bit, and is slower; a CPU always does
 
     def __post_init__(self):
-        _check(self.seed >= 0, "train.seed", "at least 0", self.seed)
-        _check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
-        _check(self.batch >= 2, "train.batch", "at least 2", self.batch)
-        _check(self.schedule in ("cyclic", "onecycle"), "train.schedule", "cyclic or onecycle", self.schedule)
+        check(self.seed >= 0, "train.seed", "at least 0", self.seed)
+        check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
+        check(self.batch >= 2, "train.batch", "at least 2", self.batch)
+        check(self.schedule in ("cyclic", "onecycle"), "train.schedule", "cyclic or onecycle", self.schedule)
         good = self.precision in ("auto", "float32", "bfloat16")
-        _check(good, "train.precision", "auto, float32 or bfloat16", self.precision)
-        _check(self.normalisation in ("train", "all"), "train.normalisation", "train or all", self.normalisation)
-        _check(self.patience >= 0, "train.patience", "at least 0", self.patience)
+        check(good, "train.precision", "auto, float32 or bfloat16", self.precision)
+        check(self.normalisation in ("train", "all"), "train.normalisation", "train or all", self.normalisation)
+        check(self.patience >= 0, "train.patience", "at least 0", self.patience)
 
 
 @dataclass(frozen=True)
@@ -155,8 +143,8 @@ class Evaluate:
     resamples: int
 
     def __post_init__(self):
-        _check(self.views in ("1", "8", "mean8"), "evaluate.views", "1, 8 or mean8", self.views)
-        _check(self.resamples >= 100, "evaluate.resamples", "at least 100", self.resamples)
+        check(self.views in ("1", "8", "mean8"), "evaluate.views", "1, 8 or mean8", self.views)
+        check(self.resamples >= 100, "evaluate.resamples", "at least 100", self.resamples)
 
 
 @dataclass(frozen=True)
@@ -173,16 +161,16 @@ class Attribute:
 
     def __post_init__(self):
         for name in ("maps", "ig_steps", "shap_samples"):
-            _check(getattr(self, name) >= 1, f"attribute.{name}", "at least 1", getattr(self, name))
+            check(getattr(self, name) >= 1, f"attribute.{name}", "at least 1", getattr(self, name))
         for name in ("baseline", "shap_baseline"):
             known = getattr(self, name) in BASELINES
-            _check(known, f"attribute.{name}", f"one of {', '.join(BASELINES)}", getattr(self, name))
-        _check(self.output in ("mean", "sigma"), "attribute.output", "mean or sigma", self.output)
-        _check(self.views in ("1", "mean8"), "attribute.views", "1 or mean8", self.views)
+            check(known, f"attribute.{name}", f"one of {', '.join(BASELINES)}", getattr(self, name))
+        check(self.output in ("mean", "sigma"), "attribute.output", "mean or sigma", self.output)
+        check(self.views in ("1", "mean8"), "attribute.views", "1 or mean8", self.views)
         known = len(set(self.parameters)) == len(self.parameters) and set(self.parameters) <= set(theta.NAMES)
         good = known and set(theta.COSMOLOGICAL) <= set(self.parameters)
         what = f"some of {', '.join(theta.NAMES)}, each once, with {' and '.join(theta.COSMOLOGICAL)} among them"
-        _check(good, "attribute.parameters", what, list(self.parameters))
+        check(good, "attribute.parameters", what, list(self.parameters))
 
 
 @dataclass(frozen=True)
@@ -196,9 +184,9 @@ class Sanity:
 
     def __post_init__(self):
         for name in ("maps", "ig_steps", "shap_samples", "seed_epochs"):
-            _check(getattr(self, name) >= 1, f"sanity.{name}", "at least 1", getattr(self, name))
+            check(getattr(self, name) >= 1, f"sanity.{name}", "at least 1", getattr(self, name))
         for name in ("seeds", "shuffled_epochs"):
-            _check(getattr(self, name) >= 0, f"sanity.{name}", "at least 0", getattr(self, name))
+            check(getattr(self, name) >= 0, f"sanity.{name}", "at least 0", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -215,23 +203,23 @@ class Robustness:
         for stage, known in EXPERIMENTS.items():
             asked = getattr(self, stage)
             good = len(set(asked)) == len(asked) and set(asked) <= set(known)
-            _check(good, f"robustness.{stage}", f"some of {', '.join(known)}, each once", list(asked))
+            check(good, f"robustness.{stage}", f"some of {', '.join(known)}, each once", list(asked))
         for suite in self.suites:
             theta.hydro_suite(suite)
         cuts = [cases.parse(case).cuts for case in self.cuts]
         good = all(cuts) and len(set(cuts)) == len(cuts)
-        _check(good, "robustness.cuts", "cases that differ, original not among them", list(self.cuts))
+        check(good, "robustness.cuts", "cases that differ, original not among them", list(self.cuts))
         for width in self.smoothing:
-            _check(width > 0, "robustness.smoothing", "widths above 0 pixels", width)
-            _check(float(f"{width:g}") == width, "robustness.smoothing", "at most six digits", width)
+            check(width > 0, "robustness.smoothing", "widths above 0 pixels", width)
+            check(float(f"{width:g}") == width, "robustness.smoothing", "at most six digits", width)
             try:
                 cases.parse(f"smooth_{width:g}")
             except ValueError as error:
                 raise ValueError(f"robustness.smoothing: {error}") from None
         names = [f"{width:g}" for width in self.smoothing]
-        _check(len(set(names)) == len(names), "robustness.smoothing", "widths that differ", list(self.smoothing))
+        check(len(set(names)) == len(names), "robustness.smoothing", "widths that differ", list(self.smoothing))
         for name in ("seeds", "curve_epochs"):
-            _check(getattr(self, name) >= 1, f"robustness.{name}", "at least 1", getattr(self, name))
+            check(getattr(self, name) >= 1, f"robustness.{name}", "at least 1", getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -241,9 +229,9 @@ class Emulator:
     weight_decay: float
 
     def __post_init__(self):
-        _check(self.epochs >= 1, "rivals.emulator.epochs", "at least 1", self.epochs)
-        _check(self.max_lr > 0, "rivals.emulator.max_lr", "above 0", self.max_lr)
-        _check(self.weight_decay >= 0, "rivals.emulator.weight_decay", "at least 0", self.weight_decay)
+        check(self.epochs >= 1, "rivals.emulator.epochs", "at least 1", self.epochs)
+        check(self.max_lr > 0, "rivals.emulator.max_lr", "above 0", self.max_lr)
+        check(self.weight_decay >= 0, "rivals.emulator.weight_decay", "at least 0", self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -263,13 +251,13 @@ class Rivals:
 
     def __post_init__(self):
         for name in ("trials", "epochs", "steps", "lengths"):
-            _check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
-        _check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
+            check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
+        check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
         good = 4 * len(theta.NAMES) <= self.walkers <= PRIOR and self.walkers % 2 == 0
-        _check(good, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)} to {PRIOR}", self.walkers)
+        check(good, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)} to {PRIOR}", self.walkers)
         for name in ("layers", "hidden", "max_lr", "weight_decay", "dropout"):
-            _check_range(f"rivals.{name}", *getattr(self, name), may_be_zero=name == "dropout")
-        _check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))
+            check_range(f"rivals.{name}", *getattr(self, name), may_be_zero=name == "dropout")
+        check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))
 
 
 @dataclass(frozen=True)
@@ -317,28 +305,28 @@ class Params:
 
     def __post_init__(self):
         good = NAME.fullmatch(self.profile)
-        _check(good, "profile", "a name of at most 64 letters, digits, _ and -", self.profile)
-        _check(self.threads >= 1, "threads", "at least 1", self.threads)
-        _check(self.checkpoint >= 0, "checkpoint", "at least 0", self.checkpoint)
+        check(good, "profile", "a name of at most 64 letters, digits, _ and -", self.profile)
+        check(self.threads >= 1, "threads", "at least 1", self.threads)
+        check(self.checkpoint >= 0, "checkpoint", "at least 0", self.checkpoint)
         for name in ("fields", "suites", "cases"):
             values = getattr(self, name)
-            _check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
+            check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))
         for suite in self.suites:
             theta.hydro_suite(suite)
         seeds = (self.train.seed, *self.repeats)
         good = len(set(seeds)) == len(seeds) and min(seeds) >= 0
-        _check(good, "repeats", f"seeds that differ, also from train.seed = {self.train.seed}", list(self.repeats))
+        check(good, "repeats", f"seeds that differ, also from train.seed = {self.train.seed}", list(self.repeats))
         meanings = [cases.parse(case).cuts for case in self.cases]
-        _check(len(set(meanings)) == len(meanings), "cases", "cases that differ", list(self.cases))
-        _check("original" in self.cases, "cases", "original among them", list(self.cases))
+        check(len(set(meanings)) == len(meanings), "cases", "cases that differ", list(self.cases))
+        check("original" in self.cases, "cases", "original among them", list(self.cases))
         known = f"some of {', '.join(self.cases)}"
-        _check(set(self.tune.cases) <= set(self.cases), "tune.cases", known, list(self.tune.cases))
+        check(set(self.tune.cases) <= set(self.cases), "tune.cases", known, list(self.tune.cases))
         asked = self.attribute.cases
         good = "original" in asked and len(set(asked)) == len(asked) and set(asked) <= set(self.cases)
-        _check(good, "attribute.cases", f"some of {', '.join(self.cases)}, original among them", list(asked))
+        check(good, "attribute.cases", f"some of {', '.join(self.cases)}, original among them", list(asked))
         more = self.robustness.suites
         good = len(set(more)) == len(more) and not set(more) & set(self.suites)
-        _check(good, "robustness.suites", f"suites other than {', '.join(self.suites)}", list(more))
+        check(good, "robustness.suites", f"suites other than {', '.join(self.suites)}", list(more))
 
 
 def load(path="params.yaml"):
@@ -350,7 +338,7 @@ def load(path="params.yaml"):
 def parse(text, name):
     """As ``load``, of the text or the bytes of a file that is called ``name``."""
     try:
-        made = _build(Params, store.parse_yaml(text), "")
+        made = build(Params, store.parse_yaml(text))
         _check_fields(made)
         return made
     except ValueError as error:
@@ -368,16 +356,16 @@ def _check_fields(params):
         raise ValueError(f"fields: {error}") from None
     known = params.maps.source != "twin" or set(names) <= set(fields.SIMULATED)
     what = f"some of {', '.join(fields.SIMULATED)}, which the twin knows; other fields are read from files of CMD"
-    _check(known, "fields", what, list(names))
+    check(known, "fields", what, list(names))
     positive = all(fields.FIELDS[name].is_positive for name in names)
     for key in ("baseline", "shap_baseline"):
         value = getattr(params.attribute, key)
         what = "another baseline than noise, which is log-uniform, for fields with pixels of 0"
-        _check(positive or value != "noise", f"attribute.{key}", what, value)
+        check(positive or value != "noise", f"attribute.{key}", what, value)
     for key, experiments in EXPERIMENTS.items():
         for asked in getattr(robustness, key):
             what = f"no {asked} with these fields"
-            _check(asked in possible(experiments, names), f"robustness.{key}", what, list(names))
+            check(asked in possible(experiments, names), f"robustness.{key}", what, list(names))
 
 
 def possible(experiments, names):
@@ -390,98 +378,5 @@ def possible(experiments, names):
     ]
 
 
-def with_everything(text, experiments=None):
-    """The text of a params.yaml in which the ``experiments``, by default all, are switched on, all else as it is.
-
-    Comments stay where they are. ValueError if ``text`` is none, or says it in a way that cannot be changed.
-    """
-    before = parse(text, paths.PARAMS)
-    yaml = YAML()  # which keeps comments and quotes
-    yaml.preserve_quotes, yaml.width, yaml.allow_unicode = True, 1 << 20, True
-    yaml.indent(mapping=2, sequence=4, offset=2)  # as the profiles have them
-    raw, changed = yaml.load(text.removeprefix("\ufeff")), {}
-    word = DoubleQuotedScalarString if text.lstrip().startswith("{") else str  # JSON remains JSON
-    if experiments is None:
-        experiments = {key: possible(names, before.fields) for key, names in EXPERIMENTS.items()}
-        has = [set(before.fields) <= set(fields.of_suite(suite)) for suite in FURTHER_SUITES]
-        more = itertools.compress(FURTHER_SUITES, has)
-        experiments["suites"] = [suite for suite in more if suite not in before.suites]
-    for key, names in experiments.items():
-        asked = getattr(before.robustness, key)
-        if more := [name for name in names if name not in asked]:
-            written = raw["robustness"][key]
-            if not written:
-                written.fa.set_flow_style()
-            written.extend(map(word, more))
-            changed[key] = (*asked, *more)
-    if not changed:
-        return text
-    stream = io.StringIO()
-    yaml.dump(raw, stream)
-    expected = dataclasses.replace(before, robustness=dataclasses.replace(before.robustness, **changed))
-    with contextlib.suppress(ValueError):
-        if parse(stream.getvalue(), paths.PARAMS) == expected:
-            return stream.getvalue()
-    raise ValueError(
-        f"{paths.PARAMS}: expected lists of their own under robustness, got ones that other keys share; write them out"
-    )
-
-
 def _expanded(folder):
     return os.path.expanduser(os.path.expandvars(folder))
-
-
-def _check(condition, key, expected, got):
-    if not condition:
-        raise ValueError(f"{key}: expected {expected}, got {SHOWN.repr(got)}")
-
-
-def _check_range(key, low, high, *, may_be_zero):
-    positive = low > 0 or (may_be_zero and low == 0)
-    _check(positive and low <= high, key, "two positive numbers, the lower first", [low, high])
-
-
-def _build(cls, raw, prefix):
-    _check(isinstance(raw, dict), prefix.rstrip(".") or "the file", "a mapping of keys to values", raw)
-    names = [field.name for field in dataclasses.fields(cls)]
-    for key in raw:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, 1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else f"; known here: {', '.join(names)}"
-            raise ValueError(f"unknown key {prefix}{key!s:.60}{hint}")
-    missing = [name for name in names if name not in raw]
-    _check(not missing, ", ".join(prefix + name for name in missing), "a value", None)
-    hints = typing.get_type_hints(cls)
-    return cls(**{name: _cast(raw[name], hints[name], prefix + name) for name in names})
-
-
-def _cast(value, kind, key):
-    if is_dataclass(kind):
-        return _build(kind, value, f"{key}.")
-    origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        _check(isinstance(value, list), key, "a list", value)
-        if inner[-1] is Ellipsis:
-            inner = inner[:1] * len(value)
-        _check(len(value) == len(inner), key, f"{len(inner)} values", value)
-        return tuple(_cast(item, item_kind, key) for item, item_kind in zip(value, inner, strict=True))
-    if origin is dict:
-        _check(isinstance(value, dict), key, "a mapping", value)
-        return {str(name): _cast(item, inner[1], f"{key}.{name!s:.60}") for name, item in value.items()}
-    if kind is bool:
-        _check(isinstance(value, bool), key, "true or false", value)
-        return value
-    if kind is str:
-        _check(isinstance(value, str | int) and not isinstance(value, bool), key, "a word", value)
-        return str(value)
-    name = {int: "an integer", float: "a number"}[kind]
-    _check(not isinstance(value, bool) and isinstance(value, int | float | str), key, name, value)
-    if kind is int and isinstance(value, int):
-        return value
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        number = float("nan")
-    exact = kind is float or (abs(number) < 2**53 and number == int(number))
-    _check(abs(number) < float("inf") and exact, key, name, value)
-    return kind(number)
