@@ -1,17 +1,19 @@
 """Tables of R², and every number that the paper quotes."""
 
+from itertools import product
+
 import numpy as np
 
 from camelsight.analysis import dataset, differences, prediction
 from camelsight.ground import cases, cmd, fields, seeding, theta
 from camelsight.ground.fields import FIELDS, TOTAL
-from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.pipeline import cli, paths, references, store
 from camelsight.pipeline import params as parameters_file
 from camelsight.report import (
     appendix,
     calibration,
     costs,
+    interpretation,
     paired,
     provenance,
     published,
@@ -23,60 +25,19 @@ from camelsight.report import (
 )
 
 R2_COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations", "seeds", "mean")
-METHOD = "integrated_gradients"
-METHOD_LABELS = {"saliency": "Saliency", "integrated_gradients": "IG", "gradient_shap": "GradientSHAP"}
 DVC_METRICS = ("r2", "coverage_68", "coverage_95")
 
 
 def main(params):
-    metrics = {key: store.read_json(paths.metrics(*key)) for key in _combinations(params)}
+    metrics = {key: store.read_json(paths.metrics(*key)) for key in product(params.suites, params.cases)}
     predictions = {key: store.read_arrays(paths.predictions(*key)) for key in metrics}
-    seeds = _seeds(params, metrics)
-    rows = [
-        {
-            "suite": suite,
-            "case": case,
-            "parameter": name,
-            "seeds": tables.spread(seeds.get(f"r2.{suite}.{case}.{name}", ())),
-            "mean": tables.mean(seeds.get(f"r2.{suite}.{case}.{name}", ())),
-            **dict(zip(("r2", "low", "high"), record["metrics"]["r2"][name], strict=True)),
-            "n_maps": record["n_maps"],
-            "n_simulations": record["n_simulations"],
-        }
-        for (suite, case), record in metrics.items()
-        for name in theta.NAMES
-    ]
-    store.write_text(paths.TABLES / "r2.csv", tables.csv_text(rows, R2_COLUMNS))
-    store.write_text(paths.TABLES / "r2.md", tables.r2_markdown(rows))
-    store.write_text(paths.TABLES / "r2.tex", tables.r2_latex(rows))
-    store.write_text(paths.TABLES / "parameters.tex", tables.parameters_latex(*params.suites))
-    _for_dvc(metrics, predictions, rows)
-    universe = store.read_json(paths.UNIVERSE)
-    store.write_text(paths.TABLES / "statistics.tex", tables.statistics_latex(_statistics(params, universe)))
-    interpretation = {suite: _interpretation(params, suite) for suite in params.suites}
-    store.write_json(paths.INTERPRETATION, {"schema": _schema(params), **interpretation})
-    store.write_text(paths.TABLES / "attribution.tex", tables.attribution_latex(interpretation, METHOD_LABELS))
-    judged = {
-        name: {
-            method: {"sanity": {check: (value, sanity.passes(check, value)) for check, value in one["sanity"].items()}}
-            for method, one in by_method.items()
-        }
-        for name, by_method in interpretation[params.suites[0]].items()
-        if name in theta.COSMOLOGICAL
-    }
-    limits = {
-        check: f"{'<' if sense == 'below' else '>'} {limit:g}" for check, (_, sense, limit) in sanity.CHECKS.items()
-    }
-    store.write_text(paths.TABLES / "field_shares.tex", study.shares_latex(_shares(params), METHOD_LABELS))
-    store.write_text(paths.TABLES / "sanity.tex", tables.sanity_latex(judged, METHOD_LABELS, limits))
+    universe, seeds = store.read_json(paths.UNIVERSE), _seeds(params, metrics)
     weights = store.digest([record["weights"] for record in metrics.values()])
     data = {suite: metrics[suite, "original"]["maps"] for suite in params.suites}  # digests of the uncut maps
-    made_by = {label: stage for label, stage in provenance.MADE_BY.items() if getattr(params.robustness, stage, True)}
-    store.write_text(paths.TABLES / "provenance.tex", tables.provenance_latex(made_by, weights, data))
     numbers = (
         _provenance(params, metrics, weights, data) | _settings(params, metrics) | _results(params, metrics)
-        | _costs(params, predictions, seeds)
-        | _attribution(params) | _failures(judged) | _study(params) | appendix.universe(universe)
+        | _r2(params, metrics, predictions, seeds) | _costs(params, predictions, seeds)
+        | _interpretation(params) | _study(params) | _universe(params, universe)
         | _transfer(params, metrics) | _baseline(params, metrics, predictions)
         | _calibration(params, metrics, predictions)
         | appendix.tuning(store.read_json(paths.TUNING_RECORD))
@@ -97,6 +58,30 @@ def _seeds(params, metrics):
         }
     reference = references.load(params)
     return {name: one["values"] for name, one in reference["r2"].items()} if reference else {}
+
+
+def _r2(params, metrics, predictions, seeds):
+    """Write the tables of R², and what DVC shows; there are no macros on them alone."""
+    rows = [
+        {
+            "suite": suite,
+            "case": case,
+            "parameter": name,
+            "seeds": tables.spread(seeds.get(f"r2.{suite}.{case}.{name}", ())),
+            "mean": tables.mean(seeds.get(f"r2.{suite}.{case}.{name}", ())),
+            **dict(zip(("r2", "low", "high"), record["metrics"]["r2"][name], strict=True)),
+            "n_maps": record["n_maps"],
+            "n_simulations": record["n_simulations"],
+        }
+        for (suite, case), record in metrics.items()
+        for name in theta.NAMES
+    ]
+    store.write_text(paths.TABLES / "r2.csv", tables.csv_text(rows, R2_COLUMNS))
+    store.write_text(paths.TABLES / "r2.md", tables.r2_markdown(rows))
+    store.write_text(paths.TABLES / "r2.tex", tables.r2_latex(rows))
+    store.write_text(paths.TABLES / "parameters.tex", tables.parameters_latex(*params.suites))
+    _for_dvc(metrics, predictions, rows)
+    return {}
 
 
 def _costs(params, predictions, seeds):
@@ -227,11 +212,10 @@ def _calibration(params, metrics, predictions):
     return calibration.numbers(measured, params.suites[0])
 
 
-def _combinations(params):
-    return [(suite, case) for suite in params.suites for case in params.cases]
-
-
 def _provenance(params, metrics, weights, data):
+    """Write the table of what made each figure and table; the macros on this run."""
+    made_by = {label: stage for label, stage in provenance.MADE_BY.items() if getattr(params.robustness, stage, True)}
+    store.write_text(paths.TABLES / "provenance.tex", tables.provenance_latex(made_by, weights, data))
     twin = params.maps.source == "twin"
     versions = provenance.common([record["versions"] for record in metrics.values()])
     facts = provenance.describe(profile=params.profile, twin=twin, seed=params.seed, versions=versions)
@@ -293,142 +277,53 @@ def _results(params, metrics):
     return numbers
 
 
-def _interpretation(params, suite):
-    """parameter -> method -> what ``results/interpretation.json`` says of the uncut case."""
-    record = store.read_json(paths.attribution_statistics(suite, "original"))
-    checks = store.read_json(paths.sanity(suite))["checks"]
-    result = {}
-    for name in params.attribute.parameters:
-        curves = sanity.scores(record["curves"][name])
-        result[name] = {}
-        for method in attribution.METHODS:
-            statistics, gaps = record["statistics"][name][method], record["completeness_gap"][name].get(method)
-            found = {check: by[name][method] for check, by in checks.items()}
-            found |= record["agreement"][name][method] | {check: by[method] for check, by in curves.items()}
-            result[name][method] = {
-                "per_pixel_ratio": statistics["ratio"],
-                "void_share": [value[0] for value in statistics["classes"]["density"]["total"]],
-                "completeness_p95": None if gaps is None else float(np.percentile(gaps, 95)),
-                "sanity": {check: found[check] for check in sanity.CHECKS if check in found},
-            }
-    return result
-
-
-def _shares(params):
-    """parameter → method → field → its share of |attribution| on each test map of the first suite, uncut."""
-    record = store.read_json(paths.attribution_statistics(params.suites[0], "original"))
-    return {
-        name: {
-            method: dict(zip(record["fields"], np.transpose(values), strict=True))
-            for method, values in by_method.items()
-        }
-        for name, by_method in record["field_shares"].items()
-    }
-
-
-def _schema(params):
-    void = cosmic_web.THRESHOLDS[0]
-    output = {"mean": "posterior mean", "sigma": "posterior standard deviation"}[params.attribute.output]
-    return {
-        "form": "suite: parameter: method: per_pixel_ratio, void_share, completeness_p95, sanity: check: value",
-        "what": f"attributions of the network's {output} of each parameter to the pixels of uncut test maps",
-        "interval": "[value, low, high]: the central 95% of a bootstrap over simulations",
-        "per_pixel_ratio": "mean |attribution| of the pixels above the cosmic mean density over that of those below",
-        "void_share": f"share of the summed |attribution| from pixels with rho / cosmic mean below {void:g}",
-        "completeness_p95": "95th percentile over maps of |sum of the attributions - difference| / |difference|, where "
-        f"the difference is that of the output between map and baseline, and counts as {attribution.FLOOR:g} where it "
-        "is smaller; for gradient_shap the mean over its baselines is meant; null where no such sum exists",
-        "sanity": {check: f"{what}; passes {sense} {limit:g}" for check, (what, sense, limit) in sanity.CHECKS.items()},
-        "sanity_not_run": "a check that was not run for a suite is absent",
-    }
-
-
-def _attribution(params):
-    record = store.read_json(paths.attribution_statistics(params.suites[0], "original"))
-    settings, gaps = record["settings"], record["completeness_gap"]
-    all_gaps = np.concatenate([gaps[name][METHOD] for name in gaps])
-    numbers = {
-        "IGSteps": settings["ig_steps"],
-        "IGStepsMean": f"{np.mean(record['steps']):.0f}",
-        "ShapSamples": settings["shap_samples"],
-        "NAttributionMaps": len(record["index"]),
-        "Baseline": settings["baseline"],
-        "ShapBaseline": settings["shap_baseline"],
-        "AttributionViews": "averaged over eight symmetries" if settings["views"] == "mean8" else "of the map as it is",
-        "AttributionNetworks": record["networks"],
-        "AttributedOutput": {"mean": "posterior mean", "sigma": "posterior standard deviation"}[settings["output"]],
-        "CompletenessP": f"{100 * np.percentile(all_gaps, 95):.1f}",
-        "CompletenessFlagged": int(np.sum(all_gaps > attribution.TOLERANCE)),
-        "CompletenessOf": len(all_gaps),
-        "VoidBelow": f"{cosmic_web.THRESHOLDS[0]:g}",
-        "SheetBelow": f"{cosmic_web.THRESHOLDS[1]:g}",
-        "FilamentBelow": f"{cosmic_web.THRESHOLDS[2]:g}",
-        "WebAgreement": f"{100 * record['web']['agreement']:.0f}",
-    }
-    for name, word in tables.SYMBOLS.items():
-        statistics = record["statistics"][name][METHOD]
-        density, tidal = (
-            [[value[0] for value in statistics["classes"][web][key]] for key in ("total", "area")]
-            for web in ("density", "tidal")
+def _interpretation(params):
+    """Write what attributions say; the macros on it."""
+    records = {suite: store.read_json(paths.attribution_statistics(suite, "original")) for suite in params.suites}
+    found = {
+        suite: interpretation.summary(
+            record, store.read_json(paths.sanity(suite))["checks"], params.attribute.parameters
         )
-        around = {key: statistics["around"][key]["profile"] for key in ("voids", "halos")}
-        numbers |= _triple(f"PerPixelRatio{word}", statistics["ratio"], 2)
-        numbers |= _triple(f"UnderdenseShare{word}", np.multiply(statistics["underdense_share"], 100), 0)
-        numbers |= _triple(f"VoidShare{word}", np.multiply(density[0], 100), 0)
-        numbers |= _triple(f"TidalVoidShare{word}", np.multiply(tidal[0], 100), 0)
-        numbers |= _triple(f"KHalf{word}", statistics["fourier"]["k_half"], 1)
-        numbers |= _triple(f"AtVoids{word}", [value[0] for value in around["voids"]], 2)
-        numbers |= _triple(f"AtHalos{word}", [value[0] for value in around["halos"]], 2)
-    numbers |= published.attribution_numbers(
-        store.read_arrays(paths.attributions(params.suites[0], "original")), list(params.attribute.parameters),
-        dataset.scales(params, store.read_json(paths.cut(params.suites[0], "original")), "train")[0].mean,
-    )  # fmt: skip
-    numbers |= _triple("UnderdenseArea", np.multiply(statistics["underdense_area"], 100), 0)
-    numbers |= _triple("VoidArea", np.multiply(density[1], 100), 0)
-    numbers |= _triple("TidalVoidArea", np.multiply(tidal[1], 100), 0)
-    return numbers
-
-
-def _triple(name, triple, digits):
-    """Macros of a value and the limits of its interval; one that was never defined, as without any halo, is missing."""
-    return {
-        name + suffix: f"{value:.{digits}f}" if np.isfinite(value) else tables.NOT_AVAILABLE
-        for suffix, value in zip(("", "Low", "High"), np.asarray(triple, dtype=float), strict=True)
+        for suite, record in records.items()
     }
-
-
-def _failures(judged):
-    """The checks that each method fails for a cosmological parameter, in words."""
-    numbers = {}
-    for method in attribution.METHODS:
-        failed = [
-            check.replace("_", " ") for check in sanity.CHECKS
-            if not all(by_method[method]["sanity"].get(check, (0, True))[1] for by_method in judged.values())
-        ]  # fmt: skip
-        numbers[("Failed", method)] = ", ".join(failed) or "none"
-    return numbers
+    first = params.suites[0]
+    checks, labels = interpretation.judged(found[first]), interpretation.METHOD_LABELS
+    store.write_json(paths.INTERPRETATION, {"schema": interpretation.schema(params.attribute.output), **found})
+    store.write_text(paths.TABLES / "attribution.tex", tables.attribution_latex(found, labels))
+    store.write_text(
+        paths.TABLES / "field_shares.tex", study.shares_latex(interpretation.shares(records[first]), labels)
+    )
+    store.write_text(paths.TABLES / "sanity.tex", interpretation.sanity_latex(checks))
+    beside_published = published.attribution_numbers(
+        store.read_arrays(paths.attributions(first, "original")), list(params.attribute.parameters),
+        dataset.scales(params, store.read_json(paths.cut(first, "original")), "train")[0].mean,
+    )  # fmt: skip
+    return interpretation.numbers(records[first]) | beside_published | interpretation.failures(checks)
 
 
 def _study(params):
     """Write the table of baselines; the macros on it, and on averages over symmetries and networks."""
     record = store.read_json(paths.sanity(params.suites[0]))
-    store.write_text(paths.TABLES / "baselines.tex", study.baselines_latex(record["baselines"], METHOD_LABELS))
+    store.write_text(
+        paths.TABLES / "baselines.tex", study.baselines_latex(record["baselines"], interpretation.METHOD_LABELS)
+    )
     return study.numbers(record["baselines"], record["averaged"])
 
 
-def _statistics(params, universe):
-    """(label, statistics) of the maps at hand, then of the published ones."""
+def _universe(params, universe):
+    """Write the table of pixels of the maps at hand, then of the published ones; the macros on the simulator."""
     twin = " (twin)" if params.maps.source == "twin" else ""
     ours = [
         (tables.suite_label(suite) + (f", {FIELDS[field].words}" if field != TOTAL else "") + twin, values)
         for suite, by_field in universe["statistics"].items()
         for field, values in by_field.items()
     ]
-    published = [
+    theirs = [
         (f"{suite} (published)", values | cmd.LOG10_BEFORE_MAY_2024.get(suite, {}))
         for suite, values in cmd.PUBLISHED_STATISTICS.items()
     ]
-    return ours + published
+    store.write_text(paths.TABLES / "statistics.tex", tables.statistics_latex(ours + theirs))
+    return appendix.universe(universe)
 
 
 if __name__ == "__main__":
