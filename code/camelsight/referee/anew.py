@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -271,34 +272,15 @@ def make_reference(seeds, jobs=None):
         raise ValueError(f"expected {missing[0]}, got no such file: run make maps first")
     if not paths.UNIVERSE.exists():
         raise ValueError(f"expected {paths.UNIVERSE}, got no such file: run make paper first")
-    jobs = jobs or launch.default_jobs(params)
     data = {str(path): store.file_digest(path) for path in paths.all_maps(params.suites, params.fields)}
     if _renewed(params, seeds, data):
         return
-    engine = networks.engine(cli.device())
-    code = [source.digest(stage) for stage in ("tune", *AGAIN[2])]  # another figure must not train networks anew
-    key = store.digest(references.settings(params), data, code, torch.__version__, engine)[:16]
-    numbers, queue = range(seeds), []  # that of a run as it comes, 0, among them: it must be known, too
-    folders = {number: paths.AGAIN / f"reference-{key}" / f"seed_{number}" for number in numbers}
-    combinations = [(suite, case) for suite in params.suites for case in params.cases]
-    for number, folder in folders.items():
-        other = dataclasses.replace(params, train=dataclasses.replace(params.train, seed=number))
-        rerun.prepare(folder, other, [paths.MAPS])
-        queue += [(folder, AGAIN[2], *one) for one in combinations if not (folder / paths.metrics(*one)).exists()]
-    searches = _searches(params, queue)
-    seconds = len(queue) * (sum(getattr(params.seconds, stage) for stage in AGAIN[2]) + launch.START_SECONDS)
-    seconds += len(searches) * (params.seconds.tune + launch.START_SECONDS)
-    here = environment.read()
-    print(
-        f"Profile {params.profile}: {seeds} seeds × {len(combinations)} networks, {len(queue)} to train; roughly "
-        f"{_minutes(seconds / jobs)} with {jobs} processes, on {here['cpu']}",
-        file=sys.stderr,
-    )
-    rerun.everywhere(searches, jobs, "searches")
-    rerun.everywhere(queue, jobs, "reference")
+    combinations = list(product(params.suites, params.cases))
+    engine, here = networks.engine(cli.device()), environment.read()
+    folders = _train_seeds(params, seeds, jobs or launch.default_jobs(params), combinations, data, engine, here)
     values = {}
     for suite, case in combinations:
-        found = [store.read_json(folder / paths.metrics(suite, case))["metrics"]["r2"] for folder in folders.values()]
+        found = [store.read_json(folder / paths.metrics(suite, case))["metrics"]["r2"] for folder in folders]
         for name in theta.meant(suite):
             values[f"r2.{suite}.{case}.{name}"] = [one[name][0] for one in found]
     limits = reference.limits(values)
@@ -307,7 +289,7 @@ def make_reference(seeds, jobs=None):
         "profile": params.profile,
         "what": "R² of networks that differ in train.seed alone, on the same maps: initial weights, order, symmetries "
         "and dropout of tuning and training; the candidates of the search are the same",
-        "seeds": list(numbers),
+        "seeds": list(range(seeds)),
         "suites": params.suites,
         "cases": params.cases,
         "environment": here,
@@ -325,6 +307,28 @@ def make_reference(seeds, jobs=None):
     }
     store.write_json(paths.reference(params.profile), record)
     print(f"wrote {paths.reference(params.profile)}; {folders[0].parent} can go", file=sys.stderr)
+
+
+def _train_seeds(params, seeds, jobs, combinations, data, engine, here):
+    """The folders in which every network is trained and evaluated: of all seeds, first 0, that of a run as it comes."""
+    code = [source.digest(stage) for stage in ("tune", *AGAIN[2])]  # another figure must not train networks anew
+    key = store.digest(references.settings(params), data, code, torch.__version__, engine)[:16]
+    queue, folders = [], {number: paths.AGAIN / f"reference-{key}" / f"seed_{number}" for number in range(seeds)}
+    for number, folder in folders.items():
+        other = dataclasses.replace(params, train=dataclasses.replace(params.train, seed=number))
+        rerun.prepare(folder, other, [paths.MAPS])
+        queue += [(folder, AGAIN[2], *one) for one in combinations if not (folder / paths.metrics(*one)).exists()]
+    searches = _searches(params, queue)
+    seconds = len(queue) * (sum(getattr(params.seconds, stage) for stage in AGAIN[2]) + launch.START_SECONDS)
+    seconds += len(searches) * (params.seconds.tune + launch.START_SECONDS)
+    print(
+        f"Profile {params.profile}: {seeds} seeds × {len(combinations)} networks, {len(queue)} to train; roughly "
+        f"{_minutes(seconds / jobs)} with {jobs} processes, on {here['cpu']}",
+        file=sys.stderr,
+    )
+    rerun.everywhere(searches, jobs, "searches")
+    rerun.everywhere(queue, jobs, "reference")
+    return list(folders.values())
 
 
 def _renewed(params, seeds, data):

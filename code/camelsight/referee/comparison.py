@@ -30,75 +30,85 @@ def whole(params, measured):
 def beside_reference(params, measured, tier, wanted=None):
     """Rows of R², and of the pixels, beside the reference of the profile; ``wanted`` are the only ones that can be."""
     path = paths.reference(params.profile)
-    name = f"reference.{params.profile}"
-    if not path.exists():
-        return [row(name, "reference", NOT_RUN, f"there is no {path}: make reference", tier=tier)]
-    record = store.read_json(path)
-    if record.get("simulator") != references.simulator(params):
-        why = f"{path} is of maps that another version of the simulator made: make reference"
-        return [row(name, "reference", NOT_RUN, why, tier=tier)]
-    other = sorted(key for key, value in references.settings(params).items() if record["settings"].get(key) != value)
-    if other:
-        why = f"made with other {', '.join(other)} in params.yaml"
-        return [row(name, "reference", NOT_RUN, f"{path} was {why}", tier=tier)]
-    values = {one: by["values"] for one, by in record["r2"].items()}
-    limits, got = reference.limits(values), {one: measured[one][0] for one in values if one in measured}
+    record = store.read_json(path) if path.exists() else None
+    if why := _does_not_hold(params, path, record):
+        return [row(f"reference.{params.profile}", "reference", NOT_RUN, why, tier=tier)]
+    known, of_params = {one: by["values"] for one, by in record["r2"].items()}, _ids(params.suites, params.cases)
+    of_record = _ids(record["suites"], record["cases"])
+    limits, got = reference.limits(known), {one: measured[one][0] for one in known if one in measured}
     got |= reference.shifts(limits, got)
-    of_record, of_params = (
-        {f"r2.{s}.{c}.{n}" for s in suites for c in cases for n in theta.meant(s)}
-        for suites, cases in ((record["suites"], record["cases"]), (params.suites, params.cases))
-    )
     rows = [
         row(one, "reference", FAIL, f"{path} has no such row: make reference", tier=tier)
-        for one in sorted(of_record - values.keys())
-    ] + [
-        row(one, "reference", NOT_RUN, f"{path} was made without this case: make reference", tier=tier)
-        for one in sorted(of_params - of_record)
-        if wanted is None
+        for one in sorted(of_record - known.keys())
     ]
-    rates = f"{100 * reference.FALSE_ALARM['FAIL']:g}% over {len(limits)} rows"
+    if wanted is None:
+        why = f"{path} was made without this case: make reference"
+        rows += [row(one, "reference", NOT_RUN, why, tier=tier) for one in sorted(of_params - of_record)]
     for one, limit in limits.items():
-        if wanted is not None and one not in wanted:
-            continue
-        low, high = limit["FAIL"]
-        least, most = limit["detects"]
-        if one in values:
-            expected, seen = limit["mean"], f"a network at {least:.3f}"
-            reason = f"interval of one more of {len(record['seeds'])} seeds of the training, std {limit['std']:.4f}"
-        else:
-            expected, seen = 0.0, f"a shift of {most:.2f}"
-            reason = f"how far more than half of {len(limit['rows'])} R² moved the same way, in standard errors"
-        reason += f"; false alarm {rates}; {seen} fails with probability {reference.POWER:g}"
-        facts = {
-            "class": "seed-statistical", "expected": expected, "got": got.get(one), "tier": tier, "reason": reason,
-            "tolerance": f"{low:.4f} to {high:.4f}", "low": low, "high": high, "source": str(path),
-        }  # fmt: skip
-        if one not in got:
+        if wanted is None or one in wanted:
             lost = got and one in of_params
-            verdict = FAIL if lost else NOT_RUN
-            why = "the reference has this row, the run has not" if lost else "this run has no such result"
-        else:
-            verdict = reference.judge(limit, got[one])
-            low, high = limit["WARN" if verdict == PASS else verdict]
-            why = f"{'within' if verdict == PASS else 'beyond'} the spread of seeds, {low:.4f} to {high:.4f}"
-        rows.append(row(one, "reference", verdict, why, **facts))
-    for one, value in record["pixels"].items() if wanted is None else ():
-        got_value, tolerance = measured.get(one), PIXELS[one.rpartition(".")[2]]
-        facts = {
-            "class": "float",
-            "expected": value,
-            "got": got_value,
-            "tolerance": f"{100 * tolerance:g}%",
-            "tier": tier,
-        }
-        facts |= {"reason": "the same seeds; another machine rounds differently", "source": str(path)}
-        if got_value is None:
-            rows.append(row(one, "reference", NOT_RUN, "no result: make paper", **facts))
-            continue
-        good = abs(got_value / value - 1) <= tolerance
-        why = "the same maps but for rounding" if good else f"expected {value:.6g}, got {got_value:.6g}: other maps"
-        rows.append(row(one, "reference", PASS if good else FAIL, why, **facts))
+            facts = _expected(limit, len(record["seeds"]), len(limits)) | {"source": str(path), "tier": tier}
+            rows.append(_judged(one, limit, got.get(one), lost, facts))
+    if wanted is None:
+        rows += [_pixels(one, value, measured.get(one), path, tier) for one, value in record["pixels"].items()]
     return rows
+
+
+def _does_not_hold(params, path, record):
+    """Why the reference says nothing of this run, in words; empty if it does."""
+    if record is None:
+        return f"there is no {path}: make reference"
+    if record.get("simulator") != references.simulator(params):
+        return f"{path} is of maps that another version of the simulator made: make reference"
+    settings = references.settings(params)
+    other = sorted(key for key, value in settings.items() if record["settings"].get(key) != value)
+    return f"{path} was made with other {', '.join(other)} in params.yaml" if other else ""
+
+
+def _ids(suites, cases):
+    """Those of the R² that mean something."""
+    return {f"r2.{suite}.{case}.{name}" for suite, case in product(suites, cases) for name in theta.meant(suite)}
+
+
+def _expected(limit, seeds, rows):
+    """What a row on R², or on a shift of them, expects, and why."""
+    (low, high), (least, most) = limit["FAIL"], limit["detects"]
+    if "mean" in limit:
+        expected, seen = limit["mean"], f"a network at {least:.3f}"
+        reason = f"interval of one more of {seeds} seeds of the training, std {limit['std']:.4f}"
+    else:
+        expected, seen = 0.0, f"a shift of {most:.2f}"
+        reason = f"how far more than half of {len(limit['rows'])} R² moved the same way, in standard errors"
+    rates = f"false alarm {100 * reference.FALSE_ALARM['FAIL']:g}% over {rows} rows"
+    return {
+        "class": "seed-statistical", "expected": expected, "tolerance": f"{low:.4f} to {high:.4f}", "low": low,
+        "high": high, "reason": f"{reason}; {rates}; {seen} fails with probability {reference.POWER:g}",
+    }  # fmt: skip
+
+
+def _judged(one, limit, got, lost, facts):
+    """The row of what was ``got``; where that is None, whether it is ``lost`` although the run should have it."""
+    if got is None:
+        why = "the reference has this row, the run has not" if lost else "this run has no such result"
+        return row(one, "reference", FAIL if lost else NOT_RUN, why, got=got, **facts)
+    verdict = reference.judge(limit, got)
+    low, high = limit["WARN" if verdict == PASS else verdict]
+    why = f"{'within' if verdict == PASS else 'beyond'} the spread of seeds, {low:.4f} to {high:.4f}"
+    return row(one, "reference", verdict, why, got=got, **facts)
+
+
+def _pixels(one, value, got, path, tier):
+    """The row of a statistic of the uncut maps."""
+    tolerance = PIXELS[one.rpartition(".")[2]]
+    facts = {
+        "class": "float", "expected": value, "got": got, "tolerance": f"{100 * tolerance:g}%", "tier": tier,
+        "reason": "the same seeds; another machine rounds differently", "source": str(path),
+    }  # fmt: skip
+    if got is None:
+        return row(one, "reference", NOT_RUN, "no result: make paper", **facts)
+    good = abs(got / value - 1) <= tolerance
+    why = "the same maps but for rounding" if good else f"expected {value:.6g}, got {got:.6g}: other maps"
+    return row(one, "reference", PASS if good else FAIL, why, **facts)
 
 
 def error_rates(params):

@@ -161,12 +161,22 @@ def numbers(experiments, records, suites):
     out["HasTransfer"] = int(bool(records))
     out["HasGeneralisation"] = int(bool(set(STUDIES) & set(records)))
     out["HasSettings"] = int(bool(set(STUDIES) & set(records) - {"simulations"}))
-    matrix = {(row["train"], row["test"]): row["metrics"] for row in records.get("suites", {"rows": ()})["rows"]}
+    rows = {name: records.get(name, {"rows": ()})["rows"] for name in ("suites", "smoothing", "probes", "leakage")}
     tested = records["suites"]["suites"] if "suites" in records else [first]
+    return (
+        out | _across(rows["suites"], first, tested) | _smoothed(rows["smoothing"]) | _probed(rows["probes"])
+        | _studied(records, first) | _leaked(rows["leakage"])
+        | _curves(records.get("simulations")) | _seeds(records.get("seeds")) | _choices(records)
+    )  # fmt: skip
+
+
+def _across(rows, first, tested):
+    """Macros on networks of one suite that are tested on another."""
+    matrix = {(row["train"], row["test"]): row["metrics"] for row in rows}
     hydro = next((suite for suite in tested if suite != first and not theta.is_nbody(suite)), None)
     nbody = f"Nbody_{theta.hydro_suite(first)}"
-    out["HasHydro"], out["HasCrossed"] = int(hydro is not None), int(bool(crossed(first, tested)))
-    out["TransferFirst"], out["TransferHydro"] = suite_label(first), suite_label(hydro) if hydro else NOT_AVAILABLE
+    out = {"HasHydro": int(hydro is not None), "HasCrossed": int(bool(crossed(first, tested)))}
+    out |= {"TransferFirst": suite_label(first), "TransferHydro": suite_label(hydro) if hydro else NOT_AVAILABLE}
     pairs = {"Own": (first, first), "Across": (first, hydro), "Back": (hydro, first), "OwnHydro": (hydro, hydro)}
     pairs |= {"FromNbody": (nbody, first), "ToNbody": (first, nbody)}
     for word, pair in pairs.items():
@@ -177,21 +187,39 @@ def numbers(experiments, records, suites):
             out[f"Transfer{word}Slope{SYMBOLS[name]}"] = _text(metrics, "bias_slope", name, "{:+.2f}")
             out[f"Transfer{word}Chi{SYMBOLS[name]}"] = _text(metrics, "chi2", name, "{:.1f}")
             out[f"Transfer{word}{SYMBOLS[name]}"] = _text(metrics, "r2", name, "{:.2f}")
-    smoothing = records.get("smoothing", {"rows": ()})["rows"]
-    widths = {row["width"]: row["metrics"] for row in smoothing}
+    return out
+
+
+def _smoothed(rows):
+    """Macros on smoothed maps."""
+    widths = {row["width"]: row["metrics"] for row in rows}
     widest = max(widths, default=None)
-    out["SmoothWidest"] = f"{widest:g}" if widths else NOT_AVAILABLE
-    out["SmoothWidths"] = ", ".join(f"{width:g}" for width in widths if width) or NOT_AVAILABLE
+    out = {
+        "SmoothWidest": f"{widest:g}" if widths else NOT_AVAILABLE,
+        "SmoothWidths": ", ".join(f"{width:g}" for width in widths if width) or NOT_AVAILABLE,
+    }
     for name in theta.COSMOLOGICAL:
         out[f"SmoothNone{SYMBOLS[name]}"] = _text(widths.get(0.0), "relative_error", name, "{:.1f}", 100)
         out[f"SmoothMost{SYMBOLS[name]}"] = _text(widths.get(widest), "relative_error", name, "{:.1f}", 100)
-    probes = {row["probe"]: row["metrics"] for row in records.get("probes", {"rows": ()})["rows"]}
-    for word, probe in {
+    return out
+
+
+def _probed(rows):
+    """Macros on maps from which something was taken at test time."""
+    probes = {row["probe"]: row["metrics"] for row in rows}
+    words = {
         "None": "none", "Shuffled": "pixels shuffled", "MeanOnly": "mean only", "Mass": "total mass alone",
         "Phases": "phases random", "LogPhases": "log phases random", "Gaussianised": "log Gaussianised",
-    }.items():  # fmt: skip
-        for name in theta.COSMOLOGICAL:
-            out[f"Probe{word}{SYMBOLS[name]}"] = _text(probes.get(probe), "r2", name, "{:.2f}")
+    }  # fmt: skip
+    return {
+        f"Probe{word}{SYMBOLS[name]}": _text(probes.get(probe), "r2", name, "{:.2f}")
+        for word, probe in words.items()
+        for name in theta.COSMOLOGICAL
+    }
+
+
+def _studied(records, first):
+    """Macros on networks trained with other settings."""
     by_setting = {
         (study, row["setting"]): row["metrics"]
         for study in STUDIES if study in records
@@ -202,16 +230,22 @@ def numbers(experiments, records, suites):
         "AugmentAll": ("augmentation", "eight symmetries"),
         "AugmentRotations": ("augmentation", "rotations only"), "AugmentNone": ("augmentation", "no symmetries"),
     }  # fmt: skip
-    for word, key in settings.items():
-        for name in theta.COSMOLOGICAL:
-            out[f"{word}{SYMBOLS[name]}"] = _text(by_setting.get(key), "r2", name, "{:.3f}")
-    leaks = {row["kind"]: row["metrics"] for row in records.get("leakage", {"rows": ()})["rows"]}
+    return {
+        f"{word}{SYMBOLS[name]}": _text(by_setting.get(key), "r2", name, "{:.3f}")
+        for word, key in settings.items()
+        for name in theta.COSMOLOGICAL
+    }
+
+
+def _leaked(rows):
+    """Macros on test maps whose simulations the networks had seen."""
+    out, leaks = {}, {row["kind"]: row["metrics"] for row in rows}
     for name in theta.COSMOLOGICAL:
         for kind in ("clean", "all apparent", "all true", "few apparent", "few true"):
             out[f"Leak{kind.title().replace(' ', '')}{SYMBOLS[name]}"] = _text(leaks.get(kind), "r2", name, "{:.2f}")
         few = [leaks[f"few {which}"]["r2"][name][0] for which in ("apparent", "true")] if leaks else None
         out[f"LeakFewGap{SYMBOLS[name]}"] = f"{few[0] - few[1]:.2f}" if few else NOT_AVAILABLE
-    return out | _curves(records.get("simulations")) | _seeds(records.get("seeds")) | _choices(records)
+    return out
 
 
 def crossed(first, suites):

@@ -74,19 +74,7 @@ def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, set_=No
     fields.check(params.fields, [suite])
     fields.check_case(params.fields, case)
     net = networks.load_published(weights)
-    if 2 * net.n_parameters == len(theta.NAMES):
-        raise ValueError(
-            f"expected {2 * len(theta.NAMES)} outputs, the means and the standard deviations of {len(theta.NAMES)} "
-            f"parameters, got {len(theta.NAMES)} in {weights}: a network of means alone has no standard deviations to "
-            "evaluate; write what it predicts into a file of predictions"
-        )
-    if net.size != params.maps.pixels or net.n_parameters != len(theta.NAMES) or net.channels != len(params.fields):
-        raise ValueError(
-            f"expected a network for maps of {params.maps.pixels} pixels, {len(params.fields)} channel(s) "
-            f"({', '.join(params.fields)}) and {len(theta.NAMES)} parameters, got one for {net.size}, "
-            f"{net.channels} and {net.n_parameters} in {weights}; "
-            "PROFILE=name takes another profile"
-        )
+    _check_network(net, params, weights)
     params = dataclasses.replace(params, train=dataclasses.replace(params.train, normalisation="all"))
     real = params.maps.source == "camels"
     if real:  # on simulated maps, which no released network has seen, any split will do
@@ -115,6 +103,23 @@ def evaluate_checkpoint(weights, *, suite=None, case=None, profile=None, set_=No
         else {},
     }
     _report(report, json)
+
+
+def _check_network(net, params, weights):
+    """ValueError unless the network of the file ``weights`` takes the maps of ``params`` and says what is evaluated."""
+    if 2 * net.n_parameters == len(theta.NAMES):
+        raise ValueError(
+            f"expected {2 * len(theta.NAMES)} outputs, the means and the standard deviations of {len(theta.NAMES)} "
+            f"parameters, got {len(theta.NAMES)} in {weights}: a network of means alone has no standard deviations to "
+            "evaluate; write what it predicts into a file of predictions"
+        )
+    if net.size != params.maps.pixels or net.n_parameters != len(theta.NAMES) or net.channels != len(params.fields):
+        raise ValueError(
+            f"expected a network for maps of {params.maps.pixels} pixels, {len(params.fields)} channel(s) "
+            f"({', '.join(params.fields)}) and {len(theta.NAMES)} parameters, got one for {net.size}, "
+            f"{net.channels} and {net.n_parameters} in {weights}; "
+            "PROFILE=name takes another profile"
+        )
 
 
 def evaluate_set(set_, *, suite=None, case="original", json=False):

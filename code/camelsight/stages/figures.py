@@ -26,34 +26,39 @@ COLUMNS = 4  # of the gallery
 
 
 def main(params):
-    first = params.suites[0]
-    universe = theta.hydro_suite(first)
-    rows = _table("r2")
-    nyquist = np.pi * params.maps.pixels / cmd.BOX
-    original = {suite: store.read_arrays(paths.cut_samples(suite, "original")) for suite in params.suites}
-    attributions = {case: store.read_arrays(paths.attributions(first, case)) for case in params.attribute.cases}
-    uncut = attributions["original"]
-    statistics = {
-        suite: store.read_json(paths.attribution_statistics(suite, "original"))["statistics"] for suite in params.suites
-    }
-    curves = store.read_json(paths.attribution_statistics(first, "original"))["curves"]
-    shown = [params.attribute.parameters.index(name) for name in theta.COSMOLOGICAL]
-    predictions = store.read_arrays(paths.predictions(first, "original"))
-    _, one_each = np.unique(predictions["simulation"], return_index=True)
-    metrics = store.read_json(paths.metrics(first, "original"))
+    rows, nyquist = _table("r2"), np.pi * params.maps.pixels / cmd.BOX
+    _save_all(_maps(params) | _results(params, rows, nyquist) | _interpretation(params, rows, nyquist), paths.figure)
+    paths.ROBUSTNESS_FIGURES.mkdir(parents=True, exist_ok=True)
+    _save_all(_transfer(params) | _baseline(params), paths.robustness_figure)
 
-    figures = {
-        "network": plotting.architecture(metrics["layers"]),
+
+def _maps(params):
+    """Figures of what the networks see."""
+    first = params.suites[0]
+    of_universe = [suite for suite in params.suites if theta.hydro_suite(suite) == theta.hydro_suite(first)]
+    samples = {suite: store.read_arrays(paths.cut_samples(suite, "original")) for suite in of_universe}
+    return {
         "gallery": plotting.gallery(
-            {
-                suite: original[suite]["maps"][:COLUMNS]
-                for suite in params.suites
-                if theta.hydro_suite(suite) == universe
-            },
-            original[first]["parameters"][:COLUMNS],
+            {suite: arrays["maps"][:COLUMNS] for suite, arrays in samples.items()},
+            samples[first]["parameters"][:COLUMNS],
             fields=params.fields,
         ),
         "cuts": plotting.cuts(_cuts(params, first), fields=params.fields),
+        **_universe(),
+    }
+
+
+def _results(params, rows, nyquist):
+    """Figures of the networks, how they were found, and what they predict; ``rows`` are those of R²."""
+    first = params.suites[0]
+    metrics = store.read_json(paths.metrics(first, "original"))
+    predictions = store.read_arrays(paths.predictions(first, "original"))
+    _, one_each = np.unique(predictions["simulation"], return_index=True)
+    trials = {
+        suite: [store.read_json(paths.trials(suite, case)) for case in params.tune.cases] for suite in params.suites
+    }
+    return {
+        "network": plotting.architecture(metrics["layers"]),
         "truth_prediction": plotting.truth_prediction(
             *(predictions[name][one_each] for name in ("truth", "mean", "sigma")),
             suite=first,
@@ -64,6 +69,19 @@ def main(params):
         ),
         "r2_kmax": plotting.r2_against_kmax(rows, nyquist, np.sqrt(2) * nyquist),
         "r2_density": plotting.r2_against_density(rows),
+        "tuning": plotting_tuning.tuning(trials),
+        "tuning_epochs": plotting_tuning.tuning_epochs(store.read_json(paths.TUNING_RECORD)["searches"]),
+    }
+
+
+def _interpretation(params, rows, nyquist):
+    """Figures of the attributions."""
+    first = params.suites[0]
+    attributions = {case: store.read_arrays(paths.attributions(first, case)) for case in params.attribute.cases}
+    uncut, shown = attributions["original"], [params.attribute.parameters.index(name) for name in theta.COSMOLOGICAL]
+    records = {suite: store.read_json(paths.attribution_statistics(suite, "original")) for suite in params.suites}
+    statistics = {suite: record["statistics"] for suite, record in records.items()}
+    return {
         "attribution_maps": plotting_attribution.attribution_maps(
             uncut["density"][0],
             {method: uncut[method][0, shown] for method in attribution.METHODS},
@@ -82,24 +100,17 @@ def main(params):
         "attribution_scales": plotting_attribution.attribution_scales(_arrays(statistics, "fourier"), rows, nyquist),
         "attribution_profiles": plotting_attribution.attribution_profiles(_arrays(statistics, "around")),
         "sanity": plotting_attribution.sanity(
-            store.read_json(paths.sanity(first))["cascade"], {name: curves[name] for name in theta.COSMOLOGICAL}
+            store.read_json(paths.sanity(first))["cascade"],
+            {name: records[first]["curves"][name] for name in theta.COSMOLOGICAL},
         ),
-        "tuning": plotting_tuning.tuning(
-            {
-                suite: [store.read_json(paths.trials(suite, case)) for case in params.tune.cases]
-                for suite in params.suites
-            }
-        ),
-        "tuning_epochs": plotting_tuning.tuning_epochs(store.read_json(paths.TUNING_RECORD)["searches"]),
-        **_universe(),
     }
+
+
+def _save_all(figures, place):
+    """Each figure as PDF and PNG, at the ``place`` of its name and ending."""
     for name, figure in figures.items():
         for ending in ("pdf", "png"):
-            _save(figure, paths.figure(name, ending))
-    paths.ROBUSTNESS_FIGURES.mkdir(parents=True, exist_ok=True)
-    for name, figure in (_transfer(params) | _baseline(params)).items():
-        for ending in ("pdf", "png"):
-            _save(figure, paths.robustness_figure(name, ending))
+            _save(figure, place(name, ending))
 
 
 def _cuts(params, suite):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -63,50 +64,14 @@ def dashboard(dashboard=False, *, port="8080"):
 def search(params, suite, case, wait=True):
     """The study of a case, run as far as it was missing, and its journal. What is unfinished outlives this process."""
     spec, device = params.tune, cli.device()
-    train, valid = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
+    parts = dataset.load_tensors(params, suite, case, ("train", "valid"), device)
     any_number = {"trials": 0} if spec.pruner == "none" else {}
     alike = dataclasses.replace(spec, cases=("original",), workers=1, **any_number)  # no trial depends on these
     key = networks.resume_key(params, suite, case, device, "tune", alike)
     folder = paths.unfinished_study(suite, case, key).parent
-
-    def objective(hyperparameters, number, report):
-        def on_epoch(state):
-            checkpoint.keep(state)
-            tell(state)
-
-        def tell(state):
-            last = state["history"][-1]
-            bar.set_postfix_str(f"epoch {last['epoch']}, valid {last['valid']:.2f}", refresh=False)
-            cli.heartbeat.beat(best=last["valid"])
-            report(last["epoch"], last["valid"])
-
-        bar.update(max(number - bar.n, 0))
-        with checkpoints.Checkpoint(folder / f"{number}.pt", device, params.checkpoint) as checkpoint:
-            try:
-                if checkpoint.state:
-                    tell(checkpoint.state)
-                _, history = networks.fit(
-                    params,
-                    suite,
-                    case,
-                    hyperparameters,
-                    train,
-                    valid,
-                    weights=("tune", "weights", number),
-                    seed=("tune", number),
-                    epochs=spec.epochs,
-                    state=checkpoint.state,
-                    on_epoch=on_epoch,
-                )
-            except training.DivergenceError:
-                checkpoint.remove()
-                raise
-            checkpoint.remove()
-        return min(record["valid"] for record in history)
-
     with cli.progress(spec.trials, f"tune {suite} {case}", "trial") as bar:
         study = tuning.search(
-            objective,
+            functools.partial(_trial, params, suite, case, parts, folder, bar),
             trials=spec.trials,
             ranges={name: getattr(spec, name) for name in tuning.HYPERPARAMETERS},
             first=store.plain(spec.start_of(case)),
@@ -118,6 +83,34 @@ def search(params, suite, case, wait=True):
         )
         bar.update(spec.trials - bar.n)
     return study, folder / "study.log"
+
+
+def _trial(params, suite, case, parts, folder, bar, hyperparameters, number, report):
+    """The best validation loss of the trial ``number``, which ``report`` hears of after each epoch, and may end."""
+
+    def on_epoch(state):
+        checkpoint.keep(state)
+        tell(state)
+
+    def tell(state):
+        last = state["history"][-1]
+        bar.set_postfix_str(f"epoch {last['epoch']}, valid {last['valid']:.2f}", refresh=False)
+        cli.heartbeat.beat(best=last["valid"])
+        report(last["epoch"], last["valid"])
+
+    bar.update(max(number - bar.n, 0))
+    settings = {"weights": ("tune", "weights", number), "seed": ("tune", number), "epochs": params.tune.epochs}
+    with checkpoints.Checkpoint(folder / f"{number}.pt", cli.device(), params.checkpoint) as checkpoint:
+        try:
+            if checkpoint.state:
+                tell(checkpoint.state)
+            settings |= {"state": checkpoint.state, "on_epoch": on_epoch}
+            _, history = networks.fit(params, suite, case, hyperparameters, *parts, **settings)
+        except training.DivergenceError:
+            checkpoint.remove()
+            raise
+        checkpoint.remove()
+    return min(record["valid"] for record in history)
 
 
 @contextlib.contextmanager
