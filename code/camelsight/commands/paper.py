@@ -121,13 +121,7 @@ def make_challenges():
 
 
 def make_paper(profile, full, jobs, where, options):
-    for name, value in {"jobs": jobs, **options}.items():
-        if isinstance(value, int) and value < (name != "gpus"):
-            raise ValueError(f"expected --{name} of at least {int(name != 'gpus')}, got {value}")
-    if options and where == "local":
-        raise ValueError(f"expected --{', --'.join(options)} with --launch slurm only")
-    if jobs and where == "slurm":
-        raise ValueError("expected --concurrency with --launch slurm, got --jobs")
+    _check_options(jobs, where, options)
     loaded = begin(profile, full)
     pending = out_of_date()
     if where == "slurm":
@@ -139,14 +133,7 @@ def make_paper(profile, full, jobs, where, options):
     if pending and where == "slurm":
         slurm.run(loaded, pending, lambda key: summary(key, loaded), **options)
     elif pending and jobs > 1:
-        if makers := launch.makers(pending):
-            launch.repro(*makers)
-        first, rest = launch.halves(launch.chains(loaded, pending))
-        launch.local(first, jobs, lambda key: summary(key, loaded) if key == "universe" else f"  {key}: searched")
-        if "choose" in pending:
-            launch.repro("choose")
-        for queue in (rest, launch.experiments(loaded, pending)):
-            launch.local(queue, jobs, lambda key: summary(key, loaded))
+        _run_several(loaded, pending, jobs)
     if pending:
         launch.repro()
     for path in Path().glob(str(paths.finished_training("*"))):  # recorded by now
@@ -160,13 +147,32 @@ def make_paper(profile, full, jobs, where, options):
 
         overview.write(loaded)
     report(loaded, pending, seconds)
-    results = {
-        "page": str(paths.PAGE),
-        "pdf": str(paths.PDF),
-        "tables": str(paths.TABLES),
-        "figures": str(paths.FIGURES),
-    }
+    made = {"page": paths.PAGE, "pdf": paths.PDF, "tables": paths.TABLES, "figures": paths.FIGURES}
+    results = {name: str(path) for name, path in made.items()}
     return {"profile": loaded.profile, "ran": list(pending), "seconds": round(seconds, 1)} | results
+
+
+def _check_options(jobs, where, options):
+    """ValueError in one line for numbers that are too small, and options that go with another --launch."""
+    for name, value in {"jobs": jobs, **options}.items():
+        if isinstance(value, int) and value < (name != "gpus"):
+            raise ValueError(f"expected --{name} of at least {int(name != 'gpus')}, got {value}")
+    if options and where == "local":
+        raise ValueError(f"expected --{', --'.join(options)} with --launch slurm only")
+    if jobs and where == "slurm":
+        raise ValueError("expected --concurrency with --launch slurm, got --jobs")
+
+
+def _run_several(loaded, pending, jobs):
+    """Run what is pending of the cases and experiments, ``jobs`` at a time."""
+    if makers := launch.makers(pending):
+        launch.repro(*makers)
+    first, rest = launch.halves(launch.chains(loaded, pending))
+    launch.local(first, jobs, lambda key: summary(key, loaded) if key == "universe" else f"  {key}: searched")
+    if "choose" in pending:
+        launch.repro("choose")
+    for queue in (rest, launch.experiments(loaded, pending)):
+        launch.local(queue, jobs, lambda key: summary(key, loaded))
 
 
 def show_status(as_json):

@@ -241,49 +241,50 @@ def _numbers(params, other_tables):
     """
     by_id = {(one["suite"], one["case"], one["parameter"]): one for one in quantities.table()}
     for suite, case in product(params.suites, params.cases):
+        result, predictions = paths.metrics(suite, case), paths.predictions(suite, case)
+        about = {"tier": 0, "accuses": [result], "stands_on": [predictions]}
         try:
-            record = files.read(store.read_json, paths.metrics(suite, case))
-            arrays = files.read(store.read_arrays, paths.predictions(suite, case))
+            record = files.read(store.read_json, result)
+            arrays = files.read(store.read_arrays, predictions)
             generator = prediction.bootstrap(params, suite, case)
             again = prediction.measure(arrays, generator, params) if arrays else None
         except (KeyError, ValueError) as error:
             why = files.unreadable(error, f"the result of {suite} {case}")
-            judged = {"accuses": [paths.metrics(suite, case)], "stands_on": [paths.predictions(suite, case)]}
-            yield row(f"r2.{suite}.{case}", "integrity", FAIL, why, tier=0, **judged)
+            yield row(f"r2.{suite}.{case}", "integrity", FAIL, why, **about)
             continue
         for name in theta.NAMES:
             where, line = f"r2.{suite}.{case}.{name}", by_id.get((suite, case, name))
-            facts = {"tier": 0, "got": record["metrics"]["r2"][name][0] if record else None}
-            facts |= {"accuses": [paths.metrics(suite, case)], "stands_on": [paths.predictions(suite, case)]}
             if record is None:
-                get = files.how_to_get(paths.metrics(suite, case))
-                wrong = (
-                    f"{paths.TABLES}/r2.csv has it, {paths.metrics(suite, case)} is missing: {get}" if line else None
-                )
-                yield row(where, "integrity", FAIL if line else NOT_RUN, wrong or f"no result: {get}", **facts)
+                get = files.how_to_get(result)
+                wrong = f"{paths.TABLES}/r2.csv has it, {result} is missing: {get}" if line else None
+                yield row(where, "integrity", FAIL if line else NOT_RUN, wrong or f"no result: {get}", **about)
                 continue
-            wrong, value = [], facts["got"]
-            if again is not None:
-                given, values = (
-                    {metric: by_parameter[name] for metric, by_parameter in measures.items()}
-                    for measures in (record["metrics"], again)
-                )
-                wrong += [
-                    f"the predictions give {one} in {paths.metrics(suite, case)}"
-                    for one in differences(given, values, rounding=ROUNDING)
-                ]
+            facts = about | {"got": record["metrics"]["r2"][name][0]}
+            wrong = _other_than_predicted(record["metrics"], again, name, result) if again else []
             if other_tables and not wrong:
                 facts["accuses"] = [paths.TABLES / "r2.csv"]
-            if line is None:
-                wrong.append(f"{paths.TABLES}/r2.csv has no such row")
-            elif not _same(float(line["r2"]), value):
-                wrong.append(f"{paths.TABLES}/r2.csv has {float(line['r2']):.6g}, the result is {value:.6g}")
+            wrong += _other_in_table(line, facts["got"])
             if arrays is None and not wrong:
-                why = f"results and r2.csv agree; without {paths.predictions(suite, case)} nobody knows whence they are"
+                why = f"results and r2.csv agree; without {predictions} nobody knows whence they are"
                 yield row(where, "integrity", NOT_RUN, why, **facts)
                 continue
             why = "; ".join(wrong) or "predictions, results and r2.csv agree"
             yield row(where, "integrity", FAIL if wrong else PASS, why, **facts)
+
+
+def _other_than_predicted(given, again, name, result):
+    """What of the metrics of a parameter the predictions give otherwise, in words."""
+    given, again = ({metric: by_name[name] for metric, by_name in measures.items()} for measures in (given, again))
+    return [f"the predictions give {one} in {result}" for one in differences(given, again, rounding=ROUNDING)]
+
+
+def _other_in_table(line, value):
+    """What the table for programs has in place of the R² ``value``, in words; ``line`` is its row, None without."""
+    if line is None:
+        return [f"{paths.TABLES}/r2.csv has no such row"]
+    if not _same(float(line["r2"]), value):
+        return [f"{paths.TABLES}/r2.csv has {float(line['r2']):.6g}, the result is {value:.6g}"]
+    return []
 
 
 def _same(a, b, tolerance=0.0):

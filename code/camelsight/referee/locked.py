@@ -63,25 +63,13 @@ def _stage(name, definition, entry, known, lost, elsewhere):
             return FAIL, f"{there} is there, but {paths.DVC_LOCK} has no run that made it: make paper", []
         return NOT_RUN, f"{paths.DVC_LOCK} has no run of it: make paper", []
     outs, deps = entry.get("outs", []), entry.get("deps", [])
-    wrong, changed = [], sorted(source.stale()) if name == "code" else []
+    changed = sorted(source.stale()) if name == "code" else []
     left_out = sorted(definition["outs"] - _named(outs))
     missing = [path for path in [*(one["path"] for one in [*outs, *deps]), *left_out] if not Path(path).exists()]
     if outs and _named(outs) <= set(missing):
         return NOT_RUN, f"{missing[0]} is not there: {files.how_to_get(missing[0])}", []
-    for one in [*outs, *deps]:
-        path = one["path"]
-        if path == PACKAGE or path in missing:  # of the code only what the stage code makes of it counts
-            continue
-        if elsewhere and path.startswith("data/"):  # the row of the maps says so once
-            continue
-        if path not in known:
-            known[path] = _md5(Path(path))
-        if known[path] != one.get("md5"):
-            if gone := [str(other) for other in lost if Path(path) in other.parents]:
-                missing += gone
-                continue
-            typed = one in deps and path.startswith(("code/", "paper/", str(paths.CODE)))
-            (changed if typed else wrong).append(path)
+    wrong, typed, gone = _others(outs, deps, missing, known, lost, elsewhere)
+    changed, missing = changed + typed, missing + gone
     accuses = list(wrong)
     wrong += [f"{path}, which {paths.DVC_LOCK} leaves out" for path in left_out if path not in missing]
     for key, value in entry.get("params", {}).get(str(paths.PARAMS), {}).items():
@@ -98,6 +86,28 @@ def _stage(name, definition, entry, known, lost, elsewhere):
     if changed:
         return WARN, f"changed since: {', '.join(changed[:3])}", []
     return PASS, f"inputs and outputs are those of {paths.DVC_LOCK}", []
+
+
+def _others(outs, deps, missing, known, lost, elsewhere):
+    """Paths with other content than dvc.lock has: wrong ones, typed ones, which may change, and lost ones within."""
+    wrong, typed, gone = [], [], []
+    for one in [*outs, *deps]:
+        path = one["path"]
+        if path == PACKAGE or path in missing:  # of the code only what the stage code makes of it counts
+            continue
+        if elsewhere and path.startswith("data/"):  # the row of the maps says so once
+            continue
+        if path not in known:
+            known[path] = _md5(Path(path))
+        if known[path] == one.get("md5"):
+            continue
+        if within := [str(other) for other in lost if Path(path) in other.parents]:
+            gone += within
+        elif one in deps and path.startswith(("code/", "paper/", str(paths.CODE))):
+            typed.append(path)
+        else:
+            wrong.append(path)
+    return wrong, typed, gone
 
 
 def _holds_something(path):

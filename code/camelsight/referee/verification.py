@@ -293,11 +293,6 @@ def conclusion(rows, *, real, profile, tier=0, elsewhere=False):
     failed = [one["id"] for one in rows if one["verdict"] == FAIL]
     apart = ("definitions", "lint.ms.tex", "environment.packages", "pack.dvc.yaml", "pack.requirements.lock")
     judged = [one for one in rows if one["verdict"] != NOT_RUN and not {one["group"], one["id"]}.intersection(apart)]
-    reference = [one["verdict"] for one in rows if one["group"] == "reference" and one["verdict"] != NOT_RUN]
-    paper = {}  # a number that several tiers judged is reproduced if all of them say so
-    for one in judged:
-        if one["group"] == "paper" or one["profile"] == REAL:
-            paper.setdefault(one["id"], set()).add(one["verdict"])
     unchecked = [one for one in rows if one["group"] == "integrity" and one["verdict"] == NOT_RUN]
     absent = [one["why"].rpartition(ABSENT)[2] for one in unchecked if ABSENT in one["why"]]
     unchecked = [one["id"] for one in unchecked if not one["cause"]]
@@ -311,22 +306,30 @@ def conclusion(rows, *, real, profile, tier=0, elsewhere=False):
         return {"verdict": NOT_RUN, "text": text, "trust": "", "exit_code": 2, "counts": counts}
     else:
         verdict, code = (WARN if warned else PASS), 0
-        if real and paper:
-            unknown = len({one["id"] for one in rows if one["expected"] == NOT_AVAILABLE})
-            good = sum(verdicts == {PASS} for verdicts in paper.values())
-            text = f"{good} of the {len(paper)} published numbers that this run decides are reproduced"
-            text += f"; {unknown} published numbers are not available"
-        elif reference:
-            text = "the pipeline reproduces its own reference"
-        else:
-            whole = "what was checked agrees" if unchecked else "the results are whole and agree with one another"
-            text = f"{whole}; nothing was compared with a reference of {profile}"
+        text = _good(rows, judged, real, profile, whole=not unchecked)
     if unchecked:
         text += f". Not checked: {', '.join(unchecked[:3])}{' and more' if len(unchecked) > 3 else ''}"
         text += "".join(f"; {absent.count(get)} rows want: {get}" for get in dict.fromkeys(absent))
     if not real:
         text += f". {_of_twin(rows)}; only the real maps can decide the paper's numbers"
     return {"verdict": verdict, "text": text, "trust": trust, "exit_code": code, "counts": counts}
+
+
+def _good(rows, judged, real, profile, whole):
+    """What a run in which nothing failed shows, in words; ``whole`` if all of it was there to be checked."""
+    paper = {}  # a number that several tiers judged is reproduced if all of them say so
+    for one in judged:
+        if one["group"] == "paper" or one["profile"] == REAL:
+            paper.setdefault(one["id"], set()).add(one["verdict"])
+    if real and paper:
+        unknown = len({one["id"] for one in rows if one["expected"] == NOT_AVAILABLE})
+        good = sum(verdicts == {PASS} for verdicts in paper.values())
+        text = f"{good} of the {len(paper)} published numbers that this run decides are reproduced"
+        return f"{text}; {unknown} published numbers are not available"
+    if any(one["group"] == "reference" and one["verdict"] != NOT_RUN for one in rows):
+        return "the pipeline reproduces its own reference"
+    agree = "the results are whole and agree with one another" if whole else "what was checked agrees"
+    return f"{agree}; nothing was compared with a reference of {profile}"
 
 
 def _of_twin(rows):
