@@ -64,6 +64,28 @@ def test_it_leaves_its_record_alone_and_text_says_the_same(rehearsed):
     assert "hidden 3" in said and "everything fits" in said and "the profile's own guess" in said
 
 
+def test_a_stage_that_fails_leaves_its_log_and_what_was_measured_before(tmp_path, monkeypatch):
+    """On a GPU, minutes of measuring were lost to a package that was not there, and the log with its folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+
+    def stage(folder, stage, place):
+        name = "-".join([stage, *place])
+        code = "import sys; sys.exit('train: no such package')" if stage == "train" else ""
+        command = [sys.executable, "-c", code]
+        launch.processes([(name, command, folder / paths.log(name), {})], 1, name)
+        return {"process": 2.0}
+
+    monkeypatch.setattr(rehearse, "_stage", stage)
+    monkeypatch.setattr(rehearse, "_repeat", lambda *_: None)
+    with pytest.raises(ValueError, match="no such package") as caught:
+        rehearse.rehearse("smoke")
+    said = str(caught.value)
+    assert said.endswith("measured before: maps 2 s, universe 4 s, cut 4 s, tune 2 s, choose 4 s")
+    log = Path(said.partition("(see ")[2].partition(")")[0])
+    assert "no such package" in log.read_text() and not list(paths.AGAIN.iterdir())
+
+
 def test_forecasts_use_it_on_this_machine_and_for_this_profile_alone(rehearsed, monkeypatch):
     folder, record, _ = rehearsed
     monkeypatch.chdir(folder)

@@ -39,8 +39,13 @@ def rehearse(profile):
     workers = 1 if device.type == "cuda" else _workers(loaded)
     small = reduced(loaded)
     start = time.monotonic()
+    took = {}
     with rerun.empty() as folder:
-        took = _run(folder, loaded, small, workers)
+        try:
+            _run(folder, loaded, small, workers, took)
+        except ValueError as error:
+            before = ", ".join(f"{stage} {_measured(times):.0f} s" for stage, times in took.items())
+            raise ValueError(f"{error}; measured before: {before or 'nothing'}") from None
     found = forecast.Rehearsal(loaded, small, took, workers)
     seconds, jobs = forecast.of_stages(found), launch.default_jobs(loaded)
     record = {
@@ -93,9 +98,9 @@ def reduced(loaded):
     )
 
 
-def _run(folder, loaded, small, workers):
-    """{stage: [what it took, each time]}."""
-    took, suite = {}, small.suites[0]
+def _run(folder, loaded, small, workers, took):
+    """Put into ``took`` {stage: [what it took, each time]}."""
+    suite = small.suites[0]
 
     def run(stage, spec, *place, **more):
         rerun.prepare(folder, spec, (paths.DIGITISED,))
@@ -116,7 +121,6 @@ def _run(folder, loaded, small, workers):
     run("sanity", small, suite)
     for stage in ("tabulate", "figures"):
         run(stage, small)
-    return took
 
 
 def _simulated(loaded, small, workers):
@@ -151,6 +155,10 @@ def _stage(folder, stage, place):
     return store.read_json(folder / paths.REHEARSED) | {"process": time.monotonic() - start}
 
 
+def _measured(times):
+    return sum(one["process"] for one in times)
+
+
 def _stages(found, seconds):
     """A record a stage: how often it runs, seconds measured and forecast, the rule, peak memory of a process."""
     counts, sums = Counter(), Counter()
@@ -162,7 +170,7 @@ def _stages(found, seconds):
         {
             "stage": stage,
             "count": counts[stage],
-            "measured": round(sum(one["process"] for one in found.took[stage]), 1) if stage in found.took else None,
+            "measured": round(_measured(found.took[stage]), 1) if stage in found.took else None,
             "forecast": round(sums[stage], 1),
             "rule": forecast.RULES[stage] if stage in found.took else forecast.NOT_REHEARSED,
             **{

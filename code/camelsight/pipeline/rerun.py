@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -45,10 +46,22 @@ def here(folder, params, *stages, place=()):
 
 @contextlib.contextmanager
 def empty():
-    """A new folder for stages, removed at the end: nothing that somebody left can be taken for their work."""
+    """A new folder for stages, removed at the end: nothing that somebody left can be taken for their work.
+
+    The logs of stages that failed move to where ValueError then says that they are.
+    """
     paths.AGAIN.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=paths.AGAIN, prefix="new-") as folder:
-        yield Path(folder)
+    with tempfile.TemporaryDirectory(dir=paths.AGAIN, prefix="new-") as name:
+        folder = Path(name)
+        try:
+            yield folder
+        except ValueError as error:
+            logs, kept = folder / paths.LOGS, paths.LOGS / folder.name
+            if not logs.exists():
+                raise
+            paths.LOGS.mkdir(parents=True, exist_ok=True)
+            shutil.move(logs, kept)
+            raise ValueError(str(error).replace(str(logs), str(kept))) from error
 
 
 def prepare(folder, params, links=()):
