@@ -430,6 +430,21 @@ def test_of_a_pulled_run_what_is_wrong_or_missing_is_one_row(pulled, monkeypatch
     assert f"; {len(follows)} more rows only follow from it" in failed["why"]
 
 
+def test_a_note_among_what_stages_wrote_changes_nothing(project, pulled, monkeypatch):
+    """Attributions depend on the folder of a case; what an older version had left there failed for whoever pulled."""
+    notes = [
+        folder / paths.weights("IllustrisTNG", "original").with_name("note.txt") for folder in (project[0], pulled)
+    ]
+    for note in notes:
+        note.write_text("seen")
+    try:
+        said, stages = judge_in(pulled, monkeypatch), planned(project[0])
+    finally:
+        for note in notes:
+            note.unlink()
+    assert "FAIL" not in {row["verdict"] for row in said["rows"]} and stages == set()
+
+
 def test_maps_made_anew_are_judged_bit_for_bit_or_by_their_statistics(project, pulled, monkeypatch):
     """A pulled run has no record of the processor. Other bits in every map are another processor, in one a forger."""
     shutil.copytree(project[0] / paths.MAPS, pulled / paths.MAPS)

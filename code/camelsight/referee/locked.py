@@ -19,7 +19,8 @@ COMMITS = 20  # of dvc.lock, among which that of files from elsewhere is looked 
 def stages(params, elsewhere):
     """Each stage's inputs and outputs beside the digests that DVC wrote down when it ran."""
     lock = files.read(read, paths.DVC_LOCK) or {}
-    defined, known = dict(_expanded()), {}
+    defined = dict(_expanded())
+    known = _Digests({Path(out) for definition in defined.values() for out in definition["outs"]})
     for name in sorted(defined.keys() - set(launch.stages(params))):
         yield row(f"stage.{name}", "integrity", WARN, f"{paths.DVC} has it, this package has not", tier=0)
     lost = [Path(one["path"]) for entry in lock.values() for one in entry.get("outs", [])]
@@ -34,6 +35,18 @@ def stages(params, elsewhere):
         yield row("dvc.lock", "integrity", FAIL, why, tier=0, accuses=sorted(wrong))
     for name, (verdict, why, accuses) in judged.items():
         yield row(f"stage.{name}", "integrity", verdict, why, tier=0, accuses=accuses)
+
+
+class _Digests(dict):
+    """The digest of each path as it is now. In a folder that stages write to only their ``outs`` count (.dvcignore)."""
+
+    def __init__(self, outs):
+        self.outs = outs
+
+    def __missing__(self, path):
+        within = {out for out in self.outs if Path(path) in out.parents}
+        self[path] = _md5(Path(path), within or None)
+        return self[path]
 
 
 def _commit_of(digests):
@@ -53,7 +66,7 @@ def _commit_of(digests):
 def _stage(name, definition, entry, known, lost, elsewhere):
     """The verdict on one stage, why, and the files at fault.
 
-    ``known`` remembers digests of files, ``lost`` are outputs of any stage that are not there.
+    ``known`` has the digests of files, ``lost`` are outputs of any stage that are not there.
     """
     if definition is None:
         return FAIL, f"{paths.DVC} has no such stage", []
@@ -97,8 +110,6 @@ def _others(outs, deps, missing, known, lost, elsewhere):
             continue
         if elsewhere and path.startswith("data/"):  # the row of the maps says so once
             continue
-        if path not in known:
-            known[path] = _md5(Path(path))
         if known[path] == one.get("md5"):
             continue
         if within := [str(other) for other in lost if Path(path) in other.parents]:
@@ -171,12 +182,12 @@ def _equal(a, b):
         return False
 
 
-def _md5(path):
+def _md5(path, counted=None):
+    """As DVC has it; of a folder's files only those that are ``counted`` count, all where that is None."""
     if path.is_dir():
-        files = sorted(
-            (one for one in path.rglob("*") if one.is_file()), key=lambda one: one.relative_to(path).as_posix()
-        )
-        listed = [{"md5": _md5(one), "relpath": one.relative_to(path).as_posix()} for one in files]
+        found = [one for one in path.rglob("*") if one.is_file() and (counted is None or one in counted)]
+        named = sorted((one.relative_to(path).as_posix(), one) for one in found)
+        listed = [{"md5": _md5(one), "relpath": name} for name, one in named]
         return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
