@@ -4,6 +4,7 @@
 #
 #   make wheels WHEELS=wheels PYTHON_VERSION=3.12    # before, where there is a network; the version is that machine's
 #   benchmarks/gpu.sh wheels gpu-results             # there; PYTHON= names the interpreter that has torch
+#   benchmarks/gpu.sh wheels gpu-results setup tests # some of the steps alone: setup, doctor, tests, rehearse, bench
 #
 # What each step says is in the second folder while it goes on: a machine that is taken back leaves what was measured.
 # A step that fails or takes too long ends no other; the exit code is the number of those that did.
@@ -15,11 +16,12 @@ profile=${PROFILE:-twin}
 export PYTHON=${PYTHON:-python3}
 mkdir -p "$out"
 failed=0 budget=${BUDGET:-650} # seconds, of which each step has its share at most
-end=$((SECONDS + budget))
+end=$((SECONDS + budget)) wanted=("${@:3}")
 
 step() { # NAME, the seconds of 650 that it may take, and what it runs
   local name=$1 limit=$(($2 * budget / 650)) left=$((end - SECONDS)) start=$SECONDS code=0
   shift 2
+  if [ ${#wanted[@]} -gt 0 ] && [[ " ${wanted[*]} " != *" $name "* ]]; then return; fi
   if [ "$left" -lt "$limit" ]; then limit=$left; fi
   if [ "$limit" -le 0 ]; then
     code=124
