@@ -50,6 +50,14 @@ class Found(Exception):
     """What must not be."""
 
 
+class Differs(Found):
+    """A file on the disk is not that of the unkilled run; ``out`` is the path that DVC keeps it under."""
+
+    def __init__(self, said, out):
+        super().__init__(said)
+        self.out = out
+
+
 class KeptBack(Exception):
     """A push that was killed and repeated said that everything is up to date, and a pull finds files missing (DVC)."""
 
@@ -186,7 +194,7 @@ def compare(folder, reference, kept=lambda path: True):
     for path in filter(kept, wanted):
         for file in [path] if (reference / path).is_file() else _files(reference / path, reference):
             if not (folder / file).is_file() or not filecmp.cmp(folder / file, reference / file, shallow=False):
-                raise Found(f"{folder / file} is not {reference / file}")
+                raise Differs(f"{folder / file} is not {reference / file}", path)
 
 
 def _files(place, root):
@@ -209,7 +217,11 @@ def cycle(killer, place, number, reference):
 
 
 def trip(killer, folder, reference):
-    """Push ``folder`` and pull it elsewhere, through kills, and compare."""
+    """Push ``folder`` and pull it elsewhere, through kills, and compare.
+
+    A pull that was killed can leave a file for which the next one says that all is up to date (DVC); what docs/ say
+    then must hold: ``dvc status`` names it.
+    """
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="trip-") as place:
         remote, pulled = Path(place, "remote"), Path(place, "pulled")
         check_out(pulled)
@@ -219,7 +231,13 @@ def trip(killer, folder, reference):
             (one / ".dvc/config.local").write_text(text, encoding="utf-8")
         killer.through(folder, PUSH)
         killer.through(pulled, PULL)
-        compare(pulled, reference, kept=lambda path: not path.startswith("data/"))
+        try:
+            compare(pulled, reference, kept=lambda path: not path.startswith("data/"))
+        except Differs as error:
+            status = [".venv/bin/python", "-m", "dvc", "status"]
+            if error.out not in subprocess.run(status, cwd=pulled, capture_output=True, text=True, check=True).stdout:
+                raise
+            killer.done["a trip in which DVC's pull left out a file, which dvc status names"] += 1
 
 
 def full_disk(place, reference):
