@@ -337,9 +337,10 @@ def _renewed(params, seeds, data):
     known = store.read_json(path) if path.exists() else {}
     asked = {"seeds": list(range(seeds)), "maps": data, "settings": references.settings(params)}
     asked |= {"suites": list(params.suites), "cases": list(params.cases)}
-    if {name: known.get(name) for name in asked} != asked or known["simulator"] == references.simulator(params):
+    simulator = references.simulator(params)
+    if {name: known.get(name) for name in asked} != asked or known.get("simulator") == simulator:
         return False
-    store.write_json(path, known | {"simulator": references.simulator(params)})
+    store.write_json(path, known | {"simulator": simulator})
     print(
         f"{path} holds for this simulator, too: its maps have the same bits. For new networks remove the file first",
         file=sys.stderr,

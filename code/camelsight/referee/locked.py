@@ -44,8 +44,9 @@ class _Digests(dict):
         self.outs = outs
 
     def __missing__(self, path):
-        within = {out for out in self.outs if Path(path) in out.parents}
-        self[path] = _md5(Path(path), within or None)
+        place = Path(path)
+        within = {out for out in self.outs if place in out.parents} if place.is_dir() else None
+        self[path] = _md5(place, within or None)
         return self[path]
 
 

@@ -34,10 +34,10 @@ def main(params):
     universe, seeds = store.read_json(paths.UNIVERSE), _seeds(params, metrics)
     weights = store.digest([record["weights"] for record in metrics.values()])
     data = {suite: metrics[suite, "original"]["maps"] for suite in params.suites}  # digests of the uncut maps
+    _write_r2(params, metrics, predictions, seeds)
     numbers = (
         _provenance(params, metrics, weights, data) | _settings(params, metrics) | _results(params, metrics)
-        | _r2(params, metrics, predictions, seeds) | _costs(params, predictions, seeds)
-        | _interpretation(params) | _study(params) | _universe(params, universe)
+        | _costs(params, predictions, seeds) | _interpretation(params) | _study(params) | _universe(params, universe)
         | _transfer(params, metrics) | _baseline(params, metrics, predictions)
         | _calibration(params, metrics, predictions)
         | appendix.tuning(store.read_json(paths.TUNING_RECORD))
@@ -60,8 +60,8 @@ def _seeds(params, metrics):
     return {name: one["values"] for name, one in reference["r2"].items()} if reference else {}
 
 
-def _r2(params, metrics, predictions, seeds):
-    """Write the tables of R², and what DVC shows; there are no macros on them alone."""
+def _write_r2(params, metrics, predictions, seeds):
+    """Write the tables of R², and what DVC shows."""
     rows = [
         {
             "suite": suite,
@@ -81,7 +81,6 @@ def _r2(params, metrics, predictions, seeds):
     store.write_text(paths.TABLES / "r2.tex", tables.r2_latex(rows))
     store.write_text(paths.TABLES / "parameters.tex", tables.parameters_latex(*params.suites))
     _for_dvc(metrics, predictions, rows)
-    return {}
 
 
 def _costs(params, predictions, seeds):
