@@ -1,6 +1,9 @@
 import copy
 import ctypes
+import platform
+import re
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -32,6 +35,21 @@ def two_threads():
 def plain(x, norm, pad):
     x = torch.nn.functional.leaky_relu(norm(x), network.ACTIVATION_SLOPE)
     return network._CircularPad.apply(x, pad) if pad else x
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86_64")
+@pytest.mark.parametrize(("capability", "width"), [("AVX512", 64), ("AVX2", 32)])
+def test_the_compiler_makes_vectors_of_every_loop_over_numbers_in_either_precision(tmp_path, capability, width):
+    says = ["-fopt-info-vec-optimized", paths.FUSED_SOURCE, "-o", tmp_path / "fused.so"]
+    command = [*compiled.COMMAND, *compiled.FLAGS[capability], *says]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    lines = paths.FUSED_SOURCE.read_text(encoding="utf-8").splitlines()
+    loops = [number for number, line in enumerate(lines, 2) if line == "#pragma omp simd"]
+    assert len(loops) == 4
+    for number in loops:  # GCC names the loop or its first statement, once for each precision
+        vectors = rf"fused\.cpp:({number}|{number + 1}):\d+: optimized: loop vectorized using {width} byte"
+        assert len(re.findall(vectors, said)) == 2, (number, said)
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)

@@ -1,5 +1,6 @@
 // Batch normalisation, LeakyReLU and circular padding in one pass each way, channels last, for CPUs.
 // Every sum is taken over an image first and then over the images in order, so no result depends on the threads.
+// Without `omp simd`, GCC asks at run time whether arrays overlap, and in float32 there are too many of them to ask.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -67,6 +68,7 @@ void forward(const Shape& s, const T* x, const float* weight, const float* bias,
         float *__restrict sum = &sums[2 * image * tile], *__restrict squares = sum + tile;
         const float* __restrict zero = pivot.data();
         for (int64_t start = 0; start < area * c; start += tile)
+#pragma omp simd
             for (int64_t i = 0; i < tile; i++) {
                 const float d = load(at[start + i]) - zero[i];
                 sum[i] += d;
@@ -96,6 +98,7 @@ void forward(const Shape& s, const T* x, const float* weight, const float* bias,
             T* line = to + (y + s.pad) * s.padded + halo;
             const float *__restrict scale = scales.data(), *__restrict shift = shifts.data();
             for (int64_t start = 0; start < s.row; start += tile)
+#pragma omp simd
                 for (int64_t i = 0; i < tile; i++) {
                     const float z = load(at[start + i]) * scale[i] + shift[i];
                     store(line[start + i], z > 0 ? z : slope * z);
@@ -135,6 +138,7 @@ void backward(const Shape& s, T* grad, const T* x, const float* weight, const fl
             add_row(line, line + s.row, halo);
             const T* at = x + (image * s.height + y) * s.row;
             for (int64_t start = 0; start < s.row; start += tile)
+#pragma omp simd
                 for (int64_t i = 0; i < tile; i++) {
                     const float v = load(at[start + i]), g = load(line[start + i]);
                     const float d = v * scale[i] + shift[i] > 0 ? g : slope * g;
@@ -162,6 +166,7 @@ void backward(const Shape& s, T* grad, const T* x, const float* weight, const fl
             const T* at = x + (image * s.height + y) * s.row;
             T* __restrict to = dx + (image * s.height + y) * s.row;
             for (int64_t start = 0; start < s.row; start += tile)
+#pragma omp simd
                 for (int64_t i = 0; i < tile; i++) {
                     const float v = load(at[start + i]), g = load(line[start + i]);
                     const float d = v * scale[i] + shift[i] > 0 ? g : slope * g;
