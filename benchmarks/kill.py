@@ -37,7 +37,7 @@ TOY = {  # of profiles/smoke.yaml, to take half as long
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SHORTEST = 0.2  # seconds until a kill, of which the logarithm is drawn; the longest are what an unkilled run takes
 TRIPS, TRIP_SECONDS = 5, 20  # pushes and pulls of a run, and until they are killed at the latest
-PATIENCE = 120  # seconds that a session may take to end
+PATIENCE = 300  # seconds that a session may take to end
 BESIDE = 0.1  # of runs, beside which a second one is started
 GROWTH = 2**20  # bytes that a full disk gets more each time
 ALL, PARTLY = "Everything is up to date.", "Checkout failed"
@@ -277,6 +277,7 @@ def main():
     parser.add_argument("--folder", type=Path, help="where it works; it keeps the unkilled run for the next time")
     parser.add_argument("--disk", action="store_true", help="full disks instead of kills")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a script starts with & ignores it, and its children
     place = arguments.folder or Path(tempfile.mkdtemp(prefix="kill-"))
     reference = place / "reference"
     if not (reference / "whole").exists():
