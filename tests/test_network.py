@@ -44,7 +44,7 @@ def reference(net, x):
 @pytest.fixture(params=["cpu", "gpu"])
 def written_for(request, monkeypatch):
     """The network has expressions of its own for a GPU, which give the same."""
-    monkeypatch.setattr(network, "_fused", lambda x: request.param == "gpu")
+    monkeypatch.setattr(network, "_compiles", lambda x: request.param == "gpu")
 
 
 @pytest.mark.parametrize("size", [16, 32, 64])
@@ -86,7 +86,7 @@ def test_channels_that_fill_a_tensor_core_change_nothing_and_lie_as_a_gpu_reads_
         return out
 
     monkeypatch.setattr(functional, "conv2d", watched)
-    monkeypatch.setattr(network, "_fused", lambda x: True)
+    monkeypatch.setattr(network, "_compiles", lambda x: True)
     expected = convolve(x, layer.weight, layer.bias)
     expected.square().sum().backward()
     gradients = [layer.weight.grad.clone(), layer.bias.grad.clone()]

@@ -26,7 +26,7 @@ class _CircularPad(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, width):
         ctx.width = width
-        if _fused(x):
+        if _compiles(x):
             rows, columns = (torch.arange(-width, n + width, device=x.device).remainder(n) for n in x.shape[2:])
             return x[:, :, rows[:, None], columns].contiguous(memory_format=torch.channels_last)
         b, c, h, w = x.shape
@@ -43,7 +43,7 @@ class _CircularPad(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         width = ctx.width
-        if _fused(gradient):
+        if _compiles(gradient):
             for axis in (2, 3):
                 gradient = _folded(gradient, width, axis)
             return gradient, None
@@ -56,8 +56,8 @@ class _CircularPad(torch.autograd.Function):
         return rows, None
 
 
-def _fused(x):
-    """Whether torch.compile fuses what becomes of ``x``, as on a GPU: then expressions serve, without assignments."""
+def _compiles(x):
+    """Whether torch.compile serves ``x``, as on a GPU: it fuses expressions, and assignments it does not."""
     return x.is_cuda
 
 
@@ -76,7 +76,7 @@ class _Convolution(nn.Conv2d):
     """
 
     def forward(self, x):
-        if not (_fused(x) and torch.is_autocast_enabled(x.device.type)):
+        if not (_compiles(x) and torch.is_autocast_enabled(x.device.type)):
             return super().forward(x)
         more = -self.in_channels % CHANNELS_TOGETHER, -self.out_channels % CHANNELS_TOGETHER
         weight = functional.pad(self.weight, (0, 0, 0, 0, 0, more[0], 0, more[1]))

@@ -64,11 +64,11 @@ def fit(
     steps = math.ceil(len(maps) / batch)
     optimiser = torch.optim.AdamW(network.parameters(), lr=max_lr, betas=BETAS, weight_decay=weight_decay, fused=True)
     scheduler = _scheduler(optimiser, schedule, max_lr, epochs * steps)
+    parts = {"network": network, "optimiser": optimiser, "scheduler": scheduler}
     history, best = [], None
     if state is not None:
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        scheduler.load_state_dict(state["scheduler"])
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
         history, best = list(state["history"]), state["best"]
     with _algorithms(device, deterministic):
         forward = _compiled(network, maps[:batch].to(device), precision)
@@ -80,22 +80,14 @@ def fit(
             network.train()
             moments, sizes = _train_epoch(forward, maps, targets, table, optimiser, scheduler, batch, precision)
             valid_loss = evaluate(network, *valid, precision=precision)
-        averaged = (moments * (sizes / sizes.sum()).to(moments)[:, None, None]).sum(0)
-        losses = [loss.from_moments(averaged).item(), valid_loss]
+        losses = [loss.from_moments(_averaged(moments, sizes)).item(), valid_loss]
         if not all(map(math.isfinite, losses)):
-            step = _first_bad(moments)
-            at = _learning_rate(schedule, max_lr, epochs * steps, epoch * len(moments) + step)
-            raise DivergenceError(
-                f"expected a finite loss, got train {losses[0]:g} and valid {losses[1]:g} in epoch {epoch + 1}, "
-                f"from step {step + 1} of {len(moments)} on, at learning rate {at:.2g}; try a smaller max_lr"
-                + (", or precision float32" if precision != "float32" else ""),
-                epoch + 1,
-            )
+            at = _learning_rate(schedule, max_lr, epochs * steps, epoch * len(moments) + _first_bad(moments))
+            raise _divergence(losses, moments, epoch, at, precision)
         history.append({"epoch": epoch + 1, "train": losses[0], "valid": losses[1], "lr": lr})
         if losses[1] <= min(record["valid"] for record in history):
             best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         if on_epoch is not None:
-            parts = {"network": network, "optimiser": optimiser, "scheduler": scheduler}
             states = {name: part.state_dict() for name, part in parts.items()}
             on_epoch({**states, "history": history, "best": best})
     network.load_state_dict(best)
@@ -156,6 +148,20 @@ def _train_epoch(network, maps, targets, table, optimiser, scheduler, batch, pre
         steps.append(moments.detach())
         sizes.append(len(chosen))
     return torch.stack(steps), torch.tensor(sizes, dtype=torch.float32)
+
+
+def _averaged(moments, sizes):
+    """The mean of ``moments`` over the maps of an epoch, of which each step saw one of ``sizes``; ``(2, P)``."""
+    return (moments * (sizes / sizes.sum()).to(moments)[:, None, None]).sum(0)
+
+
+def _divergence(losses, moments, epoch, learning_rate, precision):
+    return DivergenceError(
+        f"expected a finite loss, got train {losses[0]:g} and valid {losses[1]:g} in epoch {epoch + 1}, "
+        f"from step {_first_bad(moments) + 1} of {len(moments)} on, at learning rate {learning_rate:.2g}; "
+        "try a smaller max_lr" + (", or precision float32" if precision != "float32" else ""),
+        epoch + 1,
+    )
 
 
 def _seen(count, batch):

@@ -21,13 +21,6 @@ def main(params, suite, case):
     checkpoint = paths.CHECKPOINTS / f"attribute-{key}.pt"
     values, records = _attributions(params, suite, case, net, part, record, checkpoint)
 
-    by_field, overdensity = values, attributions.overdensity(params, suite, part)
-    values = {method: attributions.together(stack) for method, stack in by_field.items()}
-    web = {"density": cosmic_web.density_classes(overdensity), "tidal": cosmic_web.tidal_classes(overdensity)}
-    centres = {"voids": cosmic_web.void_centres(overdensity), "halos": cosmic_web.halo_centres(overdensity)}
-    shares, agreement = cosmic_web.compare(*web.values())
-    gaps = _by_parameter(spec.parameters, records, "gap")
-
     kept, scales = _kept(part.index), dataset.scales(params, record)
     seen = part.maps[kept].double().numpy()
     store.write_arrays(
@@ -35,7 +28,7 @@ def main(params, suite, case):
         index=part.index[kept],
         parameters=part.parameters[kept],
         density=np.stack([scale.unscale(seen[:, n]) for n, scale in enumerate(scales)], axis=1),  # cut, as it is seen
-        **{method: stack[kept] for method, stack in by_field.items()},
+        **{method: stack[kept] for method, stack in values.items()},
     )
     store.write_json(
         paths.attribution_statistics(suite, case),
@@ -43,28 +36,39 @@ def main(params, suite, case):
             "suite": suite,
             "case": case,
             "index": part.index,
-            "fields": params.fields,
-            "environment": fields.environment(params.fields),
-            "field_shares": _each(spec.parameters, by_field, attributions.shares),
-            "completeness_gap": gaps,
-            "flagged": {
-                name: part.index[gap["integrated_gradients"] > attribution.TOLERANCE] for name, gap in gaps.items()
-            },
-            "steps": [one["steps"] for one in records],
-            "equivariance": _by_parameter(spec.parameters, records, "equivariance"),
-            "web": {"rows": "density", "columns": "tidal", "shares": shares, "agreement": agreement},
-            "statistics": _each(
-                spec.parameters,
-                values,
-                lambda one: _statistics(params, suite, case, one, overdensity, web, centres, part),
-            ),
-            "agreement": attributions.agreement(values, spec.parameters),
-            "curves": _curves(params, suite, case, net, part, values, record),
+            **_statistics(params, suite, case, net, part, record, values, records),
             "settings": settings,
             "networks": 1 + len(params.repeats),
         },
     )
     checkpoints.finish(checkpoint)
+
+
+def _statistics(params, suite, case, net, part, record, by_field, records):
+    """What the attributions ``by_field`` and the ``records`` of their maps say, as results hold it."""
+    names, overdensity = params.attribute.parameters, attributions.overdensity(params, suite, part)
+    values = {method: attributions.together(stack) for method, stack in by_field.items()}
+    web = {"density": cosmic_web.density_classes(overdensity), "tidal": cosmic_web.tidal_classes(overdensity)}
+    centres = {"voids": cosmic_web.void_centres(overdensity), "halos": cosmic_web.halo_centres(overdensity)}
+    shares, agreement = cosmic_web.compare(*web.values())
+    gaps = _by_parameter(names, records, "gap")
+    return {
+        "fields": params.fields,
+        "environment": fields.environment(params.fields),
+        "field_shares": _each(names, by_field, attributions.shares),
+        "completeness_gap": gaps,
+        "flagged": {
+            name: part.index[gap["integrated_gradients"] > attribution.TOLERANCE] for name, gap in gaps.items()
+        },
+        "steps": [one["steps"] for one in records],
+        "equivariance": _by_parameter(names, records, "equivariance"),
+        "web": {"rows": "density", "columns": "tidal", "shares": shares, "agreement": agreement},
+        "statistics": _each(
+            names, values, lambda one: _profiles(params, suite, case, one, overdensity, web, centres, part)
+        ),
+        "agreement": attributions.agreement(values, names),
+        "curves": _curves(params, suite, case, net, part, values, record),
+    }
 
 
 def _attributions(params, suite, case, net, part, record, checkpoint):
@@ -108,7 +112,7 @@ def _each(names, values, function):
     }
 
 
-def _statistics(params, suite, case, values, overdensity, web, centres, part):
+def _profiles(params, suite, case, values, overdensity, web, centres, part):
     settings = {"generator": seeding.numpy_generator(params.seed, suite, case, "attribution bootstrap")}
     return {
         **cosmic_web.density_profile(values, overdensity, part.simulation, **settings),
