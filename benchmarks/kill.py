@@ -58,7 +58,7 @@ class Differs(Found):
         self.out = out
 
 
-class KeptBack(Exception):
+class KeptBack(Found):
     """A push that was killed and repeated said that everything is up to date, and a pull finds files missing (DVC)."""
 
 
@@ -110,13 +110,15 @@ class Killer:
         """Run ``command`` until it has ended by itself, killed on the way; ``Found`` if it fails unkilled.
 
         A push or a pull is repeated until DVC says that all is there: the first one after a kill can be content with a
-        part, for the list of files that the killed one had begun. It also refuses to remove files that the killed one
-        had begun, unless forced.
+        part, for the list of files that the killed one had begun. Where that list stays, DVC is made to forget it. It
+        also refuses to remove files that the killed one had begun, unless forced.
         """
         again = 0
         while True:
             killed, code, said = self.once(folder, command)
-            if code and not killed and command != RUN and PARTLY in said and again < AGAIN:
+            if code and not killed and command != RUN and PARTLY in said and again <= AGAIN:
+                if again == AGAIN:
+                    self.forget(folder, "ended with 1 each time")
                 again += 1
                 continue
             if code and not killed and command == PULL and UNSAVED in said:
@@ -128,11 +130,17 @@ class Killer:
             if re.search(r"Traceback|Bus error|Segmentation", said) and not killed:
                 raise Found(f"{' '.join(command)} in {folder}: {said[-3000:]}")
             if code and not killed and command != RUN and "failed to transfer" in said and "/remote/files/" in said:
-                raise KeptBack
+                raise KeptBack(said)
             if not killed and code:
                 raise Found(f"{' '.join(command)} in {folder} ended with {code}, unkilled: {said[-3000:]}")
             if not killed and (command == RUN or ALL in said):
                 return
+
+    def forget(self, folder, why):
+        """What docs/artefacts.md says where repeating is of no use: remove DVC's lists of what lies where."""
+        run = dvc(folder, "doctor")
+        shutil.rmtree(re.search(r"^Repo.site_cache_dir: (.+)$", run, re.MULTILINE)[1])
+        self.done[f"DVC made to forget: a push or pull {why}"] += 1
 
     def once(self, folder, command):
         """Whether one attempt was killed, its exit code, and what it said."""
@@ -209,18 +217,15 @@ def cycle(killer, place, number, reference):
     compare(folder, reference)
     for _ in range(TRIPS):
         killer.done["a trip of push and pull"] += 1
-        try:
-            trip(killer, folder, reference)
-        except KeptBack:
-            killer.done["a trip in which DVC's push kept back files"] += 1
+        trip(killer, folder, reference)
     shutil.rmtree(folder)
 
 
 def trip(killer, folder, reference):
     """Push ``folder`` and pull it elsewhere, through kills, and compare.
 
-    A pull that was killed can leave a file for which the next one says that all is up to date (DVC); what docs/ say
-    then must hold: ``dvc status`` names it.
+    After a kill DVC can keep back files in a push, and take a part for all in a pull; what docs/ say then must hold:
+    ``dvc status`` names what is absent, and once DVC has forgotten what it knew, all comes.
     """
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="trip-") as place:
         remote, pulled = Path(place, "remote"), Path(place, "pulled")
@@ -230,14 +235,31 @@ def trip(killer, folder, reference):
             text = f"[core]\n    remote = r\n['remote \"r\"']\n    url = {remote}\n"
             (one / ".dvc/config.local").write_text(text, encoding="utf-8")
         killer.through(folder, PUSH)
-        killer.through(pulled, PULL)
         try:
-            compare(pulled, reference, kept=lambda path: not path.startswith("data/"))
+            killer.through(pulled, PULL)
+        except KeptBack:
+            killer.forget(folder, "kept back files")
+            killer.through(folder, PUSH)
+            killer.forget(pulled, "had found them missing")
+            killer.through(pulled, PULL)
+        try:
+            compare(pulled, reference, kept=travels)
         except Differs as error:
-            status = [".venv/bin/python", "-m", "dvc", "status"]
-            if error.out not in subprocess.run(status, cwd=pulled, capture_output=True, text=True, check=True).stdout:
+            if error.out not in dvc(pulled, "status"):
                 raise
-            killer.done["a trip in which DVC's pull left out a file, which dvc status names"] += 1
+            killer.forget(pulled, "said that a part was all")
+            killer.through(pulled, PULL)
+            compare(pulled, reference, kept=travels)
+
+
+def travels(path):
+    return not path.startswith("data/")
+
+
+def dvc(folder, *arguments):
+    """What DVC says in ``folder``."""
+    command = [".venv/bin/python", "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 def full_disk(place, reference):
