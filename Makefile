@@ -86,7 +86,7 @@ dashboard: setup ## Optuna's dashboard on the searches as they stand, at localho
 test: setup ## lint, unit tests and the smoke profile from end to end
 	@$(BIN)/ruff check code tests benchmarks
 	@$(BIN)/ruff format --check code tests benchmarks
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/test_smoke.py tests
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/test_smoke*.py tests
 
 pack: setup ## one archive of a finished run: weights, results, locks and their digests [PACK=file.tar] [JSON=1]
 	@$(CAMELSIGHT).referee.pack $(if $(PACK),--output "$(PACK)") $(if $(JSON),--json)

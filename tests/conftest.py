@@ -1,7 +1,35 @@
+import json
 import os
+import shutil
+from pathlib import Path
 
+import filelock
+import pytest
 import torch
+
+import smoke
 
 torch.set_num_threads(1)
 for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of make test, under which a make of a test would say where it works
     os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The folder of a finished run, which nobody changes, and what it printed. One process makes it, others wait."""
+    base = tmp_path_factory.getbasetemp()
+    record = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished.json"
+    with filelock.FileLock(record.with_suffix(".lock")):
+        if not record.exists():
+            folder = tmp_path_factory.mktemp("smoke")
+            record.write_text(json.dumps([str(folder), smoke.run_to_its_end(folder)]))
+    folder, output = json.loads(record.read_text())
+    return Path(folder), output
+
+
+@pytest.fixture(scope="module")
+def project(finished, tmp_path_factory):
+    """A copy of a checkout in which the smoke profile was interrupted, and ran to its end; and what that printed."""
+    folder = tmp_path_factory.mktemp("project") / "smoke"
+    shutil.copytree(finished[0], folder, symlinks=True)
+    return folder, finished[1]

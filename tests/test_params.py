@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from camelsight.commands import everything
+from camelsight.ground import cases
 from camelsight.pipeline import params, paths
 from camelsight.report import costs
 
@@ -200,6 +201,13 @@ def test_every_profile_of_results_has_cuts_of_scales_and_of_densities_in_one_cas
     assert costs.together(profile.cases)
 
 
+@pytest.mark.parametrize("path", PROFILES)
+def test_rivals_are_set_beside_the_networks_under_every_k_max_of_a_profile(path):
+    profile = params.load(path)
+    alone = [case for case in profile.cases if (cut := cases.parse(case).only) and cut.kind == "kmax"]
+    assert list(profile.rivals.cuts) == alone
+
+
 @pytest.mark.parametrize("name", ["camels", "twin"])
 def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
     profile = params.load(PROFILES[0].parent / f"{name}.yaml")
@@ -226,6 +234,13 @@ def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
         ("robustness", {"cuts": ("kmax_1", "kmax_1.0")}, "robustness.cuts: expected cases that differ"),
         ("robustness", {"cuts": ("original",)}, "original not among them"),
         ("rivals", {"walkers": 8194}, "rivals.walkers: expected an even number from 24 to 8192"),
+        (
+            "rivals",
+            {"cuts": ["kmax_1", "kmax_3__max_1e12_clamp"]},
+            "rivals.cuts: expected cases of one k_max",
+        ),
+        ("rivals", {"cuts": ["original"]}, "rivals.cuts: expected cases of one k_max"),
+        ("rivals", {"cuts": ["kmax_1", "kmax_1"]}, "rivals.cuts: expected cases of one k_max"),
     ],
 )
 def test_experiments_that_cannot_be_run_are_refused(section, change, message):

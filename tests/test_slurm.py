@@ -15,7 +15,7 @@ import yaml
 
 from camelsight.pipeline import params, paths, slurm, store
 from camelsight.stages import choose, cut, evaluate, train, tune
-from test_smoke import camelsight, check_out, finish
+from smoke import camelsight, check_out, finish
 
 SUITE = "IllustrisTNG"
 CASES = ("original", "kmax_1", "max_1e12_random")

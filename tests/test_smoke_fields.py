@@ -9,7 +9,7 @@ import subprocess
 import numpy as np
 
 from camelsight.pipeline import paths, store
-from test_smoke import camelsight, check_out, finish, stages_run
+from smoke import camelsight, check_out, finish, stages_run
 
 
 def test_several_fields_run_to_the_pdf_and_challenges_say_which_tell_how_much(tmp_path):

@@ -248,8 +248,12 @@ class Rivals:
     walkers: int
     steps: int  # at most
     lengths: int  # autocorrelation times after which a chain ends
+    cuts: tuple[str, ...]  # cases of one k_max, of the experiment scales
 
     def __post_init__(self):
+        kinds = [cut.kind if (cut := cases.parse(case).only) else "" for case in self.cuts]
+        good = set(kinds) <= {"kmax"} and len(set(self.cuts)) == len(self.cuts)
+        check(good, "rivals.cuts", "cases of one k_max that differ", list(self.cuts))
         for name in ("trials", "epochs", "steps", "lengths"):
             check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
         check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)

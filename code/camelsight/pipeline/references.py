@@ -21,8 +21,18 @@ def settings(params):
 
 def load(params):
     """The record of the profile's reference, or None if there is none that holds for ``params`` and this code."""
+    record, why_not = read(params)
+    return None if why_not else record
+
+
+def read(params):
+    """The record of the profile's reference, None if there is none; and why it says nothing of a run, "" if it does."""
     path = paths.reference(params.profile)
-    record = store.read_json(path) if path.exists() else None
-    if record is None or (record.get("settings"), record.get("simulator")) != (settings(params), simulator(params)):
-        return None
-    return record
+    if not path.exists():
+        return None, f"there is no {path}: make reference"
+    record = store.read_json(path)
+    if record.get("simulator") != simulator(params):
+        return record, f"{path} is of maps that another version of the simulator made: make reference"
+    ours, theirs = settings(params), record.get("settings") or {}
+    other = sorted(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+    return record, f"{path} was made with other {', '.join(other)} in params.yaml" if other else ""

@@ -29,10 +29,9 @@ def whole(params, measured):
 
 def beside_reference(params, measured, tier, wanted=None):
     """Rows of R², and of the pixels, beside the reference of the profile; ``wanted`` are the only ones that can be."""
-    path = paths.reference(params.profile)
-    record = store.read_json(path) if path.exists() else None
-    if why := _does_not_hold(params, path, record):
-        return [row(f"reference.{params.profile}", "reference", NOT_RUN, why, tier=tier)]
+    path, (record, why_not) = paths.reference(params.profile), references.read(params)
+    if why_not:
+        return [row(f"reference.{params.profile}", "reference", NOT_RUN, why_not, tier=tier)]
     known, of_params = {one: by["values"] for one, by in record["r2"].items()}, _ids(params.suites, params.cases)
     of_record = _ids(record["suites"], record["cases"])
     limits, got = reference.limits(known), {one: measured[one][0] for one in known if one in measured}
@@ -52,17 +51,6 @@ def beside_reference(params, measured, tier, wanted=None):
     if wanted is None:
         rows += [_pixels(one, value, measured.get(one), path, tier) for one, value in record["pixels"].items()]
     return rows
-
-
-def _does_not_hold(params, path, record):
-    """Why the reference says nothing of this run, in words; empty if it does."""
-    if record is None:
-        return f"there is no {path}: make reference"
-    if record.get("simulator") != references.simulator(params):
-        return f"{path} is of maps that another version of the simulator made: make reference"
-    settings = references.settings(params)
-    other = sorted(key for key, value in settings.items() if record["settings"].get(key) != value)
-    return f"{path} was made with other {', '.join(other)} in params.yaml" if other else ""
 
 
 def _ids(suites, cases):

@@ -1,9 +1,9 @@
 """The power spectrum and the one-point function as rivals of the network: what is in them, on the same split.
 
-The first suite's uncut maps; in the experiment ``scales`` also those of every k_max of the profile. The spectrum is
-that of the density, as the network sees it, in units of the mean density at the fiducial omega_m. The mean of a map has
-no part in it: its amplitude goes with the square of the mean density, but with the power of the overdensity as well, so
-that omega_m and sigma_8 are degenerate in it.
+The first suite's uncut maps; in the experiment ``scales`` also those under each k_max of ``rivals.cuts``. The spectrum
+is that of the density, as the network sees it, in units of the mean density at the fiducial omega_m. The mean of a map
+has no part in it: its amplitude goes with the square of the mean density, but with the power of the overdensity as
+well, so that omega_m and sigma_8 are degenerate in it.
 """
 
 import dataclasses
@@ -63,9 +63,8 @@ def scales(params, suite):
     posterior is sampled for one map of each test simulation: what is uncertain is the choice of simulations.
     """
     one_map = dataclasses.replace(params, rivals=dataclasses.replace(params.rivals, maps=1))
-    ids = [case for case in params.cases if (cut := cases.parse(case).only) and cut.kind == "kmax"]
     found, rows, arrays = {}, [], {}
-    for case in ("original", *ids):
+    for case in ("original", *params.rivals.cuts):
         k, log_power, shares = summaries(params, suite, _shares, case=case)
         features = {"network": log_power, "histogram": np.concatenate([log_power, shares], axis=-1)}
         made = {}

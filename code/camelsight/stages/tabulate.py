@@ -169,11 +169,13 @@ def _baseline(params, metrics, predictions):
 
 
 def _scales(params, metrics, predictions, suite):
-    """Write the table of the rivals under each k_max, beside the networks on the same maps; its rows."""
+    """Write the table of the rivals under each k_max of the run, beside the networks on the same maps; its rows."""
     record = store.read_json(paths.experiment("baseline", "scales"))
     arrays, found = store.read_arrays(paths.experiment_arrays("baseline", "scales")), {}
     for row in record["rows"]:
         case = row["case"]
+        if (suite, case) not in metrics:
+            continue
         found[case] = {"maps": (metrics[suite, case]["metrics"], None)}
         for method, measured in row["metrics"].items():
             start = f"{case}.{method}."
