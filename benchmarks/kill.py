@@ -41,6 +41,7 @@ PATIENCE = 300  # seconds that a session may take to end
 BESIDE = 0.1  # of runs, beside which a second one is started
 GROWTH = 2**20  # bytes that a full disk gets more each time
 ALL, PARTLY = "Everything is up to date.", "Checkout failed"
+LOST = re.compile(r"nor on remote\. Missing cache files|failed to transfer.*/remote/files/", re.DOTALL)
 UNSAVED, HALF = "Use `--force` to force.", re.compile(r"\.[\w-]+\.tmp")  # a file that a killed pull had begun
 AGAIN = 3  # pulls in a row that may have got a part
 RUN, PUSH, PULL = ("camelsight", "paper", "--jobs", "2"), ("dvc", "push"), ("dvc", "pull")
@@ -116,6 +117,8 @@ class Killer:
         again = 0
         while True:
             killed, code, said = self.once(folder, command)
+            if code and not killed and command[:2] == PULL and LOST.search(said):
+                raise KeptBack(said)
             if code and not killed and command != RUN and PARTLY in said and again <= AGAIN:
                 if again == AGAIN:
                     self.forget(folder, "ended with 1 each time")
@@ -129,8 +132,6 @@ class Killer:
                 continue
             if re.search(r"Traceback|Bus error|Segmentation", said) and not killed:
                 raise Found(f"{' '.join(command)} in {folder}: {said[-3000:]}")
-            if code and not killed and command != RUN and "failed to transfer" in said and "/remote/files/" in said:
-                raise KeptBack(said)
             if not killed and code:
                 raise Found(f"{' '.join(command)} in {folder} ended with {code}, unkilled: {said[-3000:]}")
             if not killed and (command == RUN or ALL in said):
