@@ -95,20 +95,14 @@ def fit(
 
 
 def resolve_precision(name, device):
-    """ "auto" as "bfloat16" where ``device`` multiplies faster in it than in "float32", which it stands for elsewhere.
-
-    Emulated, bfloat16 is far slower. Without AMX, Intel's processors multiply as many numbers of either kind at once,
-    and take longer in all.
-    """
+    """ "auto" as "bfloat16" where ``device`` computes in it and "float32" elsewhere: emulated, it is far slower."""
     if name != "auto":
         return name
     if device.type == "cuda":
-        faster = torch.cuda.is_bf16_supported(including_emulation=False)
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        processor = torch.cpu.get_capabilities()
-        intel = "intel" in processor.get("cpu_name", "").lower()
-        faster = processor.get("amx_bf16") or (processor.get("avx512_bf16") and not intel)
-    return "bfloat16" if faster else "float32"
+        native = any(torch.cpu.get_capabilities().get(flag) for flag in ("avx512_bf16", "amx_bf16"))
+    return "bfloat16" if native else "float32"
 
 
 def predict(network, maps, *, precision="float32"):
