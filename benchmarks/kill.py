@@ -43,7 +43,7 @@ GROWTH = 2**20  # bytes that a full disk gets more each time
 ALL, PARTLY = "Everything is up to date.", "Checkout failed"
 LOST = re.compile(r"nor on remote\. Missing cache files|failed to transfer.*/remote/files/", re.DOTALL)
 UNSAVED, HALF = "Use `--force` to force.", re.compile(r"\.[\w-]+\.tmp")  # a file that a killed pull had begun
-AGAIN = 3  # pulls in a row that may have got a part
+AGAIN = 3  # pulls in a row that may have got a part, and times that DVC is made to forget
 RUN, PUSH, PULL = ("camelsight", "paper", "--jobs", "2"), ("dvc", "push"), ("dvc", "pull")
 
 
@@ -59,8 +59,8 @@ class Differs(Found):
         self.out = out
 
 
-class KeptBack(Found):
-    """A push that was killed and repeated said that everything is up to date, and a pull finds files missing (DVC)."""
+class Partial(Found):
+    """A push or a pull that was killed and repeated said that everything is up to date, and files are missing (DVC)."""
 
 
 def check_out(folder):
@@ -111,19 +111,17 @@ class Killer:
         """Run ``command`` until it has ended by itself, killed on the way; ``Found`` if it fails unkilled.
 
         A push or a pull is repeated until DVC says that all is there: the first one after a kill can be content with a
-        part, for the list of files that the killed one had begun. Where that list stays, DVC is made to forget it. It
-        also refuses to remove files that the killed one had begun, unless forced.
+        part, for the list of files that the killed one had begun. It also refuses to remove files that the killed one
+        had begun, unless forced. ``Partial`` if a pull finds no more, and not all.
         """
         again = 0
         while True:
             killed, code, said = self.once(folder, command)
-            if code and not killed and command[:2] == PULL and LOST.search(said):
-                raise KeptBack(said)
-            if code and not killed and command != RUN and PARTLY in said and again <= AGAIN:
-                if again == AGAIN:
-                    self.forget(folder, "ended with 1 each time")
+            if code and not killed and command != RUN and PARTLY in said and again < AGAIN:
                 again += 1
                 continue
+            if code and not killed and command[:2] == PULL and (PARTLY in said or LOST.search(said)):
+                raise Partial(said)
             if code and not killed and command == PULL and UNSAVED in said:
                 others = [line for line in said.partition(UNSAVED)[2].split() if not HALF.fullmatch(Path(line).name)]
                 if others:
@@ -136,12 +134,6 @@ class Killer:
                 raise Found(f"{' '.join(command)} in {folder} ended with {code}, unkilled: {said[-3000:]}")
             if not killed and (command == RUN or ALL in said):
                 return
-
-    def forget(self, folder, why):
-        """What docs/artefacts.md says where repeating is of no use: remove DVC's lists of what lies where."""
-        run = dvc(folder, "doctor")
-        shutil.rmtree(re.search(r"^Repo.site_cache_dir: (.+)$", run, re.MULTILINE)[1])
-        self.done[f"DVC made to forget: a push or pull {why}"] += 1
 
     def once(self, folder, command):
         """Whether one attempt was killed, its exit code, and what it said."""
@@ -235,22 +227,25 @@ def trip(killer, folder, reference):
         for one in (folder, pulled):
             text = f"[core]\n    remote = r\n['remote \"r\"']\n    url = {remote}\n"
             (one / ".dvc/config.local").write_text(text, encoding="utf-8")
-        killer.through(folder, PUSH)
-        try:
-            killer.through(pulled, PULL)
-        except KeptBack:
-            killer.forget(folder, "kept back files")
+        for number in range(AGAIN + 1):
             killer.through(folder, PUSH)
-            killer.forget(pulled, "had found them missing")
-            killer.through(pulled, PULL)
-        try:
-            compare(pulled, reference, kept=travels)
-        except Differs as error:
-            if error.out not in dvc(pulled, "status"):
-                raise
-            killer.forget(pulled, "said that a part was all")
-            killer.through(pulled, PULL)
-            compare(pulled, reference, kept=travels)
+            try:
+                killer.through(pulled, PULL)
+                compare(pulled, reference, kept=travels)
+            except (Partial, Differs) as error:
+                if number == AGAIN or (isinstance(error, Differs) and error.out not in dvc(pulled, "status")):
+                    raise
+                killer.done[f"a trip that was {type(error).__name__.lower()}, after which DVC was made to forget"] += 1
+                forget(folder)
+                forget(pulled)
+            else:
+                return
+
+
+def forget(folder):
+    """What docs/artefacts.md says where repeating is of no use: remove DVC's lists of what lies where."""
+    found = re.search(r"^Repo.site_cache_dir: (.+)$", dvc(folder, "doctor"), re.MULTILINE)
+    shutil.rmtree(found[1])
 
 
 def travels(path):
