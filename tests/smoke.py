@@ -100,12 +100,17 @@ def stage(project, name, *arguments, code=0):
     return run.stderr if code else run.stdout
 
 
-def planned(folder):
-    """The kinds of stages that ``make plan`` says would run."""
-    command = [".venv/bin/python", "-m", "camelsight.commands.plan", "--json"]
+def plan(folder, *arguments):
+    """What ``make plan`` says for programs."""
+    command = [".venv/bin/python", "-m", "camelsight.commands.plan", "--json", *arguments]
     surroundings = os.environ | {"PYTHONPATH": str(folder / "code")}
     said = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=True)
-    return {one["stage"].partition("@")[0] for one in json.loads(said.stdout)["stages"]}
+    return json.loads(said.stdout)
+
+
+def planned(folder):
+    """The kinds of stages that ``make plan`` says would run."""
+    return {one["stage"].partition("@")[0] for one in plan(folder)["stages"]}
 
 
 def run_to_its_end(folder):

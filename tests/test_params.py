@@ -234,13 +234,11 @@ def test_profiles_at_paper_scale_hold_every_published_case_and_setting(name):
         ("robustness", {"cuts": ("kmax_1", "kmax_1.0")}, "robustness.cuts: expected cases that differ"),
         ("robustness", {"cuts": ("original",)}, "original not among them"),
         ("rivals", {"walkers": 8194}, "rivals.walkers: expected an even number from 24 to 8192"),
-        (
-            "rivals",
-            {"cuts": ["kmax_1", "kmax_3__max_1e12_clamp"]},
-            "rivals.cuts: expected cases of one k_max",
-        ),
+        ("rivals", {"cuts": ["kmax_1", "kmax_3__max_1e12_clamp"]}, "rivals.cuts: expected cases of one k_max"),
         ("rivals", {"cuts": ["original"]}, "rivals.cuts: expected cases of one k_max"),
+        ("rivals", {"cuts": ["max_1e12_clamp"]}, "rivals.cuts: expected cases of one k_max"),
         ("rivals", {"cuts": ["kmax_1", "kmax_1"]}, "rivals.cuts: expected cases of one k_max"),
+        ("rivals", {"cuts": ["kmax_1", "kmax_1.0"]}, "rivals.cuts: expected cases of one k_max"),
     ],
 )
 def test_experiments_that_cannot_be_run_are_refused(section, change, message):

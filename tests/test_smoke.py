@@ -23,7 +23,7 @@ from camelsight.pipeline import checkpoints, environment, params, paths, store
 from camelsight.referee import verification
 from camelsight.stages import attribute, choose, evaluate, paper, repeat, tabulate, train, transfer, tune
 from camelsight.stages import sanity as sanity_stage
-from smoke import CHAIN, SUITES, camelsight, dvc, finish, git, planned, stage, stages_run
+from smoke import CHAIN, SUITES, camelsight, dvc, finish, git, plan, planned, stage, stages_run
 
 
 def test_it_says_what_will_run_for_how_long_and_where_the_results_are(project):
@@ -397,15 +397,9 @@ def test_the_plan_says_what_a_change_would_run_and_why_and_touches_nothing(proje
     path, kept = folder / "params.yaml", [folder / "dvc.lock", folder / "results/tables/r2.csv"]
     text, before = path.read_text(), [file.read_bytes() for file in kept]
 
-    def plan(*arguments):
-        command = [".venv/bin/python", "-m", "camelsight.commands.plan", "--json", *arguments]
-        environment = os.environ | {"PYTHONPATH": str(folder / "code")}
-        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-        return json.loads(run.stdout)
-
     path.write_text(text.replace("resamples: 200", "resamples: 300"))
     try:
-        changed, unchanged = plan(), plan("--profile", "smoke", "--full")
+        changed, unchanged = plan(folder), plan(folder, "--profile", "smoke", "--full")
     finally:
         path.write_text(text)
     assert list(unchanged) == ["profile", "jobs", "seconds", "stages"] and unchanged["stages"] == []

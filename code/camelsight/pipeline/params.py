@@ -251,8 +251,8 @@ class Rivals:
     cuts: tuple[str, ...]  # cases of one k_max, of the experiment scales
 
     def __post_init__(self):
-        kinds = [cut.kind if (cut := cases.parse(case).only) else "" for case in self.cuts]
-        good = set(kinds) <= {"kmax"} and len(set(self.cuts)) == len(self.cuts)
+        cuts = [cases.parse(case).only for case in self.cuts]
+        good = all(cut and cut.kind == "kmax" for cut in cuts) and len(set(cuts)) == len(cuts)
         check(good, "rivals.cuts", "cases of one k_max that differ", list(self.cuts))
         for name in ("trials", "epochs", "steps", "lengths"):
             check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
