@@ -18,6 +18,25 @@ from camelsight.pipeline import cli, launch, machine, params, paths, slurm, stor
 ROOT = Path(__file__).parent.parent
 QUEUE = [(f"case-{number}", [f"train@case-{number}"]) for number in range(5)]
 
+FAKE = """
+import json, os, socket, sys, time
+
+def run(targets):
+    time.sleep(0.1)
+    print("GPU", os.environ.get("CUDA_VISIBLE_DEVICES"), targets, flush=True)
+    if os.environ["FAIL"] in targets[-1]:
+        sys.exit("train: out of luck")
+
+if sys.argv[1] != "--chains":
+    sys.exit(run(sys.argv[1:]))
+chains = socket.socket(fileno=int(sys.argv[2]))
+while (message := socket.recv_fds(chains, 1000, 2))[0]:
+    for number, file in enumerate(message[1], start=1):
+        os.dup2(file, number)
+    run(json.loads(message[0]))
+    chains.send(b"1")
+"""
+
 
 @pytest.fixture
 def smoke(tmp_path, monkeypatch):
@@ -29,10 +48,7 @@ def smoke(tmp_path, monkeypatch):
 def fake_dvc(monkeypatch, tmp_path):
     """A DVC that says which GPU it sees and what it is to do, and fails where that is case 3."""
     script = tmp_path / "dvc.py"
-    script.write_text(
-        "import os, sys, time; time.sleep(.1); print('GPU', os.environ.get('CUDA_VISIBLE_DEVICES'), sys.argv[1:]);"
-        "sys.exit('train: out of luck' if os.environ.get('FAIL') in sys.argv[-1] else 0)"
-    )
+    script.write_text(FAKE)
     monkeypatch.setattr(launch, "DVC", [sys.executable, str(script)])
     monkeypatch.setenv("FAIL", "nothing")
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from camelsight.pipeline import dvc_repro, launch, leftovers, params, paths
@@ -300,9 +301,9 @@ def test_a_run_that_is_killed_ends_its_stage_and_the_next_one_waits_for_that_and
 
 def test_a_dvc_that_is_killed_does_not_leave_its_stage_at_work(slow):
     first = start()
-    stage = begun()
-    (dvc,) = (pid for pid in leftovers.at_work() if pid != stage)
-    os.kill(dvc, signal.SIGKILL)
+    begun()
+    (dvc,) = psutil.Process(first.pid).children()
+    os.kill(dvc.pid, signal.SIGKILL)
     said, _ = first.communicate()
     assert first.returncode == 1 and "DVC was killed by signal 9; the same command goes on from here" in said
     assert Path("saved").exists() and not leftovers.at_work()
@@ -310,9 +311,9 @@ def test_a_dvc_that_is_killed_does_not_leave_its_stage_at_work(slow):
 
 def test_a_dvc_that_is_told_to_end_ends_its_stage(slow):
     first = start(subprocess.DEVNULL)
-    stage = begun()
-    (dvc,) = (pid for pid in leftovers.at_work() if pid != stage)
-    os.kill(dvc, signal.SIGTERM)
+    begun()
+    (dvc,) = psutil.Process(first.pid).children()
+    os.kill(dvc.pid, signal.SIGTERM)
     assert first.wait() == 1 and Path("saved").exists()
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from camelsight.pipeline import machine, params, paths, store
 
 INTERRUPTED = 130
+LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 BEAT_SECONDS = 1  # between two writes of a heartbeat
 JOB_NAMES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
@@ -142,9 +143,17 @@ def keep_memory():
     By default glibc gives a large array back to the system and faults the next one in page by page, which takes 15%
     of a step of gravity with 112^3 cells and 45% with 224^3, 7% of a step of training at 64² pixels and 25% at 256².
     """
-    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+    if mallopt := getattr(LIBC, "mallopt", None):
         for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
             mallopt(parameter, 1 << 30)
+
+
+def die_with_parent():
+    """In a child: SIGTERM comes when the parent has ended without ending it, as SIGKILL makes it do.
+
+    To be exact, when the thread has ended that starts the child: the main one.
+    """
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def set_threads(count):

@@ -1,33 +1,71 @@
 """DVC's ``repro`` as a run needs it: ``python -m camelsight.pipeline.dvc_repro [STAGE ...]``.
 
-It runs the stages named, or all that are out of date. Beyond ``dvc repro``, it says in one line why it failed, reads
-what it restores, writes dvc.lock whole or not at all, and when told to end (SIGTERM) ends its stage, too.
+It runs the stages named, or all that are out of date; with ``--chains SOCKET`` those of one message after the other.
+Beyond ``dvc repro``, it forks the stages of this code, says in one line why it failed, reads what it restores, writes
+dvc.lock whole or not at all, and when told to end (SIGTERM) ends its stage, too.
 """
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import re
 import shutil
 import signal
+import socket
 import sys
 
-from camelsight.pipeline import cli, leftovers, store
+from camelsight.pipeline import cli, forks, leftovers, store
 
 SPOKEN = (1, 2, cli.INTERRUPTED)  # exit codes of a stage that has said why
 
 
-def main(targets):
+def main(run, chains, targets):
+    """``run`` as of ``forks.begin``; ``chains`` is a socket, or None where ``targets`` are all."""
     import dvc.dvcfile
+    import dvc.stage.run
     from dvc.logger import set_loggers_level
 
     dvc.dvcfile.modify_yaml = _in_one_go(dvc.dvcfile.modify_yaml)
+    dvc.stage.run._run = _forked(run, dvc.stage.run._run)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # as in a job of a cluster
         signal.signal(signal.SIGTERM, _end)
-    with set_loggers_level(logging.CRITICAL), leftovers.repository(_wait_for_lock=True) as repo:
+    with set_loggers_level(logging.CRITICAL):
+        if not chains:
+            return _repro(targets)
+        while True:
+            message, outputs, *_ = socket.recv_fds(chains, forks.SIZE, 2)
+            if not message:
+                return None
+            forks.take_outputs(outputs)
+            _repro(json.loads(message))
+            sys.stdout.flush()
+            chains.send(b"1")
+
+
+def _repro(targets):
+    with leftovers.repository(_wait_for_lock=True) as repo:
         _read_what_is_restored(repo.cache.local)
         repo.reproduce(targets, single_item=bool(targets), repro_fn=_reproduce)
+
+
+def _forked(run, otherwise):
+    """DVC's ``_run``, by which it runs a command: by ``run`` where that can do it."""
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    def run_command(executable, command, **options):
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage hears it
+        try:
+            code = run(command, options["env"])
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if code is None:
+            otherwise(executable, command, **options)
+        elif code:
+            raise StageCmdFailedError(command, code)
+
+    return run_command
 
 
 def _end(*_):
@@ -97,8 +135,10 @@ def reason(error):
 
 
 if __name__ == "__main__":
+    chains = socket.socket(fileno=int(sys.argv[2])) if sys.argv[1:2] == ["--chains"] else None
+    run = forks.begin(*filter(None, [chains]))  # a stage goes on from here, so that what it raises is its own
     try:
-        main(sys.argv[1:])
+        main(run, chains, sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(cli.INTERRUPTED)
     except Exception as error:

@@ -7,10 +7,12 @@ several machines as on one.
 """
 
 import contextlib
-import ctypes
+import json
 import os
 import re
+import select
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,10 +21,9 @@ from itertools import product
 from pathlib import Path
 
 from camelsight.ground import cmd
-from camelsight.pipeline import cli, leftovers, params, paths, rehearsal, source, store
+from camelsight.pipeline import cli, forks, leftovers, params, paths, rehearsal, source, store
 
-DVC = [sys.executable, "-m", "camelsight.pipeline.dvc_repro"]
-LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
+DVC = [sys.executable, "-P", "-m", "camelsight.pipeline.dvc_repro"]
 CHAIN = ("cut", "tune", "train", "evaluate")
 SEARCH = ("universe", "cut", "tune")  # what is worth its time before choose
 EXPERIMENTS = tuple(params.EXPERIMENTS)
@@ -230,7 +231,9 @@ def default_jobs(loaded):
 
 def repro(*targets):
     """Run stages here, in sight: these, or all that are out of date."""
-    process = subprocess.Popen([*DVC, *targets], stdout=sys.stdout, start_new_session=True, preexec_fn=_die_with_us)
+    process = subprocess.Popen(
+        [*DVC, *targets], stdout=sys.stdout, start_new_session=True, preexec_fn=cli.die_with_parent
+    )
     with _ending({process: None}):
         code = process.wait()
     if code < 0:
@@ -242,10 +245,43 @@ def repro(*targets):
 def local(queue, jobs, on_end):
     """Run chains in ``jobs`` DVC processes; what a chain prints goes to ``runs/logs``.
 
-    ``on_end(name)`` says in a line what came out.
+    ``on_end(name)`` may say in a line what came out. ValueError with the reason of the first chain that fails, which
+    ends all.
     """
-    commands = [(key, [*DVC, *targets], paths.log(key), {}) for key, targets in queue]
-    processes(commands, jobs, "cases", on_end)
+    if not queue:
+        return
+    queue, busy = list(queue), {}
+    with cli.progress(len(queue), "cases", "case") as bar, _workers(min(jobs, len(queue))) as idle:
+        while queue or busy:
+            while queue and idle:
+                worker, (name, targets) = idle.pop(0), queue.pop(0)
+                paths.log(name).parent.mkdir(parents=True, exist_ok=True)
+                with open(paths.log(name), "w", encoding="utf-8") as log:
+                    socket.send_fds(worker, [json.dumps(targets).encode()], [log.fileno()] * 2)
+                busy[worker] = name
+            for worker in select.select(busy, [], [])[0]:
+                name = busy.pop(worker)
+                if not worker.recv(1):
+                    raise ValueError(f"{name} failed: {reason(paths.log(name))} (see {paths.log(name)})")
+                idle.append(worker)
+                _tell(bar, on_end(name))
+
+
+@contextlib.contextmanager
+def _workers(count):
+    """Sockets to as many DVC processes, each with one GPU where there are some; they end with the block."""
+    running, devices = {}, gpus()
+    with contextlib.ExitStack() as sockets, _ending(running):
+        for slot in range(count):
+            ours, theirs = forks.channel()
+            sockets.enter_context(ours)
+            with theirs:
+                command, here = [*DVC, "--chains", str(theirs.fileno())], {"pass_fds": [theirs.fileno()]}
+                running[_start(command, slot, devices, **here)] = ours
+        yield list(running.values())
+        sockets.close()
+        for process in running:
+            process.wait()
 
 
 def processes(queue, jobs, what, on_end=lambda name: None):
@@ -261,17 +297,9 @@ def processes(queue, jobs, what, on_end=lambda name: None):
         while queue or running:
             while queue and slots:
                 (name, command, log, more), slot = queue.pop(0), slots.pop(0)
-                device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
                 log.parent.mkdir(parents=True, exist_ok=True)
                 with open(log, "w", encoding="utf-8") as output:
-                    process = subprocess.Popen(
-                        command,
-                        stdout=output,
-                        stderr=subprocess.STDOUT,
-                        start_new_session=True,
-                        preexec_fn=_die_with_us,
-                        **more | {"env": more.get("env", os.environ) | device},
-                    )
+                    process = _start(command, slot, devices, stdout=output, stderr=subprocess.STDOUT, **more)
                 running[process] = name, log, slot
             time.sleep(0.1)
             for process in [process for process in running if process.poll() is not None]:
@@ -280,9 +308,20 @@ def processes(queue, jobs, what, on_end=lambda name: None):
                     raise ValueError(f"{name} failed: {reason(log)} (see {log})")
                 del running[process]
                 slots.append(slot)
-                if line := on_end(name):
-                    bar.write(line, file=sys.stderr)
-                bar.update()
+                _tell(bar, on_end(name))
+
+
+def _start(command, slot, devices, env=None, **more):
+    """Start a session that hears of our end, with the GPU of its ``slot`` where there are ``devices``."""
+    device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
+    session = {"start_new_session": True, "preexec_fn": cli.die_with_parent, "env": (env or os.environ) | device}
+    return subprocess.Popen(command, **session, **more)
+
+
+def _tell(bar, line):
+    if line:
+        bar.write(line, file=sys.stderr)
+    bar.update()
 
 
 def suite_of(key, loaded):
@@ -316,14 +355,6 @@ def _signal(process, number):
     except ProcessLookupError:
         return False
     return True
-
-
-def _die_with_us():
-    """In a child: SIGTERM comes when this program has ended without ending it, as SIGKILL makes it do.
-
-    To be exact, when the thread has ended that starts the child: the main one.
-    """
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def reason(log):

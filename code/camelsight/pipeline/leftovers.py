@@ -69,7 +69,7 @@ def at_work():
         pid, command = process.info["pid"], process.info["cmdline"]
         if not command or process.info["cwd"] != here or pid == os.getpid():
             continue
-        if any(Path(word).name in OURS for word in command[:3]) or _is_run_by_dvc(process):
+        if any(Path(word).name in OURS for word in command[:4]) or _is_run_by_dvc(process):
             found[pid] = " ".join(command)
     return found
 
