@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dvc.utils.serialize import modify_yaml, parse_yaml
 
 from camelsight.pipeline import dvc_repro, launch, leftovers, params, paths
 
@@ -189,6 +190,51 @@ def half_way(path, fs):
     yield
     Path(path).write_text("st")
     raise KeyboardInterrupt
+
+
+RECORD = """schema: '2.0'
+stages:
+  one:
+    cmd: seq 9
+    params:
+      params.yaml:
+        rate: 1.6e-2
+  one@a-b:
+    cmd: |-
+      seq 3
+
+      seq 9
+    outs:
+    - path: b
+      rate: 2.5e-3
+  two:
+    cmd: seq 2
+    rate: 1.0e-5
+"""
+NEWS = {"cmd": "seq 5", "params": {"params.yaml": {"a": 1.5e-7, "b": ["c", 2]}}, "outs": [{"path": "long/" * 30}]}
+
+
+@pytest.mark.parametrize("name", ["one", "one@a-b", "two", "three@a-b"])
+def test_the_record_of_a_stage_is_written_as_dvc_does_it_and_all_else_stays_as_it_is(name):
+    for number, modify in enumerate((modify_yaml, dvc_repro._in_one_go(modify_yaml))):
+        Path(f"{number}.lock").write_text(RECORD)
+        with modify(f"{number}.lock") as data:
+            data["stages"].update({name: NEWS})
+    theirs, ours = (Path(f"{number}.lock").read_text() for number in range(2))
+    assert ours == theirs and ours.count("rate:") == 2 + (name == "three@a-b")
+
+
+@pytest.mark.parametrize(
+    "text", [RECORD + "datasets: []\n", RECORD.replace("  one:\n", "  'one':\n"), "stages: {one: {}}"]
+)
+def test_a_record_that_is_not_laid_out_as_dvc_does_it_says_the_same_afterwards(text):
+    for name in ("one", "three"):
+        Path("a.lock").write_text(text)
+        with dvc_repro._in_one_go(modify_yaml)("a.lock") as data:
+            data["stages"].update({name: NEWS})
+        expected = parse_yaml(text, "")
+        expected["stages"][name] = NEWS
+        assert parse_yaml(Path("a.lock").read_text(), "") == expected
 
 
 def test_a_damaged_database_of_dvcs_is_named_with_its_folder(run, tmp_path):

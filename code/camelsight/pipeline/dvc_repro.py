@@ -11,10 +11,10 @@ import json
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from camelsight.pipeline import cli, forks, leftovers, store
 
@@ -75,17 +75,49 @@ def _end(*_):
 
 
 def _in_one_go(modify):
-    """DVC's ``modify``, by which it writes dvc.lock, so that a signal or a full disk leaves the one before."""
+    """DVC's ``modify``, by which it writes dvc.lock: whole or not at all, and of its text only the stages that change.
+
+    By itself DVC parses and writes all of it for each stage, in Python, which takes longer than many a stage.
+    """
+    from dvc.utils.serialize import YAMLError, dump_yaml, parse_yaml
 
     @contextlib.contextmanager
     def modify_whole(path, fs=None):
         with store.replacing(path) as part:
-            if os.path.exists(path):
-                shutil.copy(path, part)
-            with modify(str(part), fs=fs) as data:
-                yield data
+            text = Path(path).read_text(encoding="utf-8") if os.path.exists(path) else ""
+            part.write_text(text, encoding="utf-8")
+            data = parse_yaml(text, path)
+            if not data.get("stages"):
+                with modify(str(part), fs=fs) as data:
+                    yield data
+                return
+            before = dict(data["stages"])
+            yield data
+            text = _with_stages(
+                text, {name: new for name, new in data["stages"].items() if new is not before.get(name)}
+            )
+            try:
+                as_meant = parse_yaml(text, path) == data
+            except YAMLError:
+                as_meant = False
+            if as_meant:
+                part.write_text(text, encoding="utf-8")
+            else:  # it is not laid out as DVC does it
+                dump_yaml(str(part), data)
 
     return modify_whole
+
+
+def _with_stages(text, stages):
+    """The ``text`` of a dvc.lock with the entries of ``stages``, each in its old one's place or at the end."""
+    from dvc.utils.serialize import dumps_yaml
+
+    for name, entry in stages.items():
+        _, block = dumps_yaml({"stages": {name: entry}}).split("\n", 1)
+        old = re.search(rf"^  {re.escape(name)}:\n((   .*)?\n)*", text, re.MULTILINE)
+        start, end = old.span() if old else (len(text), len(text))
+        text = text[:start] + block + text[end:]
+    return text
 
 
 def _read_what_is_restored(cache):
