@@ -10,7 +10,8 @@ import yaml
 
 from camelsight.pipeline import environment, launch, packages, paths, source, store
 from camelsight.referee import files, quantities
-from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN, row
+from camelsight.referee.files import row
+from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN
 
 PACKAGE = "code/camelsight"
 COMMITS = 20  # of dvc.lock, among which that of files from elsewhere is looked for
@@ -22,7 +23,7 @@ def stages(params, elsewhere):
     defined = dict(_expanded())
     known = _Digests({Path(out) for definition in defined.values() for out in definition["outs"]})
     for name in sorted(defined.keys() - set(launch.stages(params))):
-        yield row(f"stage.{name}", "integrity", WARN, f"{paths.DVC} has it, this package has not", tier=0)
+        yield row(f"stage.{name}", WARN, f"{paths.DVC} has it, this package has not")
     lost = [Path(one["path"]) for entry in lock.values() for one in entry.get("outs", [])]
     lost = [path for path in lost if not path.exists()]
     judged = {
@@ -32,9 +33,9 @@ def stages(params, elsewhere):
     wrong = outs.intersection(*[[path for _, _, accuses in judged.values() for path in accuses]])
     if wrong and not elsewhere and (commit := _commit_of({path: known[path] for path in wrong})):
         why = f"{len(wrong)} outputs are those of commit {commit[:12]}, not of this {paths.DVC_LOCK}: dvc checkout"
-        yield row("dvc.lock", "integrity", FAIL, why, tier=0, accuses=sorted(wrong))
+        yield row("dvc.lock", FAIL, why, accuses=sorted(wrong))
     for name, (verdict, why, accuses) in judged.items():
-        yield row(f"stage.{name}", "integrity", verdict, why, tier=0, accuses=accuses)
+        yield row(f"stage.{name}", verdict, why, accuses=accuses)
 
 
 class _Digests(dict):
@@ -199,14 +200,14 @@ def trained_in(params):
     if paths.REQUIREMENTS.exists():
         other = list(packages.wrong(paths.REQUIREMENTS))
         why = f"not as locked: {', '.join(other[:5])}" if other else "the packages are those of requirements.lock"
-        yield row("environment.packages", "integrity", WARN if other else PASS, why, tier=0)
+        yield row("environment.packages", WARN if other else PASS, why)
     else:
-        yield row("environment.packages", "integrity", NOT_RUN, "requirements.lock is not there", tier=0)
+        yield row("environment.packages", NOT_RUN, "requirements.lock is not there")
     networks = quantities.combinations(params)
     trained = [store.read_json(paths.record(*key)) for key in networks if paths.record(*key).exists()]
     if len(trained) < len(networks) or not trained:
         why = f"{len(networks) - len(trained)} of {len(networks)} networks have no record of what trained them"
-        yield row("environment.training", "integrity", NOT_RUN, why if networks else "nothing was trained here", tier=0)
+        yield row("environment.training", NOT_RUN, why if networks else "nothing was trained here")
         return
     made = {(one["commit"], one["versions"]["torch"], one["cpu"]) for one in trained}
     if len(made) > 1:
@@ -219,4 +220,4 @@ def trained_in(params):
         verdict, why = PASS, f"all networks: commit {trained[0]['commit'][:12]}"
     why += f", PyTorch {trained[0]['versions']['torch']} on {trained[0]['cpu']}"
     why += f"; here {here['versions']['torch']}, {here['cpu']}"
-    yield row("environment.training", "integrity", verdict, why, tier=0)
+    yield row("environment.training", verdict, why)
