@@ -75,6 +75,14 @@ def print_json(value):
     print(json.dumps(value, indent=1))
 
 
+def show(record, text, as_json):
+    """``record`` on standard output: as JSON, for a program, or as ``text`` makes it, for a person."""
+    if as_json:
+        print_json(record)
+    else:
+        print(text(record))
+
+
 def guard(action, prefix):
     """Run ``action``; a mistake ends in one line and exit code 1, a bug in a traceback.
 
@@ -91,10 +99,12 @@ def guard(action, prefix):
     except (KeyboardInterrupt, Exception) as error:
         if _interrupted:  # also by way of ctypes, which makes an error of its own of it
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one, while Python tidies up
-            sys.exit(_say(prefix, "interrupted; the same command goes on from here", INTERRUPTED))
+            print(f"{prefix}: interrupted; the same command goes on from here", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         if not _mistake(error) or os.environ.get("CAMELSIGHT_TRACEBACK"):
             raise
-        sys.exit(_say(prefix, _reason(error), 1))
+        print(f"{prefix}: {_reason(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _mistake(error):
@@ -230,10 +240,6 @@ def node():
     return os.environ.get("SLURMD_NODENAME", socket.gethostname())
 
 
-def timing_key(name, arguments):
-    return "-".join([name, *arguments.values()])
-
-
 def _timed(main, name, arguments):
     loaded = params.load(paths.PARAMS)
     suites = loaded.robustness.suites if name == "further" else loaded.suites
@@ -254,7 +260,7 @@ def _timed(main, name, arguments):
         raise
     heartbeat.end(state="done")
     record = {"profile": loaded.profile, "stage": name, "seconds": round(time.monotonic() - start, 2)}
-    store.write_json(paths.TIMINGS / f"{timing_key(name, arguments)}.json", record)
+    store.write_json(paths.TIMINGS / f"{'-'.join([name, *arguments.values()])}.json", record)
 
 
 _interrupted = False
@@ -264,8 +270,3 @@ def _interrupt(*_):
     global _interrupted
     _interrupted = True
     raise KeyboardInterrupt
-
-
-def _say(prefix, text, code):
-    print(f"{prefix}: {text}", file=sys.stderr)
-    return code

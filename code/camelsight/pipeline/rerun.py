@@ -86,14 +86,19 @@ def everywhere(queue, jobs, what):
 
     What they print goes to runs/logs in their folder; ValueError with the reason of the first that fails.
     """
-    env = os.environ | {"PYTHONPATH": str(paths.PACKAGE.parent)}
-    again = [sys.executable, "-P", "-m", "camelsight.pipeline.rerun"]  # -P: no module is taken from the folder
-    commands = []
-    for folder, stages, suite, case in queue:
-        name = f"{suite}-{case}"
-        command = [*again, *stages, "--suite", suite, "--case", case]
-        commands.append((name, command, Path(folder) / paths.log(name), {"cwd": folder, "env": env}))
+    again = "camelsight.pipeline.rerun"
+    commands = [
+        in_folder(folder, f"{suite}-{case}", again, *stages, "--suite", suite, "--case", case)
+        for folder, stages, suite, case in queue
+    ]
     launch.processes(commands, jobs, what)
+
+
+def in_folder(folder, name, *command):
+    """A process for ``launch.processes``: a module of this package with its arguments, at work in ``folder``."""
+    env = os.environ | {"PYTHONPATH": str(paths.PACKAGE.parent)}
+    python = [sys.executable, "-P", "-m"]  # -P: no module is taken from the folder
+    return name, [*python, *command], Path(folder) / paths.log(name), {"cwd": folder, "env": env}
 
 
 if __name__ == "__main__":
