@@ -364,7 +364,7 @@ def _lint():
     for path in paths.TEXTS:
         if not path.exists():
             return row("lint.ms.tex", NOT_RUN, f"{path} is not there")
-        if found := verification.lint(path.read_text(encoding="utf-8"), quantities.macros()):
+        if found := verification.lint(path.read_text(encoding="utf-8"), store.read_macros(paths.NUMBERS)):
             line, number, advice = found[0]
             why = f"line {line} of {path}: {number} is typed by hand; {advice} ({len(found)} in all)"
             return row("lint.ms.tex", FAIL, why)
