@@ -163,8 +163,7 @@ def differences(given, again, *, rounding, rows=None):
     ``rounding`` is that of 1 - R². ``rows``, the number of predictions, says that these are another processor's: other
     measures may then differ by more, and coverages by two rows.
     """
-    unexplained = max(1 - given["r2"][0], 0)
-    scales = {"bias": given["rmse"][0], "bias_slope": np.sqrt(unexplained)}
+    scales = {"bias": given["rmse"][0], "bias_slope": np.sqrt(max(1 - given["r2"][0], 0))}
     found = []
     for metric, values in again.items():
         for place, (ours, theirs) in enumerate(zip(values, given[metric], strict=False)):
@@ -190,12 +189,14 @@ def _predictions(params):
             wrong = _other_text(suite, case, arrays) or _other_maps(params, suite, arrays)
         except (KeyError, ValueError, OSError) as error:
             wrong = files.unreadable(error, path)
-        known = paths.parameters(suite).exists()
-        why = "of the test maps, with their parameters; the same as text"
-        if not known:
+        if wrong:
+            verdict, why = FAIL, wrong
+        elif paths.parameters(suite).exists():
+            verdict, why = PASS, "of the test maps, with their parameters; the same as text"
+        else:
             why = f"the same as text; without {paths.parameters(suite)} nobody knows the true parameters"
-        verdict = FAIL if wrong else PASS if known else NOT_RUN
-        yield row(name, verdict, wrong or why, accuses=[path, paths.predictions_text(suite, case)])
+            verdict = NOT_RUN
+        yield row(name, verdict, why, accuses=[path, paths.predictions_text(suite, case)])
 
 
 def _other_text(suite, case, arrays):
@@ -287,13 +288,13 @@ def _made_again(params):
         yield from (files.absent(name, paths.NUMBERS) for name in ("numbers", "tables", "figures", "ms.pdf"))
         return
     with rerun.empty() as folder:
-        made = (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION, paths.METRICS, paths.PLOTS)
-        made += (paths.VERDICT, paths.CRATE)
+        made = {paths.TABLES, paths.NUMBERS, paths.INTERPRETATION, paths.METRICS, paths.PLOTS}
+        made |= {paths.VERDICT, paths.CRATE}
         results = [path for path in paths.NUMBERS.parent.iterdir() if path not in made]
         rerun.prepare(folder, params, [*results, *paths.TEXTS, paths.REFERENCES, paths.DIGITISED, paths.SEEDS])
         try:
-            for stage in ("tabulate", "figures"):
-                if stage in REMADE:
+            for stage in REMADE:
+                if stage != "paper":
                     rerun.here(folder, params, stage)
         except Exception as error:  # what records that somebody made up raise depends on what is wrong with them
             why = f"the results do not give the tables and figures again: {files.unreadable(error)}"

@@ -134,18 +134,15 @@ def _robustness(params):
         pair = one["train"], one["test"]
         for name, metric in (("r2_transfer", "r2"), ("relative_error_transfer", "relative_error")):
             found |= _triples(name, pair, one["metrics"][metric], robustness.comparable(*pair))
-    for one in _experiment("transfer", "smoothing"):
-        if one["width"]:
-            place = first, f"smooth_{one['width']:g}"
-            errors = one["metrics"]["relative_error"]
-            found |= _triples("relative_error_smoothed", place, errors, theta.meaningful(first))
-    for one in _experiment("transfer", "probes"):
-        place = first, PROBES.get(one["probe"], one["probe"])
-        found |= _triples("r2_probe", place, one["metrics"]["r2"], theta.meaningful(first))
-    baseline = paths.experiment("baseline", "network")
-    if baseline.exists():
-        errors = store.read_json(baseline)["metrics"]["relative_error"]
-        found |= _triples("relative_error_baseline", (first, "power_spectrum"), errors, theta.meaningful(first))
+    smoothed = [one for one in _experiment("transfer", "smoothing") if one["width"]]
+    rows = [("relative_error_smoothed", f"smooth_{one['width']:g}", one["metrics"]) for one in smoothed]
+    probes = _experiment("transfer", "probes")
+    rows += [("r2_probe", PROBES.get(one["probe"], one["probe"]), one["metrics"]) for one in probes]
+    if (baseline := paths.experiment("baseline", "network")).exists():
+        rows.append(("relative_error_baseline", "power_spectrum", store.read_json(baseline)["metrics"]))
+    for metric, place, measures in rows:
+        values = measures[metric.rpartition("_")[0]]
+        found |= _triples(metric, (first, place), values, theta.meaningful(first))
     return found
 
 
