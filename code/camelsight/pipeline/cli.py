@@ -26,9 +26,8 @@ WARNINGS = (signal.SIGTERM, signal.SIGUSR2)  # of the end; submitit sends the la
 def run_stage(main, *commands):
     """Call ``main(params, **arguments)``; its parameters after the first become options, such as ``--suite``.
 
-    A function among ``commands`` is called in its place where the option named like its first parameter is given. All
-    of its parameters become options, those with a default optional ones and those with the default False flags; it
-    gets no params, so that it works without params.yaml.
+    One of ``commands`` runs instead if its first parameter is given as an option. All of its parameters are options,
+    those with the default False are flags. It gets no params, and so works without params.yaml.
     """
     print_anything()
     chosen, parser = _choose(main, commands)
@@ -37,10 +36,10 @@ def run_stage(main, *commands):
         name = f"--{option.name.rstrip('_')}"
         if option.default is False:
             parser.add_argument(name, dest=option.name, action="store_true")
+        elif option.default is inspect.Parameter.empty:
+            parser.add_argument(name, dest=option.name, metavar=name[2:].upper(), required=True)
         else:
-            required = option.default is inspect.Parameter.empty
-            default = None if required else option.default
-            parser.add_argument(name, dest=option.name, metavar=name[2:].upper(), required=required, default=default)
+            parser.add_argument(name, dest=option.name, metavar=name[2:].upper(), default=option.default)
     arguments = vars(parser.parse_args())
     stage = main.__module__ if main.__module__ != "__main__" else inspect.getmodule(main).__spec__.name
     name = stage.rpartition(".")[2]
