@@ -62,23 +62,8 @@ def profile(name):
     return PROFILES / f"{name}.yaml"
 
 
-def reference(profile):
-    """R² of the profile over seeds of the training, made by ``make reference``."""
-    return SEEDS / f"{profile}.json"
-
-
 def compiled(source, capability, digest):
     return source.with_name(f"{source.stem}-{capability}-{digest}.so")
-
-
-def digests(profile):
-    """The lock file that pins the files of CMD: sha256, size, name and source, a line a file."""
-    return PROFILES / f"{profile}.sha256"
-
-
-def code(stage):
-    """What the code of a stage is, as the stage ``code`` writes it."""
-    return CODE / f"{stage}.txt"
 
 
 def maps(suite, field, folder=MAPS):
@@ -93,11 +78,22 @@ def parameters(suite, folder=MAPS):
     return folder / suite / cmd.params_file_name(suite)
 
 
+def _of_each(folder, ending):
+    """The function that gives the file of a name in ``folder``."""
+    return lambda name: folder / f"{name}{ending}"
+
+
 def _of_each_case(folder, ending):
     """The function that gives a case's file in ``folder`` by its suite and its name."""
     return lambda suite, case: folder / suite / f"{case}{ending}"
 
 
+reference = _of_each(SEEDS, ".json")  # of a profile: R² over seeds of the training, made by ``make reference``
+digests = _of_each(PROFILES, ".sha256")  # of a profile, of CMD's files: sha256, size, name and source, a line a file
+code = _of_each(CODE, ".txt")  # of a stage: what its code is, as the stage ``code`` writes it
+log = _of_each(LOGS, ".log")
+heartbeat = _of_each(STATUS, ".json")
+sanity = _of_each(SANITY, ".json")  # of a suite
 cut = _of_each_case(CUTS, ".json")
 cut_samples = _of_each_case(CUTS, ".npz")
 study = _of_each_case(TRIALS, ".log")  # its journal, for Optuna; empty where no trial was run
@@ -112,14 +108,8 @@ metrics = _of_each_case(EVALUATIONS, ".json")
 curve = _of_each_case(CURVES, ".json")  # loss and learning rate, epoch by epoch, as ``dvc plots`` reads them
 attributions = _of_each_case(ATTRIBUTIONS, ".npz")
 attribution_statistics = _of_each_case(ATTRIBUTIONS, ".json")
-
-
-def log(name):
-    return LOGS / f"{name}.log"
-
-
-def heartbeat(name):
-    return STATUS / f"{name}.json"
+experiment = _of_each_case(ROBUSTNESS, ".json")  # by its stage and its name
+experiment_arrays = _of_each_case(ROBUSTNESS, ".npz")
 
 
 def unfinished_study(suite, case, key):
@@ -146,10 +136,6 @@ def repeat(suite, case, seed):
     return EVALUATIONS / suite / f"{case}.seed_{seed}.json"
 
 
-def sanity(suite):
-    return SANITY / f"{suite}.json"
-
-
 def robustness_input(suite, case):
     """What the experiments start from: the digest of a trained network, or the survey of a further suite.
 
@@ -160,14 +146,6 @@ def robustness_input(suite, case):
 
 def robustness_figure(name, ending):
     return ROBUSTNESS_FIGURES / f"{name}.{ending}"
-
-
-def experiment(stage, name):
-    return ROBUSTNESS / stage / f"{name}.json"
-
-
-def experiment_arrays(stage, name):
-    return ROBUSTNESS / stage / f"{name}.npz"
 
 
 def figure(name, ending):
