@@ -51,10 +51,8 @@ def judge(facts, needs):
         other = "make room, or work in a folder (a container: mount one) on a larger disk; make clean removes results"
         checks.append(_enough("disk", facts.disk, needs.disk, f"what is still to make {name}", other))
     more = "run the container with --shm-size=64m" if facts.container else "mount -t tmpfs tmpfs /dev/shm"
-    shared = facts.shared_memory or 0
-    checks.append(
-        _enough("shared memory", shared, MIN_SHARED_MEMORY, "a pool of processes", more, where=" in /dev/shm")
-    )
+    pool = facts.shared_memory or 0, MIN_SHARED_MEMORY, "a pool of processes"
+    checks.append(_enough("shared memory", *pool, more, where=" in /dev/shm"))
     return [*checks, _writing(facts), _locks(facts), _git(facts)]
 
 
@@ -121,20 +119,20 @@ def _gpu(facts, needs):
             cause = "a container: run it with --gpus all; otherwise take a machine with one, or a smaller profile"
             return Check("gpu", WARN, f"none; on CPU cores profile {needs.profile} takes hours for every case", cause)
         return Check("gpu", OK, "none, and none needed" if needs else "none")
-    found = [
-        f"{name}, {_size(memory)}" + (f", number {number} of {len(facts.gpus)}" if len(facts.gpus) > 1 else "")
-        for number, (name, memory, _) in enumerate(facts.gpus)
-    ]
-    oldest = min(range(len(found)), key=lambda number: facts.gpus[number][2])
-    smallest = min(range(len(found)), key=lambda number: facts.gpus[number][1])
-    if facts.build_capability and (capability := facts.gpus[oldest][2]) < facts.build_capability:
+    named = []
+    for number, (name, memory, capability) in enumerate(facts.gpus):
+        among = f", number {number} of {len(facts.gpus)}" if len(facts.gpus) > 1 else ""
+        named.append((f"{name}, {_size(memory)}{among}", memory, capability))
+    oldest, _, capability = min(named, key=lambda gpu: gpu[2])
+    smallest, memory, _ = min(named, key=lambda gpu: gpu[1])
+    if facts.build_capability and capability < facts.build_capability:
         ours, theirs = (".".join(map(str, value)) for value in (capability, facts.build_capability))
         fix = "make setup TORCH=... with an older torch, or CUDA_VISIBLE_DEVICES= with other GPUs, or none, for the CPU"
-        return Check("gpu", FAIL, f"{found[oldest]}: compute capability {ours}, torch needs {theirs} or newer", fix)
-    if needs and facts.gpus[smallest][1] < needs.gpu_memory:
-        maps = f"{found[smallest]}; the maps of profile {needs.profile} take {_size(needs.gpu_memory)}"
+        return Check("gpu", FAIL, f"{oldest}: compute capability {ours}, torch needs {theirs} or newer", fix)
+    if needs and memory < needs.gpu_memory:
+        maps = f"{smallest}; the maps of profile {needs.profile} take {_size(needs.gpu_memory)}"
         return Check("gpu", WARN, f"{maps}: they stay on the host and are streamed", "nothing, or take a larger GPU")
-    return Check("gpu", OK, found[0])
+    return Check("gpu", OK, named[0][0])
 
 
 def _driver(facts):
@@ -146,9 +144,8 @@ def _driver(facts):
         fix = "make setup TORCH=torch==2.13.0 with pip set to the CUDA build, or leave it: the CPU is used"
         return Check("driver", WARN, f"knows CUDA {driver}, but torch is a CPU build", fix)
     if facts.driver_cuda[0] < facts.build_cuda[0]:
-        fix = (
-            f"a driver for CUDA {facts.build_cuda[0]}, or make setup TORCH=... with a build for CUDA {driver} or older"
-        )
+        older = f"make setup TORCH=... with a build for CUDA {driver} or older"
+        fix = f"a driver for CUDA {facts.build_cuda[0]}, or {older}"
         return Check("driver", FAIL, f"knows CUDA {driver}, torch is built for {build}", fix)
     if not facts.gpus:
         fix = "nvidia-smi says what the driver sees; a container: --gpus all; is CUDA_VISIBLE_DEVICES set?"
@@ -198,14 +195,9 @@ def needs(profile=None):
     from camelsight.pipeline import launch, params, paths
 
     loaded = params.load(paths.profile(profile) if profile else paths.PARAMS)
-    suite = launch.suite_bytes(loaded)
-    return Needs(
-        profile=loaded.profile,
-        gpu=loaded.maps.pixels >= GPU_PIXELS,
-        gpu_memory=suite,
-        memory=launch.process_bytes(loaded),
-        disk=_disk_needed(loaded, suite),
-    )
+    suite, pixels = launch.suite_bytes(loaded), loaded.maps.pixels
+    disk = _disk_needed(loaded, suite)
+    return Needs(loaded.profile, pixels >= GPU_PIXELS, suite, memory=launch.process_bytes(loaded), disk=disk)
 
 
 def _disk_needed(loaded, suite):
@@ -255,10 +247,8 @@ def main():
     else:
         for check in checks:
             if check.status != OK or not arguments.quiet:
-                print(
-                    f"{check.status:<5} {check.name:<14} {check.found}"
-                    + (f"\n      fix: {check.fix}" if check.fix else "")
-                )
+                fix = f"\n      fix: {check.fix}" if check.fix else ""
+                print(f"{check.status:<5} {check.name:<14} {check.found}{fix}")
     sys.exit(0 if good else 1)
 
 

@@ -20,9 +20,7 @@ def switched_on(text, experiments=None):
     Comments stay where they are. ValueError if ``text`` is none, or says it in a way that cannot be changed.
     """
     before = params.parse(text, paths.PARAMS)
-    yaml = YAML()  # which keeps comments and quotes
-    yaml.preserve_quotes, yaml.width, yaml.allow_unicode = True, 1 << 20, True
-    yaml.indent(mapping=2, sequence=4, offset=2)  # as the profiles have them
+    yaml = editor()
     raw, changed = yaml.load(text.removeprefix("\ufeff")), {}
     word = DoubleQuotedScalarString if text.lstrip().startswith("{") else str  # JSON remains JSON
     if experiments is None:
@@ -33,19 +31,32 @@ def switched_on(text, experiments=None):
     for key, names in experiments.items():
         asked = getattr(before.robustness, key)
         if more := [name for name in names if name not in asked]:
-            written = raw["robustness"][key]
-            if not written:
-                written.fa.set_flow_style()
-            written.extend(map(word, more))
+            listed = raw["robustness"][key]
+            if not listed:
+                listed.fa.set_flow_style()
+            listed.extend(map(word, more))
             changed[key] = (*asked, *more)
     if not changed:
         return text
-    stream = io.StringIO()
-    yaml.dump(raw, stream)
+    made = written(yaml, raw)
     expected = dataclasses.replace(before, robustness=dataclasses.replace(before.robustness, **changed))
     with contextlib.suppress(ValueError):
-        if params.parse(stream.getvalue(), paths.PARAMS) == expected:
-            return stream.getvalue()
+        if params.parse(made, paths.PARAMS) == expected:
+            return made
     raise ValueError(
         f"{paths.PARAMS}: expected lists of their own under robustness, got ones that other keys share; write them out"
     )
+
+
+def editor():
+    """A reader and writer of params.yaml that keeps comments and quotes."""
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 1 << 20
+    yaml.indent(mapping=2, sequence=4, offset=2)  # as the profiles have them
+    return yaml
+
+
+def written(yaml, content):
+    stream = io.StringIO()
+    yaml.dump(content, stream)
+    return stream.getvalue()

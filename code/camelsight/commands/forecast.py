@@ -7,7 +7,7 @@ import numpy as np
 from camelsight.ground import theta
 from camelsight.pipeline import launch
 
-RULES = {  # in words; the functions below are named alike
+RULES = {  # in words; the functions below are named alike, and a stage without one takes what it took
     "maps": "a simulation × simulations × universes",
     "universe": "a step × steps",
     "cut": "a simulation × simulations",
@@ -44,17 +44,18 @@ def of_stages(rehearsal):
         stage, _, place = target.partition("@")
         if stage == "code":
             continue
-        measured = stage in rehearsal.took and stage in RULES
-        rule = globals()[f"_{stage}"] if measured else None
-        found[target] = rule(rehearsal, *place.split("-", 1)) if rule else getattr(rehearsal.full.seconds, stage)
+        if stage in rehearsal.took:
+            rule = globals().get(f"_{stage}")
+            took = rehearsal.took[stage][0]["seconds"]
+            found[target] = rule(rehearsal, *place.split("-", 1)) if rule else took
+        else:
+            found[target] = getattr(rehearsal.full.seconds, stage)
     return found
 
 
-def in_all(loaded, forecast, jobs):
+def in_all(forecast, jobs):
     """Seconds of the whole run, in which ``jobs`` cases run at a time."""
-    own = {target: launch.START_SECONDS + seconds for target, seconds in forecast.items()}
-    parallel = sum(seconds for target, seconds in own.items() if target.partition("@")[0] in launch.PARALLEL)
-    return sum(own.values()) - parallel + parallel / jobs
+    return launch.in_all({target: launch.START_SECONDS + seconds for target, seconds in forecast.items()}, jobs)
 
 
 def per_item(items, at_once=1):
@@ -81,6 +82,11 @@ def _training(rehearsal, hidden, epochs):
     return before + epochs * steady * rehearsal.ratio
 
 
+def _rest(record):
+    """Seconds of a stage beside its reading of maps and its trainings."""
+    return record["seconds"] - record["reading"] - sum(sum(one["epochs"]) for one in record["trainings"])
+
+
 def _maps(rehearsal, *_):
     (record,) = rehearsal.took["maps"]
     one = per_item(record["items"], rehearsal.workers)
@@ -102,18 +108,15 @@ def _cut(rehearsal, suite, case):
 
 
 def _tune(rehearsal, suite, case):
-    spec, (record, *_) = rehearsal.full.tune, rehearsal.took["tune"]
-    trained = sum(sum(training["epochs"]) for training in record["trainings"])
-    rest = record["seconds"] - trained - record["reading"]
+    spec, record = rehearsal.full.tune, rehearsal.took["tune"][0]
     trials = spec.trials * _training(rehearsal, sum(spec.hidden) / 2, spec.epochs)
-    return rest + record["reading"] * rehearsal.ratio + trials
+    return _rest(record) + record["reading"] * rehearsal.ratio + trials
 
 
 def _train(rehearsal, suite, case):
-    record = rehearsal.took["train"][0]
-    rest = record["seconds"] - record["reading"] - sum(sum(one["epochs"]) for one in record["trainings"])
-    hidden = rehearsal.full.tune.start_of(case).hidden
-    return rest + record["reading"] * rehearsal.ratio + _training(rehearsal, hidden, rehearsal.full.train.epochs)
+    record, spec = rehearsal.took["train"][0], rehearsal.full
+    trained = _training(rehearsal, spec.tune.start_of(case).hidden, spec.train.epochs)
+    return _rest(record) + record["reading"] * rehearsal.ratio + trained
 
 
 def _evaluate(rehearsal, suite, case):
@@ -131,25 +134,15 @@ def _tabulate(rehearsal, *_):
     return rehearsal.took["tabulate"][0]["seconds"] * counts[0] / counts[1]
 
 
-def _figures(rehearsal, *_):
-    return rehearsal.took["figures"][0]["seconds"]
-
-
-def _choose(rehearsal, *_):
-    return rehearsal.took["choose"][0]["seconds"]
-
-
 def _sanity(rehearsal, suite):
     full, small, (record,) = rehearsal.full, rehearsal.small, rehearsal.took["sanity"]
     others = _others(full.sanity) if suite == full.suites[0] else []
-    trained = sum(sum(one["epochs"]) for one in record["trainings"])
-    attributed = record["seconds"] - record["reading"] - trained
     alone = record["total"] - len(_others(small.sanity))  # networks that are attributed and not trained
     networks = (alone + len(others)) / record["total"]
     hidden = full.tune.start_of("original").hidden
     return (
         record["reading"] * rehearsal.ratio * (1 + len(others)) / record["loads"]
-        + attributed * networks * full.sanity.maps / small.sanity.maps
+        + _rest(record) * networks * full.sanity.maps / small.sanity.maps
         + sum(_training(rehearsal, hidden, epochs) for epochs in others)
     )
 

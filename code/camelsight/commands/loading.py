@@ -12,7 +12,7 @@ from camelsight.analysis import attributions, dataset, networks
 from camelsight.ground import fields, theta
 from camelsight.inference import training
 from camelsight.interpretation import attribution
-from camelsight.pipeline import cli, params, paths, store
+from camelsight.pipeline import cli, leftovers, params, paths, store
 from camelsight.referee import pack
 
 
@@ -46,15 +46,14 @@ class Trained:
                 what = "surface densities in (Msun/h)/(Mpc/h)^2" if known.is_mass else f"{known.words} in CMD's units"
                 raise ValueError(f"expected {what}, all {known.least}, got others; take no log")
         indices = index + np.arange(len(maps))
-        cut = dataset.cut_maps(
-            self.params, self.suite, self.case, maps, indices, dataset.log10_ranges(self.params, self.record)
-        )
+        ranges = dataset.log10_ranges(self.params, self.record)
+        cut = dataset.cut_maps(self.params, self.suite, self.case, maps, indices, ranges)
         return torch.from_numpy(dataset.scaled(cut, dataset.scales(self.params, self.record)))
 
     def predict(self, maps, index=0):
         """``{parameter: (mean, sigma)}`` in physical units, arrays ``(B,)``, of raw maps as ``scale`` takes them."""
-        mean, sigma = training.predict(self.net, self.scale(maps, index).to(cli.device()))
-        mean, sigma = (values.double().cpu().numpy() for values in (mean, sigma))
+        predicted = training.predict(self.net, self.scale(maps, index).to(cli.device()))
+        mean, sigma = (values.double().cpu().numpy() for values in predicted)
         mean, sigma = theta.denormalise(mean, self.suite), theta.denormalise_sigma(sigma, self.suite)
         return {name: (mean[:, one], sigma[:, one]) for one, name in enumerate(theta.NAMES)}
 
@@ -85,7 +84,9 @@ def load(suite, case="original", run="."):
         if Path(run).is_file():
             pack.read(run, folder)
             run = folder
-        with contextlib.chdir(run if Path(run).is_dir() else _none(run)):
+        if not Path(run).is_dir():
+            raise ValueError(f"expected the folder of a run, or an archive of make pack, got {run}, which is neither")
+        with contextlib.chdir(run):
             loaded = params.load(paths.PARAMS)
             for value, known in ((suite, loaded.suites), (case, loaded.cases)):
                 if value not in known:
@@ -94,10 +95,6 @@ def load(suite, case="original", run="."):
                 net, _ = networks.trained(loaded, suite, case)
                 record = store.read_json(paths.cut(suite, case))
     return Trained(suite, case, net.to(cli.device()).eval(), record, loaded)
-
-
-def _none(run):
-    raise ValueError(f"expected the folder of a run, or an archive of make pack, got {run}, which is neither")
 
 
 def _gathered(suite, case, folder):
@@ -109,7 +106,7 @@ def _gathered(suite, case, folder):
     from dvc.exceptions import DvcException
 
     try:
-        files = DVCFileSystem(".", config={} if Path(".git").exists() else {"core": {"no_scm": True}})
+        files = DVCFileSystem(".", config=leftovers.repository_settings())
         for path in needed:
             Path(folder, path).parent.mkdir(parents=True, exist_ok=True)
             files.get_file(str(path), str(Path(folder, path)))

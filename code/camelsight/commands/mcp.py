@@ -6,15 +6,13 @@ Its tools are thin over the commands. They work in this folder alone, and none t
 import argparse
 import difflib
 import functools
-import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
+from camelsight.commands import everything
 from camelsight.pipeline import cli, leftovers, params, paths, store
 
 PLACES = ("maps", "maps.folder", "maps.bases")  # parameters that name places outside this folder
@@ -40,7 +38,7 @@ class Tools:
 
     def plan(self) -> dict[str, Any]:
         """What a run would do with params.yaml as it is, why, and for how many seconds. Nothing is run."""
-        before = _params_digest()
+        before = store.file_digest(paths.PARAMS)
         record = _ask("camelsight.commands.plan", "--json")
         self.planned = before
         return record
@@ -56,12 +54,12 @@ class Tools:
             before = paths.PARAMS.read_text(encoding="utf-8")
             after = changed(before, changes)
             store.write_text(paths.PARAMS, after)
-        lines = (before.splitlines(keepends=True), after.splitlines(keepends=True))
-        return "".join(difflib.unified_diff(*lines, str(paths.PARAMS), str(paths.PARAMS))) or "nothing changed"
+        lines, name = (text.splitlines(keepends=True) for text in (before, after)), str(paths.PARAMS)
+        return "".join(difflib.unified_diff(*lines, name, name)) or "nothing changed"
 
     def run(self) -> dict[str, Any]:
         """Start what the plan said, in the background: make paper. It goes on if this conversation ends."""
-        if self.planned != _params_digest():
+        if self.planned != store.file_digest(paths.PARAMS):
             raise ValueError(f"expected a plan of {paths.PARAMS} as it is, got none: call plan, and show it first")
         with store.claim(paths.RUN_LOCK) as mine:
             if not mine or leftovers.at_work():
@@ -124,9 +122,7 @@ def readable():
 
 def changed(text, changes):
     """``text`` of params.yaml with the values of ``changes``, dotted names -> values; ValueError if one cannot be."""
-    yaml = YAML()
-    yaml.preserve_quotes, yaml.width = True, 1 << 20
-    yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml = everything.editor()
     content = yaml.load(text)
     for name, value in changes.items():
         if name in PLACES:
@@ -138,14 +134,9 @@ def changed(text, changes):
         if not isinstance(block, dict) or last not in block:
             raise ValueError(f"expected a name in {paths.PARAMS} such as train.epochs, got {name!r:.60}")
         block[last] = value
-    new = io.StringIO()
-    yaml.dump(content, new)
-    params.parse(new.getvalue(), str(paths.PARAMS))
-    return new.getvalue()
-
-
-def _params_digest():
-    return store.file_digest(paths.PARAMS)
+    new = everything.written(yaml, content)
+    params.parse(new, str(paths.PARAMS))
+    return new
 
 
 def _ask(*command, good=(0,)):

@@ -9,6 +9,7 @@ import contextlib
 import shutil
 import sys
 import time
+from collections import Counter
 from itertools import product
 from pathlib import Path
 
@@ -25,26 +26,23 @@ def main():
     maps = commands.add_parser("maps", help="simulate the maps, or fetch and check the real ones")
     for command in (paper, maps):
         command.add_argument("--profile", help=f"copy {paths.PROFILES}/PROFILE.yaml to {paths.PARAMS} first")
-        command.add_argument(
-            "--json", action="store_true", help="print what was done as JSON; the rest to standard error"
-        )
+        said = "print what was done as JSON; the rest to standard error"
+        command.add_argument("--json", action="store_true", help=said)
     paper.add_argument("--full", action="store_true", help=f"write every experiment on robustness into {paths.PARAMS}")
     paper.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
     cluster = paper.add_argument_group("on a SLURM cluster, from its login node")
     cluster.add_argument("--launch", choices=("local", "slurm"), default="local", help="where cases run")
-    cluster.add_argument("--partition")
-    cluster.add_argument("--account")
-    cluster.add_argument("--qos")
-    cluster.add_argument("--constraint")
+    for name in ("partition", "account", "qos", "constraint"):
+        cluster.add_argument(f"--{name}")
     cluster.add_argument("--memory", choices=slurm.MEMORY, help="for what a job asks memory; default: its node")
     cluster.add_argument("--sbatch", help="more options of sbatch, such as '--exclude=node3 --exclusive'")
     cluster.add_argument("--gpus", type=int, help="of a job that trains; default: none")
     cluster.add_argument("--minutes", type=int, help="of a job, which then goes on in a new one; default: 720")
     cluster.add_argument("--concurrency", type=int, help="jobs at a time; default: 256")
     several = commands.add_parser("challenges", help="which of the profile's fields tell how much")
-    several.add_argument("--json", action="store_true", help="for a program")
     look = commands.add_parser("status", help="how far each case is, of a run on this machine or on others")
-    look.add_argument("--json", action="store_true", help="for a program")
+    for command in (several, look):
+        command.add_argument("--json", action="store_true", help="for a program")
     arguments = parser.parse_args()
     if arguments.command == "status":
         cli.guard(lambda: show_status(arguments.json), prefix="status")
@@ -177,11 +175,8 @@ def _run_several(loaded, pending, jobs):
 
 def show_status(as_json):
     loaded = params.load(paths.PARAMS)
-    rows = status.rows(loaded, launch.peek())
-    if as_json:
-        cli.print_json({"profile": loaded.profile, "rows": rows})
-    else:
-        print(status.table(rows))
+    record = {"profile": loaded.profile, "rows": status.rows(loaded, launch.peek())}
+    cli.show(record, lambda record: status.table(record["rows"]), as_json)
 
 
 def begin(profile, full=False):
@@ -224,48 +219,41 @@ def _is_a_profile(content):
 
 def prune(loaded):
     """Remove the results of suites and cases that ``params.yaml`` no longer has: DVC sees folders as a whole."""
-    wanted = {paths.CUTS: loaded.cases, paths.TRIALS: loaded.tune.cases, paths.EVALUATIONS: loaded.cases}
-    wanted[paths.CURVES] = loaded.cases
-    wanted[paths.ATTRIBUTIONS] = loaded.attribute.cases
-    again = list(product(loaded.suites, loaded.cases, loaded.repeats))
-    repeated = {path(*one) for one in again for path in (paths.repeat, paths.repeated_weights)}
-    for folder, cases in wanted.items():
-        for path in folder.glob("*/*"):
-            if (path.parent.name not in loaded.suites or path.stem not in cases) and path not in repeated:
-                path.unlink()
-    for path in set(Path("runs").glob("*/*/seed_*.safetensors")) - repeated:
-        path.unlink()
-    for path in paths.SANITY.glob("*"):
-        if path.stem not in loaded.suites:
-            path.unlink()
-    more = loaded.robustness.suites
-    for path in (paths.ROBUSTNESS / "inputs").glob("*/*"):
-        here = path.stem in loaded.suites and path.parent.name in loaded.cases
-        if not here and path not in [paths.robustness_input(suite, "original") for suite in more]:
-            path.unlink()
+    suites, cases = loaded.suites, loaded.cases
+    folders = {paths.CUTS: cases, paths.TRIALS: loaded.tune.cases, paths.EVALUATIONS: cases, paths.CURVES: cases}
+    folders[paths.ATTRIBUTIONS] = loaded.attribute.cases
+    gone = {
+        path
+        for folder, wanted in folders.items()
+        for path in folder.glob("*/*")
+        if path.parent.name not in suites or path.stem not in wanted
+    }
+    gone |= set(Path("runs").glob("*/*/seed_*.safetensors"))
+    for again in product(suites, cases, loaded.repeats):
+        gone -= {paths.repeat(*again), paths.repeated_weights(*again)}
+    further = [paths.robustness_input(suite, "original") for suite in loaded.robustness.suites]
+    inputs = set((paths.ROBUSTNESS / "inputs").glob("*/*")).difference(further)
+    gone |= {path for path in inputs if path.stem not in suites or path.parent.name not in cases}
+    gone |= {path for path in paths.SANITY.glob("*") if path.stem not in suites}
     for stage in params.EXPERIMENTS:
-        for path in (paths.ROBUSTNESS / stage).glob("*"):
-            if path.stem not in getattr(loaded.robustness, stage):
-                path.unlink()
+        found = (paths.ROBUSTNESS / stage).glob("*")
+        gone |= {path for path in found if path.stem not in getattr(loaded.robustness, stage)}
+    for path in gone:
+        path.unlink()
 
 
 def announce(loaded, pending, jobs):
     if not pending:
         print(f"Profile {loaded.profile}: everything is up to date.")
         return
-    counts = {}
-    for stage in pending:
-        name = stage.partition("@")[0]
-        counts[name] = counts.get(name, 0) + 1
+    counts = Counter(map(launch.kind, pending))
     todo = ", ".join(name if count == 1 else f"{count} × {name}" for name, count in counts.items())
-    print(
-        f"Profile {loaded.profile} ({len(loaded.suites)} suites × {len(loaded.cases)} cases, {loaded.maps.source} maps)"
-    )
+    networks = f"{len(loaded.suites)} suites × {len(loaded.cases)} cases"
+    print(f"Profile {loaded.profile} ({networks}, {loaded.maps.source} maps)")
     print(f"To run: {todo}")
-    minutes = max(1, round(launch.forecast(loaded, pending, jobs) / 60))
-    print(
-        f"Roughly {minutes} min with {jobs} process{'es' if jobs > 1 else ''} of {loaded.threads} thread(s)", flush=True
-    )
+    seconds = launch.in_all({stage: launch.seconds_of(loaded, stage) for stage in pending}, jobs)
+    processes = f"{jobs} process{'es' if jobs > 1 else ''}"
+    print(f"Roughly {max(1, round(seconds / 60))} min with {processes} of {loaded.threads} thread(s)", flush=True)
 
 
 def summary(key, loaded):
@@ -284,7 +272,7 @@ def summary(key, loaded):
 def report(loaded, pending, seconds):
     if pending:
         print(f"Done in {seconds / 60:.1f} min.")
-    numbers = store.read_macros(paths.NUMBERS) if paths.NUMBERS.exists() else {}  # of a pipeline that was cut short
+    numbers = store.read_macros(paths.NUMBERS)  # none of a pipeline that was cut short
     for line in headline(numbers, loaded.suites[0]) if numbers else ():
         print(f"  {line}")
     figures = len(list(paths.FIGURES.rglob("*.pdf")))

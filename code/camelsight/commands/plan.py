@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 from camelsight.commands import everything
 from camelsight.pipeline import cli, launch, params, paths, source, store
@@ -24,10 +25,9 @@ def plan(profile=None, jobs=None, full=False):
         jobs = launch.default_jobs(loaded) if jobs is None else jobs
         pending = launch.out_of_date(_reasons)
         pending.pop("code", None)  # which tells what runs, and takes no time
-        stages = [
-            {"stage": stage, "seconds": launch.seconds_of(loaded, stage), "why": why} for stage, why in pending.items()
-        ]
-        seconds = launch.forecast(loaded, pending, jobs)
+        taken = {stage: launch.seconds_of(loaded, stage) for stage in pending}
+        stages = [{"stage": stage, "seconds": taken[stage], "why": why} for stage, why in pending.items()]
+        seconds = launch.in_all(taken, jobs)
     return {"profile": loaded.profile, "jobs": jobs, "seconds": round(seconds), "stages": stages}
 
 
@@ -38,20 +38,13 @@ def _in_place_of_params(profile, full):
         yield
         return
     wanted = (paths.profile(profile) if profile else paths.PARAMS).read_text(encoding="utf-8")
-    known = os.environ.get("DVC_SITE_CACHE_DIR")
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as cache:
         for path in Path().resolve().iterdir():
             if path.name not in (paths.PARAMS.name, ".git"):  # a link to .git would lead DVC back here
                 Path(folder, path.name).symlink_to(path)
         store.write_text(Path(folder, paths.PARAMS), everything.switched_on(wanted) if full else wanted)
-        os.environ["DVC_SITE_CACHE_DIR"] = cache
-        try:
-            with contextlib.chdir(folder):
-                yield
-        finally:
-            os.environ.pop("DVC_SITE_CACHE_DIR")
-            if known:
-                os.environ["DVC_SITE_CACHE_DIR"] = known
+        with mock.patch.dict(os.environ, DVC_SITE_CACHE_DIR=cache), contextlib.chdir(folder):
+            yield
 
 
 def _reasons(stage, upstream):
@@ -133,11 +126,7 @@ def main():
     parser.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
-    record = plan(arguments.profile, arguments.jobs, arguments.full)
-    if arguments.json:
-        cli.print_json(record)
-    else:
-        print(text(record))
+    cli.show(plan(arguments.profile, arguments.jobs, arguments.full), text, arguments.json)
 
 
 if __name__ == "__main__":

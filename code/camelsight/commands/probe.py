@@ -119,15 +119,12 @@ def _foreign(environment):
 def _torch_facts(torch):
     cuda, visible = torch.version.cuda, torch.cuda.is_available()
     built = [name.partition("_")[2] for name in torch.cuda.get_arch_list() if name.startswith("sm_")] if visible else []
-    gpus = []
-    for i in range(torch.cuda.device_count() if visible else 0):
-        properties = torch.cuda.get_device_properties(i)
-        gpus.append((properties.name, properties.total_memory, (properties.major, properties.minor)))
+    gpus = map(torch.cuda.get_device_properties, range(torch.cuda.device_count() if visible else 0))
     return {
         "torch": torch.__version__,
         "build_cuda": tuple(map(int, cuda.split("."))) if cuda else None,
         "build_capability": min(((int(name[:-1]), int(name[-1])) for name in built if name.isdigit()), default=None),
-        "gpus": tuple(gpus),
+        "gpus": tuple((gpu.name, gpu.total_memory, (gpu.major, gpu.minor)) for gpu in gpus),
     }
 
 
@@ -148,9 +145,7 @@ def _driver_cuda():
 
 
 def _unwritable(folders):
-    for folder in folders:
-        if not os.path.isdir(folder):
-            continue  # its parent is in the list
+    for folder in filter(os.path.isdir, folders):  # the parent of another one is in the list
         try:
             with tempfile.TemporaryFile(dir=folder):
                 pass
@@ -177,14 +172,13 @@ def _wrong_with(path):
     """What is wrong with a YAML file; empty if nothing, if it is not there, or if the packages are not to tell."""
     if not path.exists():
         return ""
-    yaml, store = _import("yaml"), _import("camelsight.pipeline.store")
-    if yaml is None or store is None:
+    if (store := _import("camelsight.pipeline.store")) is None:
         return ""
     text = path.read_text(encoding="utf-8", errors="replace")
     if store.conflict(text):
         return CONFLICT
-    try:  # events, since what makes values of them ends the process where a text has ten thousand levels
-        events = list(yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except (yaml.YAMLError, ValueError):
-        return "cut off"
-    return "" if len(events) > 2 and isinstance(events[2], yaml.MappingStartEvent) else "cut off"
+    try:
+        whole = isinstance(store.parse_yaml(text, aliases=False), dict)
+    except ValueError:
+        whole = False
+    return "" if whole else "cut off"

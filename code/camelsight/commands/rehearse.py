@@ -6,11 +6,8 @@ Nothing is left but the record in runs/rehearsals, from which ``make plan`` and 
 import argparse
 import dataclasses
 import math
-import os
 import shutil
-import sys
 import time
-from collections import Counter
 
 import numpy as np
 import torch
@@ -36,7 +33,8 @@ def rehearse(profile):
     """Run every stage in a folder of its own; the record that ``--json`` prints."""
     loaded = params.load(paths.profile(profile) if profile else paths.PARAMS)
     device = cli.device()
-    workers = 1 if device.type == "cuda" else _workers(loaded)
+    worker_bytes = simulation.WORKER_BYTES + simulation.MESH_BYTES * loaded.maps.mesh**3
+    workers = 1 if device.type == "cuda" else cli.processes(loaded.threads, worker_bytes)
     small = reduced(loaded)
     start = time.monotonic()
     took = {}
@@ -53,7 +51,7 @@ def rehearse(profile):
         "identity": rehearsal.identity(loaded),
         "took": round(time.monotonic() - start, 1),
         "jobs": jobs,
-        "seconds": round(forecast.in_all(loaded, seconds, jobs)),
+        "seconds": round(forecast.in_all(seconds, jobs)),
         "stages": _stages(found, seconds),
         "training": _trainings(found, device),
         "misfits": misfits(found, jobs, device),
@@ -63,28 +61,18 @@ def rehearse(profile):
     return record
 
 
-def _workers(loaded):
-    return cli.processes(loaded.threads, simulation.WORKER_BYTES + simulation.MESH_BYTES * loaded.maps.mesh**3)
-
-
 def reduced(loaded):
     """The params that are rehearsed: shapes as in ``loaded``; one suite, two cases and few of all that is counted."""
     fractions, most = loaded.split.fractions, loaded.maps.simulations
     wanted = (BATCHES * loaded.train.batch / (cmd.MAPS_PER_SIMULATION * fractions[0]), TESTED / fractions[2], 8)
     widest = max(loaded.cases, key=lambda case: (loaded.tune.start_of(case).hidden, case != NEEDED))
-    some, sanity, rest = dataclasses.replace, loaded.sanity, loaded.robustness
+    some, tune, sanity, rest = dataclasses.replace, loaded.tune, loaded.sanity, loaded.robustness
     return some(
         loaded,
         suites=loaded.suites[:1],
         cases=(NEEDED, widest) if widest != NEEDED else (NEEDED,),
         maps=some(loaded.maps, simulations=min(most, math.ceil(max(wanted)))),
-        tune=some(
-            loaded.tune,
-            cases=(NEEDED,),
-            trials=min(1, loaded.tune.trials),
-            epochs=min(2, loaded.tune.epochs),
-            workers=1,
-        ),
+        tune=some(tune, cases=(NEEDED,), trials=min(1, tune.trials), epochs=min(2, tune.epochs), workers=1),
         train=some(loaded.train, epochs=min(EPOCHS, loaded.train.epochs), patience=0),
         attribute=some(loaded.attribute, cases=(NEEDED,), maps=min(MAPS, loaded.attribute.maps)),
         sanity=some(
@@ -147,11 +135,9 @@ def _repeat(folder, made, small):
 def _stage(folder, stage, place):
     """Run a stage in a process of its own; what ``rehearse_stage`` writes of it, and the seconds of the process."""
     name = "-".join([stage, *place])
-    command = [sys.executable, "-P", "-m", "camelsight.commands.rehearse_stage", stage, *place]
-    environment = os.environ | {"PYTHONPATH": str(paths.PACKAGE.parent)}
+    process = rerun.in_folder(folder, name, "camelsight.commands.rehearse_stage", stage, *place)
     start = time.monotonic()
-    log = folder / paths.log(name)
-    launch.processes([(name, command, log, {"cwd": folder, "env": environment})], 1, f"rehearse {name}")
+    launch.processes([process], 1, f"rehearse {name}")
     return store.read_json(folder / paths.REHEARSED) | {"process": time.monotonic() - start}
 
 
@@ -161,25 +147,17 @@ def _measured(times):
 
 def _stages(found, seconds):
     """A record a stage: how often it runs, seconds measured and forecast, the rule, peak memory of a process."""
-    counts, sums = Counter(), Counter()
+    of_stage, records = {}, []
     for target, value in seconds.items():
-        stage = target.partition("@")[0]
-        counts[stage] += 1
-        sums[stage] += value
-    return [
-        {
-            "stage": stage,
-            "count": counts[stage],
-            "measured": round(_measured(found.took[stage]), 1) if stage in found.took else None,
-            "forecast": round(sums[stage], 1),
-            "rule": forecast.RULES[stage] if stage in found.took else forecast.NOT_REHEARSED,
-            **{
-                key: max((one[key] for one in found.took.get(stage, [])), default=None)
-                for key in ("host_bytes", "device_bytes")
-            },
-        }
-        for stage in counts
-    ]
+        of_stage.setdefault(launch.kind(target), []).append(value)
+    for stage, forecasts in of_stage.items():
+        took = found.took.get(stage, [])
+        record = {"stage": stage, "count": len(forecasts), "measured": round(_measured(took), 1) if took else None}
+        record["forecast"] = round(sum(forecasts), 1)
+        record["rule"] = forecast.RULES[stage] if took else forecast.NOT_REHEARSED
+        record |= {key: max((one[key] for one in took), default=None) for key in ("host_bytes", "device_bytes")}
+        records.append(record)
+    return records
 
 
 def _trainings(found, device):
@@ -194,9 +172,7 @@ def _trainings(found, device):
     records = []
     for hidden in sorted({one["hidden"] for record in found.took["train"] for one in record["trainings"]}):
         net = network.build(hidden, 0.0, size=found.small.maps.pixels, channels=len(found.small.fields))
-        operations, traffic = cost.of_training(
-            net, found.small.train.batch, torch.empty(0, dtype=getattr(torch, precision)).itemsize
-        )
+        operations, traffic = cost.of_training(net, found.small.train.batch, getattr(torch, precision).itemsize)
         rate = maps / forecast.epoch(found, hidden)[0]
         records.append(
             {
@@ -226,10 +202,9 @@ def misfits(found, jobs, device):
     disk, needed = shutil.disk_usage(".").free, len(full.suites) * launch.suite_bytes(full)
     if needed > disk and not paths.MAPS.exists():
         lines.append(f"maps: {_gb(needed)} on the disk, of which {_gb(disk)} are free")
-    if device.type == "cuda" and launch.suite_bytes(full) > dataset.DEVICE_SHARE * cli.free_bytes(device):
-        lines.append(
-            f"train: {_gb(launch.suite_bytes(full))} of maps on {device}; they would be streamed from the host"
-        )
+    maps = launch.suite_bytes(full)
+    if device.type == "cuda" and maps > dataset.DEVICE_SHARE * cli.free_bytes(device):
+        lines.append(f"train: {_gb(maps)} of maps on {device}; they would be streamed from the host")
     return lines
 
 
@@ -268,11 +243,7 @@ def main():
     parser.add_argument("--profile", help=f"of {paths.PROFILES}; default: {paths.PARAMS}")
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
-    record = rehearse(arguments.profile)
-    if arguments.json:
-        cli.print_json(record)
-    else:
-        print(text(record))
+    cli.show(rehearse(arguments.profile), text, arguments.json)
 
 
 if __name__ == "__main__":

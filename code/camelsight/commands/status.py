@@ -2,6 +2,7 @@
 
 import os
 import time
+from itertools import product
 
 from tabulate import tabulate
 
@@ -21,9 +22,8 @@ def rows(loaded, pending):
     """
     heard = [record for record in map(_read, paths.STATUS.glob("*.json")) if record.get("profile") == loaded.profile]
     chains = dict(launch.chains(loaded, pending))
-    return [
-        _row(suite, case, chains.get(f"{suite}-{case}", ()), heard) for suite in loaded.suites for case in loaded.cases
-    ]
+    places = product(loaded.suites, loaded.cases)
+    return [_row(suite, case, chains.get(f"{suite}-{case}", ()), heard) for suite, case in places]
 
 
 def _row(suite, case, pending, heard):
@@ -35,10 +35,8 @@ def _row(suite, case, pending, heard):
         "suite": suite,
         "case": case,
         "state": state,
-        "stage": told.get("stage") or (pending[0].partition("@")[0] if pending else None),
-        "done": told.get("done"),
-        "total": told.get("total"),
-        "unit": told.get("unit"),
+        "stage": told.get("stage") or (launch.kind(pending[0]) if pending else None),
+        **{key: told.get(key) for key in ("done", "total", "unit")},
         "best": _best(suite, case) if state == "done" else told.get("best"),
         "seconds_left": told.get("seconds_left") if state == "running" else None,
         "node": said.get("node"),
@@ -76,10 +74,7 @@ def table(rows):
     """``rows`` for a person, and how many there are of each state."""
     shown = [
         {
-            "suite": row["suite"],
-            "case": row["case"],
-            "state": row["state"],
-            "stage": row["stage"],
+            **{key: row[key] for key in ("suite", "case", "state", "stage")},
             "epoch": f"{row['done']}/{row['total']} {row['unit']}" if row["done"] is not None else None,
             "best loss": None if row["best"] is None else f"{row['best']:.3f}",
             "time left": None if row["seconds_left"] is None else duration(row["seconds_left"]),

@@ -27,9 +27,8 @@ WARNINGS = (signal.SIGTERM, signal.SIGUSR2)  # of the end; submitit sends the la
 def run_stage(main, *commands):
     """Call ``main(params, **arguments)``; its parameters after the first become options, such as ``--suite``.
 
-    A function among ``commands`` is called in its place where the option named like its first parameter is given. All
-    of its parameters become options, those with a default optional ones and those with the default False flags; it
-    gets no params, so that it works without params.yaml.
+    One of ``commands`` runs instead if its first parameter is given as an option. All of its parameters are options,
+    those with the default False are flags. It gets no params, and so works without params.yaml.
     """
     print_anything()
     chosen, parser = _choose(main, commands)
@@ -38,10 +37,10 @@ def run_stage(main, *commands):
         name = f"--{option.name.rstrip('_')}"
         if option.default is False:
             parser.add_argument(name, dest=option.name, action="store_true")
+        elif option.default is inspect.Parameter.empty:
+            parser.add_argument(name, dest=option.name, metavar=name[2:].upper(), required=True)
         else:
-            required = option.default is inspect.Parameter.empty
-            default = None if required else option.default
-            parser.add_argument(name, dest=option.name, metavar=name[2:].upper(), required=required, default=default)
+            parser.add_argument(name, dest=option.name, metavar=name[2:].upper(), default=option.default)
     arguments = vars(parser.parse_args())
     stage = main.__module__ if main.__module__ != "__main__" else inspect.getmodule(main).__spec__.name
     name = stage.rpartition(".")[2]
@@ -76,6 +75,14 @@ def print_json(value):
     print(json.dumps(value, indent=1))
 
 
+def show(record, text, as_json):
+    """``record`` on standard output: as JSON, for a program, or as ``text`` makes it, for a person."""
+    if as_json:
+        print_json(record)
+    else:
+        print(text(record))
+
+
 def guard(action, prefix):
     """Run ``action``; a mistake ends in one line and exit code 1, a bug in a traceback.
 
@@ -92,10 +99,12 @@ def guard(action, prefix):
     except (KeyboardInterrupt, Exception) as error:
         if _interrupted:  # also by way of ctypes, which makes an error of its own of it
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one, while Python tidies up
-            sys.exit(_say(prefix, "interrupted; the same command goes on from here", INTERRUPTED))
+            print(f"{prefix}: interrupted; the same command goes on from here", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         if not _mistake(error) or os.environ.get("CAMELSIGHT_TRACEBACK"):
             raise
-        sys.exit(_say(prefix, _reason(error), 1))
+        print(f"{prefix}: {_reason(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _mistake(error):
@@ -239,10 +248,6 @@ def node():
     return os.environ.get("SLURMD_NODENAME", socket.gethostname())
 
 
-def timing_key(name, arguments):
-    return "-".join([name, *arguments.values()])
-
-
 def _timed(main, name, arguments):
     loaded = params.load(paths.PARAMS)
     suites = loaded.robustness.suites if name == "further" else loaded.suites
@@ -263,7 +268,7 @@ def _timed(main, name, arguments):
         raise
     heartbeat.end(state="done")
     record = {"profile": loaded.profile, "stage": name, "seconds": round(time.monotonic() - start, 2)}
-    store.write_json(paths.TIMINGS / f"{timing_key(name, arguments)}.json", record)
+    store.write_json(paths.TIMINGS / f"{'-'.join([name, *arguments.values()])}.json", record)
 
 
 _interrupted = False
@@ -273,8 +278,3 @@ def _interrupt(*_):
     global _interrupted
     _interrupted = True
     raise KeyboardInterrupt
-
-
-def _say(prefix, text, code):
-    print(f"{prefix}: {text}", file=sys.stderr)
-    return code

@@ -181,11 +181,8 @@ class _Part:
         self.record = {}
         with contextlib.suppress(OSError, TypeError, ValueError), open(self.record_path, encoding="utf-8") as file:
             self.record = dict(json.load(file))
-        self.size, self.sha256 = 0, hashlib.sha256()
         self.file.seek(0)
-        while chunk := self.file.read(CHUNK):
-            self.sha256.update(chunk)
-            self.size += len(chunk)
+        self.sha256, self.size = hashlib.file_digest(self.file, "sha256"), self.file.tell()
         self.pieces = 2 if self.size else 0  # how many there were is not known, more than one is likely
         self.on_size(self.size)
         return self

@@ -152,18 +152,16 @@ def _reproduce(stage, **options):
 
 def reason(error):
     """Why DVC failed, in one line; None if a stage did, and has said why."""
-    causes = [error]
-    while causes[-1].__cause__:
-        causes.append(causes[-1].__cause__)
-    cause = causes[-1]
+    cause = error
+    while cause.__cause__:
+        cause = cause.__cause__
     if type(cause).__name__ != "StageCmdFailedError":
         return leftovers.one_line(cause)
     code = int(re.search(r"-?\d+$", str(cause))[0])
     if code in SPOKEN:
         return None
-    return f"dvc: {causes[0]}: {cause}" + (
-        "; was it for want of memory? make paper JOBS=1 needs less" if code == -9 else ""
-    )
+    hint = "; was it for want of memory? make paper JOBS=1 needs less" if code == -9 else ""
+    return f"dvc: {error}: {cause}{hint}"
 
 
 if __name__ == "__main__":

@@ -21,12 +21,14 @@ REFUSALS = ("dubious ownership", "unsafe repository")  # the latter is Git 2.35.
 def read():
     """commit of this code ("unknown" without git), dirty (its tree differs), versions by package, hardware and cpu."""
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    path = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*: (.*)", path.read_text(encoding="utf-8") if path.exists() else "", re.MULTILINE)
     return {
         "commit": git("rev-parse", "HEAD") or os.environ.get("CAMELSIGHT_COMMIT", "unknown"),
         "dirty": bool(git("status", "--porcelain", "--", *MAKES_RESULTS)),
         "versions": packages.versions(),
         "hardware": hardware(accelerator),
-        "cpu": _cpu(),
+        "cpu": name[1].strip() if name else "unknown",
     }
 
 
@@ -35,12 +37,6 @@ def hardware(accelerator=""):
     cores = os.cpu_count()
     machine = f"{cores} CPU core{'s' if cores != 1 else ''} ({platform.machine()}, {platform.system()})"
     return f"{accelerator}, {machine}" if accelerator else machine
-
-
-def _cpu():
-    path = Path("/proc/cpuinfo")
-    name = re.search(r"^model name\s*: (.*)", path.read_text(encoding="utf-8") if path.exists() else "", re.MULTILINE)
-    return name[1].strip() if name else "unknown"
 
 
 def refusal():
@@ -61,9 +57,7 @@ def _ask(*arguments):
     if shutil.which("git") is None:
         return "", ""
     surroundings = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    surroundings["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)  # of somebody else's repository around it
+    surroundings |= {"GIT_CEILING_DIRECTORIES": str(ROOT.parent), "LC_ALL": "C"}  # no repository around it
     command = ["git", "-C", str(ROOT), *HARMLESS, *arguments]
-    result = subprocess.run(
-        command, env=surroundings | {"LC_ALL": "C"}, capture_output=True, encoding="utf-8", check=False
-    )
+    result = subprocess.run(command, env=surroundings, capture_output=True, encoding="utf-8", check=False)
     return (result.stdout.strip(), "") if result.returncode == 0 else ("", result.stderr)

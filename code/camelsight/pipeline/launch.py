@@ -17,7 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 from camelsight.ground import cmd
@@ -113,19 +113,21 @@ def _lists_alone(stage):
 
 def chains(loaded, pending):
     """(name, targets) of the universe, and every suite and case, with something to do."""
-    wanted = {key: [one for one in targets if one in pending] for key, targets in _chains(loaded).items()}
-    return [(key, targets) for key, targets in wanted.items() if targets]
+    return _some(_chains(loaded).items(), lambda stage: stage in pending)
 
 
 def halves(queue):
     """What of ``chains`` is to run before choose, the universe and the searches, and what after it."""
-    first = {
-        key: [one for one in targets if kind(one) in SEARCH]
-        for key, targets in queue
-        if {kind(one) for one in targets} & {"universe", "tune"}
-    }
-    rest = [(key, [one for one in targets if one not in first.get(key, ())]) for key, targets in queue]
-    return list(first.items()), [(key, targets) for key, targets in rest if targets]
+    searched = [(key, targets) for key, targets in queue if {"universe", "tune"} & set(map(kind, targets))]
+    first = _some(searched, lambda stage: kind(stage) in SEARCH)
+    before = {stage for _, targets in first for stage in targets}
+    return first, _some(queue, lambda stage: stage not in before)
+
+
+def _some(queue, wanted):
+    """The stages of each chain of ``queue`` that are ``wanted``, without the chains that have none."""
+    some = [(key, list(filter(wanted, targets))) for key, targets in queue]
+    return [(key, targets) for key, targets in some if targets]
 
 
 def kind(target):
@@ -149,12 +151,11 @@ def _chains(loaded):
 def stages(loaded):
     """Every stage of the pipeline with these params, by the names that DVC gives them."""
     names = ["code", "maps", *(f"further@{suite}" for suite in loaded.robustness.suites), "choose"]
-    names += [target for targets in _chains(loaded).values() for target in targets]
-    keys = product(loaded.suites, loaded.cases, loaded.repeats)
-    names += [name for key in keys if (name := "repeat@{}-{}-{}".format(*key)) not in names]
+    names += chain(*_chains(loaded).values())
+    names += ["repeat@{}-{}-{}".format(*key) for key in product(loaded.suites, loaded.cases, loaded.repeats)]
     for stage in EXPERIMENTS:
         names += [f"{stage}@{experiment}" for experiment in getattr(loaded.robustness, stage)]
-    return [*names, *LAST]
+    return list(dict.fromkeys([*names, *LAST]))
 
 
 def forget(loaded):
@@ -178,7 +179,7 @@ def makers(pending):
 
 def experiments(loaded, pending):
     """(name, targets) of what is to do outside of chains, and needs what they made: repeats, tests of robustness."""
-    within = {target for targets in _chains(loaded).values() for target in targets}
+    within = set(chain(*_chains(loaded).values()))
     return [(stage, [stage]) for stage in pending if kind(stage) in ("repeat", *EXPERIMENTS) and stage not in within]
 
 
@@ -193,15 +194,9 @@ def seconds_of(loaded, stage):
     return START_SECONDS + getattr(loaded.seconds, kind(stage))
 
 
-def forecast(loaded, pending, jobs):
-    """Seconds that ``pending`` will roughly take."""
-    serial = parallel = 0
-    for stage in pending:
-        if kind(stage) in PARALLEL:
-            parallel += seconds_of(loaded, stage)
-        else:
-            serial += seconds_of(loaded, stage)
-    return serial + parallel / jobs
+def in_all(seconds, jobs):
+    """Seconds of a run of stages, name -> seconds of each, in which ``jobs`` cases run at a time."""
+    return sum(one / jobs if kind(stage) in PARALLEL else one for stage, one in seconds.items())
 
 
 def suite_bytes(loaded):
@@ -231,9 +226,7 @@ def default_jobs(loaded):
 
 def repro(*targets):
     """Run stages here, in sight: these, or all that are out of date."""
-    process = subprocess.Popen(
-        [*DVC, *targets], stdout=sys.stdout, start_new_session=True, preexec_fn=cli.die_with_parent
-    )
+    process = _start([*DVC, *targets], 0, [], stdout=sys.stdout)
     with _ending({process: None}):
         code = process.wait()
     if code < 0:

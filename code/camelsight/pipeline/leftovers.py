@@ -25,7 +25,11 @@ def repository(**options):
     """
     from dvc.repo import Repo
 
-    return Repo(config={} if Path(".git").exists() else {"core": {"no_scm": True}}, **options)
+    return Repo(config=repository_settings(), **options)
+
+
+def repository_settings():
+    return {} if Path(".git").exists() else {"core": {"no_scm": True}}
 
 
 def clear():
@@ -48,10 +52,8 @@ def clear():
     if record(paths.DVC_LOCK) is None:
         aside = paths.DVC_LOCK.with_name(f"{paths.DVC_LOCK.name}.damaged")
         os.replace(paths.DVC_LOCK, aside)
-        print(
-            f"{paths.DVC_LOCK} was cut off and is now called {aside}; what did not change is restored from .dvc/cache",
-            file=sys.stderr,
-        )
+        restored = "what did not change is restored from .dvc/cache"
+        print(f"{paths.DVC_LOCK} was cut off and is now called {aside}; {restored}", file=sys.stderr)
 
 
 def refuse_conflicts():
@@ -129,9 +131,8 @@ def one_line(error):
     if isinstance(error, OSError):
         return f"dvc: expected to read and write, got: {store.one_line(error)}; mend that, and {again}"
     if isinstance(error, sqlite3.Error):
-        return (
-            f"dvc: expected a database of DVC's in {_databases()}, got: {error}; remove that folder, DVC makes it anew"
-        )
+        anew = "remove that folder, DVC makes it anew"
+        return f"dvc: expected a database of DVC's in {_databases()}, got: {error}; {anew}"
     return f"dvc: {store.one_line(error) or type(error).__name__}"
 
 

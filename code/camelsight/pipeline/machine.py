@@ -15,20 +15,24 @@ CACHED = ("inactive_file", "total_inactive_file")  # pages of files that were re
 def memory():
     """Bytes of this machine, or of the smallest control group around this process."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([total, *(limit for group in groups(MEMORY) if (limit := _limit(group)) is not None)])
+    return _least(total, _limit, MEMORY)
 
 
 def free_memory():
     """Bytes that this process may still allocate."""
     lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    return max(0, min([free, *(left for group in groups(MEMORY) if (left := _left(group)) is not None)]))
+    return max(0, _least(free, _left, MEMORY))
 
 
 def cores():
     """Cores that this process may use, as a float where a control group grants it a share of one."""
-    count = len(os.sched_getaffinity(0))
-    return min([count, *(quota for group in groups(CORES) if (quota := _quota(group)) is not None)])
+    return _least(len(os.sched_getaffinity(0)), _quota, CORES)
+
+
+def _least(of_machine, of_group, controller):
+    """The smallest of what the machine and each group around this process say, where they say something."""
+    return min([of_machine, *(found for group in groups(controller) if (found := of_group(group)) is not None)])
 
 
 def groups(controller, proc=Path("/proc/self")):
@@ -41,11 +45,10 @@ def groups(controller, proc=Path("/proc/self")):
         mounts = (proc / "mountinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
-    inside = {}  # controller, empty for v2 -> path of the group
+    inside, found = {}, []  # inside: controller, empty for v2 -> path of the group
     for line in memberships:
         _, controllers, path = line.split(":", 2)
         inside |= dict.fromkeys(controllers.split(","), path)
-    found = []
     for line in mounts:
         before, _, after = line.partition(" - ")
         root, point = before.split()[3:5]

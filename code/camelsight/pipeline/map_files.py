@@ -53,12 +53,6 @@ def others(folder, wanted):
     return "".join(said[:OTHERS])
 
 
-def _found(folder, suite, field=None):
-    if (path := find(folder, suite, field)) is None:
-        raise ValueError(missing(folder, suite, field))
-    return path
-
-
 def read_header(path):
     """The ``cmd.Header`` of an NPY file; ValueError in one line if it is none."""
     with open(path, "rb") as file:
@@ -79,7 +73,9 @@ def open_maps(suite, field, simulations, pixels, folder):
     A file of another machine may have the other byte order. ValueError if the file is no NPY file, is cut short, or
     holds another shape or type.
     """
-    return open_file(_found(folder, suite, field), simulations, pixels)
+    if (path := find(folder, suite, field)) is None:
+        raise ValueError(missing(folder, suite, field))
+    return open_file(path, simulations, pixels)
 
 
 def open_file(path, simulations, pixels):
@@ -98,7 +94,8 @@ def release(maps):
 
 def read_parameters(suite, simulations, folder):
     """The ``(simulations, 6)`` physical parameters of ``suite``; ValueError if the file holds anything else."""
-    path = _found(folder, suite)
+    if (path := find(folder, suite)) is None:
+        raise ValueError(missing(folder, suite))
     values = text_tables.read_parameters(path)
     cmd.check_params(values, simulations, suite, path.name)
     return values

@@ -19,11 +19,8 @@ def wrong(lock=Path("requirements.lock")):
     except ImportError:
         yield "the Python packages are not installed"
         return
-    pins = [
-        "torch",
-        *(line.rstrip(" \\") for line in lock.read_text(encoding="utf-8").splitlines() if line[:1].isalnum()),
-    ]
-    for pin in pins:
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    for pin in ["torch", *(line.rstrip(" \\") for line in lines if line[:1].isalnum())]:
         requirement, _, marker = pin.partition(" ; ")
         name, _, version = requirement.partition("==")
         if marker and not Marker(marker).evaluate():

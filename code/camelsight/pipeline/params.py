@@ -2,14 +2,15 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
+from typing import Annotated
 
 from camelsight.ground import cases, cmd, fields, theta
 from camelsight.ground.choices import BASELINES, PRIOR
 from camelsight.ground.hyperparameters import HIDDEN_LIMIT, Hyperparameters
 from camelsight.pipeline import paths, store
-from camelsight.pipeline.typed import build, check, check_range
+from camelsight.pipeline.typed import at_least, build, check, one_of, positive_range
 
 EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
     "transfer": (
@@ -20,6 +21,8 @@ EXPERIMENTS = {  # of the stages on robustness; make paper FULL=1 runs them all
 OF_ONE_FIELD = {"probes", *EXPERIMENTS["baseline"]}  # experiments about a single density of mass
 OF_SEVERAL_FIELDS = {"fields"}
 NAME = re.compile("[A-Za-z0-9_-]{1,64}")  # of a profile: names of files are made of it
+ABOVE_0 = Annotated[float, "above 0", lambda value: value > 0]
+BASELINE = Annotated[str, f"one of {', '.join(BASELINES)}", lambda value: value in BASELINES]
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,11 @@ class Maps:
     source: str  # "twin": CAMELS' universes, simulated again; "camels": files of the CMD release in `folder`
     folder: str
     bases: tuple[str, ...]  # URLs of CMD's folder 2D_maps/data, from which missing files are fetched
-    simulations: int
+    simulations: at_least(3)
     pixels: int
     particles: int  # per side, twin only, as are mesh and steps
     mesh: int
-    steps: int
+    steps: at_least(2)
 
     @property
     def files(self):
@@ -49,17 +52,13 @@ class Maps:
         check(not inside, "maps.folder", f"a folder outside {paths.MAPS}, which a run empties", self.folder)
         for base in self.bases:
             check(base.startswith(("https://", "http://")), "maps.bases", "URLs", base)
-        check(self.simulations >= 3, "maps.simulations", "at least 3", self.simulations)
         power_of_two = self.pixels >= 16 and self.pixels & (self.pixels - 1) == 0
         check(power_of_two and self.pixels <= 512, "maps.pixels", "a power of two from 16 to 512", self.pixels)
-        most = f"at most the {cmd.SIMULATIONS} of CAMELS"
-        check(
-            self.source == "camels" or self.simulations <= cmd.SIMULATIONS, "maps.simulations", most, self.simulations
-        )
+        few = self.source == "camels" or self.simulations <= cmd.SIMULATIONS
+        check(few, "maps.simulations", f"at most the {cmd.SIMULATIONS} of CAMELS", self.simulations)
         good = self.particles >= 8 and self.particles % 2 == 0
         check(good, "maps.particles", "an even number from 8", self.particles)
         check(self.mesh >= self.particles, "maps.mesh", f"at least maps.particles = {self.particles}", self.mesh)
-        check(self.steps >= 2, "maps.steps", "at least 2", self.steps)
 
 
 @dataclass(frozen=True)
@@ -76,29 +75,24 @@ class Split:
 @dataclass(frozen=True)
 class Tune:
     cases: tuple[str, ...]  # that are searched; another one takes what `search_of` says
-    trials: int  # 0: no search, `start` is what the networks are trained with
-    epochs: int
-    pruner: str  # "halving": stop early what is behind others after as many epochs; "none"
-    workers: int  # processes that share the search; with more than one, trials are not the same from run to run
+    trials: at_least(0)  # 0: no search, `start` is what the networks are trained with
+    epochs: at_least(1)
+    pruner: one_of("halving", "none")  # "halving": stop early what is behind others after as many epochs
+    workers: at_least(1)  # processes that share the search; more than one give other trials from run to run
     start: dict[str, Hyperparameters]  # by case; the first trial, the others are drawn by TPE from the ranges
-    max_lr: tuple[float, float]
-    weight_decay: tuple[float, float]
-    dropout: tuple[float, float]
-    hidden: tuple[int, int]
+    max_lr: positive_range(float)
+    weight_decay: positive_range(float)
+    dropout: positive_range(float, may_be_zero=True)
+    hidden: positive_range(int)
 
     def __post_init__(self):
         check(self.dropout[1] < 1, "tune.dropout", "numbers below 1", list(self.dropout))
         check(self.hidden[1] <= HIDDEN_LIMIT, "tune.hidden", f"numbers up to {HIDDEN_LIMIT}", list(self.hidden))
-        check(self.trials >= 0, "tune.trials", "at least 0", self.trials)
         differ = self.cases and len(set(self.cases)) == len(self.cases)
         check(differ, "tune.cases", "cases that differ", list(self.cases))
         check("original" in self.start, "tune.start", "an entry original, for cases without one", list(self.start))
-        check(self.epochs >= 1, "tune.epochs", "at least 1", self.epochs)
-        check(self.pruner in ("halving", "none"), "tune.pruner", "halving or none", self.pruner)
-        check(self.workers >= 1, "tune.workers", "at least 1", self.workers)
         for name in ("max_lr", "weight_decay", "dropout", "hidden"):
             low, high = getattr(self, name)
-            check_range(f"tune.{name}", low, high, may_be_zero=name == "dropout")
             for case, values in self.start.items():
                 cases.parse(case)
                 value, within = getattr(values, name), f"a value within tune.{name} = {[low, high]}"
@@ -117,56 +111,36 @@ class Tune:
 
 @dataclass(frozen=True)
 class Train:
-    seed: int  # of weights, order, symmetries and dropout, beside the run's seed: other networks on the same maps
-    epochs: int
-    batch: int
-    schedule: str  # "cyclic" as published (500 steps up, 500 down), or "onecycle"
-    precision: str  # "bfloat16", "float32", or "auto": the former where the hardware has it
-    normalisation: str  # statistics of the "train" maps, or of "all" as in the released code
-    patience: int  # epochs without a better one after which training ends; 0: never, as published
+    # Of weights, order, symmetries and dropout, beside the run's seed: other networks on the same maps.
+    seed: at_least(0)
+    epochs: at_least(1)
+    batch: at_least(2)
+    schedule: one_of("cyclic", "onecycle")  # "cyclic" as published: 500 steps up, 500 down
+    precision: one_of("auto", "float32", "bfloat16")  # "auto": bfloat16 where the hardware has it
+    normalisation: one_of("train", "all")  # statistics of the training maps, or of all as in the released code
+    patience: at_least(0)  # epochs without a better one after which training ends; 0: never, as published
     deterministic: bool  # a GPU repeats itself bit for bit, and is slower; a CPU always does
-
-    def __post_init__(self):
-        check(self.seed >= 0, "train.seed", "at least 0", self.seed)
-        check(self.epochs >= 1, "train.epochs", "at least 1", self.epochs)
-        check(self.batch >= 2, "train.batch", "at least 2", self.batch)
-        check(self.schedule in ("cyclic", "onecycle"), "train.schedule", "cyclic or onecycle", self.schedule)
-        good = self.precision in ("auto", "float32", "bfloat16")
-        check(good, "train.precision", "auto, float32 or bfloat16", self.precision)
-        check(self.normalisation in ("train", "all"), "train.normalisation", "train or all", self.normalisation)
-        check(self.patience >= 0, "train.patience", "at least 0", self.patience)
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    views: str  # "1": the map; "8": the eight symmetries as rows, as published; "mean8": their average
-    resamples: int
-
-    def __post_init__(self):
-        check(self.views in ("1", "8", "mean8"), "evaluate.views", "1, 8 or mean8", self.views)
-        check(self.resamples >= 100, "evaluate.resamples", "at least 100", self.resamples)
+    views: one_of("1", "8", "mean8")  # the map; the eight symmetries as rows, as published; their average
+    resamples: at_least(100)
 
 
 @dataclass(frozen=True)
 class Attribute:
     cases: tuple[str, ...]  # whose networks are asked
     parameters: tuple[str, ...]
-    output: str  # "mean" or "sigma": the posterior mean of a parameter, or its standard deviation
-    maps: int  # test maps, spread over the test simulations
-    baseline: str  # Integrated Gradients starts from it
-    shap_baseline: str  # GradientShap draws from it
-    ig_steps: int  # to begin with; more are taken where a map needs them to be complete
-    shap_samples: int
-    views: str  # "1": the map; "mean8": the average over its eight symmetries
+    output: one_of("mean", "sigma")  # the posterior mean of a parameter, or its standard deviation
+    maps: at_least(1)  # test maps, spread over the test simulations
+    baseline: BASELINE  # Integrated Gradients starts from it
+    shap_baseline: BASELINE  # GradientShap draws from it
+    ig_steps: at_least(1)  # to begin with; more are taken where a map needs them to be complete
+    shap_samples: at_least(1)
+    views: one_of("1", "mean8")  # the map; the average over its eight symmetries
 
     def __post_init__(self):
-        for name in ("maps", "ig_steps", "shap_samples"):
-            check(getattr(self, name) >= 1, f"attribute.{name}", "at least 1", getattr(self, name))
-        for name in ("baseline", "shap_baseline"):
-            known = getattr(self, name) in BASELINES
-            check(known, f"attribute.{name}", f"one of {', '.join(BASELINES)}", getattr(self, name))
-        check(self.output in ("mean", "sigma"), "attribute.output", "mean or sigma", self.output)
-        check(self.views in ("1", "mean8"), "attribute.views", "1 or mean8", self.views)
         known = len(set(self.parameters)) == len(self.parameters) and set(self.parameters) <= set(theta.NAMES)
         good = known and set(theta.COSMOLOGICAL) <= set(self.parameters)
         what = f"some of {', '.join(theta.NAMES)}, each once, with {' and '.join(theta.COSMOLOGICAL)} among them"
@@ -175,18 +149,12 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Sanity:
-    maps: int  # test maps
-    ig_steps: int
-    shap_samples: int
-    seeds: int  # other networks trained for the first suite; 0: none
-    seed_epochs: int
-    shuffled_epochs: int  # of the network trained on shuffled labels, for the first suite; 0: none
-
-    def __post_init__(self):
-        for name in ("maps", "ig_steps", "shap_samples", "seed_epochs"):
-            check(getattr(self, name) >= 1, f"sanity.{name}", "at least 1", getattr(self, name))
-        for name in ("seeds", "shuffled_epochs"):
-            check(getattr(self, name) >= 0, f"sanity.{name}", "at least 0", getattr(self, name))
+    maps: at_least(1)  # test maps
+    ig_steps: at_least(1)
+    shap_samples: at_least(1)
+    seeds: at_least(0)  # other networks trained for the first suite; 0: none
+    seed_epochs: at_least(1)
+    shuffled_epochs: at_least(0)  # of the network trained on shuffled labels, for the first suite; 0: none
 
 
 @dataclass(frozen=True)
@@ -196,8 +164,8 @@ class Robustness:
     suites: tuple[str, ...]  # made for transfer@suites alone, uncut
     smoothing: tuple[float, ...]  # widths in pixels
     cuts: tuple[str, ...]  # cases that the probes show to the network of the uncut maps
-    seeds: int  # networks trained from other seeds
-    curve_epochs: int  # of the learning curves, each counted in as many maps as the training set has
+    seeds: at_least(1)  # networks trained from other seeds
+    curve_epochs: at_least(1)  # of the learning curves, each counted in as many maps as the training set has
 
     def __post_init__(self):
         for stage, known in EXPERIMENTS.items():
@@ -218,80 +186,56 @@ class Robustness:
                 raise ValueError(f"robustness.smoothing: {error}") from None
         names = [f"{width:g}" for width in self.smoothing]
         check(len(set(names)) == len(names), "robustness.smoothing", "widths that differ", list(self.smoothing))
-        for name in ("seeds", "curve_epochs"):
-            check(getattr(self, name) >= 1, f"robustness.{name}", "at least 1", getattr(self, name))
 
 
 @dataclass(frozen=True)
 class Emulator:
-    epochs: int
-    max_lr: float
-    weight_decay: float
-
-    def __post_init__(self):
-        check(self.epochs >= 1, "rivals.emulator.epochs", "at least 1", self.epochs)
-        check(self.max_lr > 0, "rivals.emulator.max_lr", "above 0", self.max_lr)
-        check(self.weight_decay >= 0, "rivals.emulator.weight_decay", "at least 0", self.weight_decay)
+    epochs: at_least(1)
+    max_lr: ABOVE_0
+    weight_decay: at_least(0, float)
 
 
 @dataclass(frozen=True)
 class Rivals:
-    trials: int  # of the networks on the spectrum; the first is in the middle of the ranges
-    epochs: int
-    layers: tuple[int, int]
-    hidden: tuple[int, int]
-    max_lr: tuple[float, float]
-    weight_decay: tuple[float, float]
-    dropout: tuple[float, float]
+    trials: at_least(1)  # of the networks on the spectrum; the first is in the middle of the ranges
+    epochs: at_least(1)
+    layers: positive_range(int)
+    hidden: positive_range(int)
+    max_lr: positive_range(float)
+    weight_decay: positive_range(float)
+    dropout: positive_range(float, may_be_zero=True)
     emulator: Emulator
     maps: int  # of each test simulation whose posterior is sampled
     walkers: int
-    steps: int  # at most
-    lengths: int  # autocorrelation times after which a chain ends
+    steps: at_least(1)  # at most
+    lengths: at_least(1)  # autocorrelation times after which a chain ends
     cuts: tuple[str, ...]  # cases of one k_max, of the experiment scales
 
     def __post_init__(self):
         cuts = [cases.parse(case).only for case in self.cuts]
         good = all(cut and cut.kind == "kmax" for cut in cuts) and len(set(cuts)) == len(cuts)
         check(good, "rivals.cuts", "cases of one k_max that differ", list(self.cuts))
-        for name in ("trials", "epochs", "steps", "lengths"):
-            check(getattr(self, name) >= 1, f"rivals.{name}", "at least 1", getattr(self, name))
         check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
         good = 4 * len(theta.NAMES) <= self.walkers <= PRIOR and self.walkers % 2 == 0
         check(good, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)} to {PRIOR}", self.walkers)
-        for name in ("layers", "hidden", "max_lr", "weight_decay", "dropout"):
-            check_range(f"rivals.{name}", *getattr(self, name), may_be_zero=name == "dropout")
         check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """What one item of each stage took where the profile was measured; for the forecast alone."""
-
-    maps: float
-    universe: float
-    cut: float
-    tune: float
-    choose: float
-    train: float
-    repeat: float
-    evaluate: float
-    attribute: float
-    sanity: float
-    further: float
-    transfer: float
-    baseline: float
-    tabulate: float
-    figures: float
-    paper: float
+# What one item of each stage took where the profile was measured; for the forecast alone.
+STAGES = (
+    "maps", "universe", "cut", "tune", "choose", "train", "repeat", "evaluate", "attribute", "sanity", "further",
+    "transfer", "baseline", "tabulate", "figures", "paper",
+)  # fmt: skip
+Seconds = make_dataclass("Seconds", [(stage, float) for stage in STAGES], frozen=True)
+Seconds.__module__ = __name__  # where pickle looks for it, for the processes that simulate
 
 
 @dataclass(frozen=True)
 class Params:
     profile: str
     seed: int
-    threads: int  # of one process on CPU; fixed, because results depend on it in the last bit
-    checkpoint: float  # seconds of training that a killed process may lose; results do not depend on it
+    threads: at_least(1)  # of one process on CPU; fixed, because results depend on it in the last bit
+    checkpoint: at_least(0, float)  # seconds of training that a killed process may lose; results do not depend on it
     fields: tuple[str, ...]  # of CMD, the channels of a map in this order
     suites: tuple[str, ...]
     cases: tuple[str, ...]
@@ -310,8 +254,6 @@ class Params:
     def __post_init__(self):
         good = NAME.fullmatch(self.profile)
         check(good, "profile", "a name of at most 64 letters, digits, _ and -", self.profile)
-        check(self.threads >= 1, "threads", "at least 1", self.threads)
-        check(self.checkpoint >= 0, "checkpoint", "at least 0", self.checkpoint)
         for name in ("fields", "suites", "cases"):
             values = getattr(self, name)
             check(values and len(set(values)) == len(values), name, "a list without repetition", list(values))

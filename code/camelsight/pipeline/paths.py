@@ -62,23 +62,8 @@ def profile(name):
     return PROFILES / f"{name}.yaml"
 
 
-def reference(profile):
-    """R² of the profile over seeds of the training, made by ``make reference``."""
-    return SEEDS / f"{profile}.json"
-
-
 def compiled(source, capability, digest):
     return source.with_name(f"{source.stem}-{capability}-{digest}.so")
-
-
-def digests(profile):
-    """The lock file that pins the files of CMD: sha256, size, name and source, a line a file."""
-    return PROFILES / f"{profile}.sha256"
-
-
-def code(stage):
-    """What the code of a stage is, as the stage ``code`` writes it."""
-    return CODE / f"{stage}.txt"
 
 
 def maps(suite, field, folder=MAPS):
@@ -93,33 +78,38 @@ def parameters(suite, folder=MAPS):
     return folder / suite / cmd.params_file_name(suite)
 
 
-def cut(suite, case):
-    return CUTS / suite / f"{case}.json"
+def _of_each(folder, ending):
+    """The function that gives the file of a name in ``folder``."""
+    return lambda name: folder / f"{name}{ending}"
 
 
-def cut_samples(suite, case):
-    return CUTS / suite / f"{case}.npz"
+def _of_each_case(folder, ending):
+    """The function that gives a case's file in ``folder`` by its suite and its name."""
+    return lambda suite, case: folder / suite / f"{case}{ending}"
 
 
-def log(name):
-    return LOGS / f"{name}.log"
-
-
-def heartbeat(name):
-    return STATUS / f"{name}.json"
-
-
-def hyperparameters(suite, case):
-    return HYPERPARAMETERS / suite / f"{case}.json"
-
-
-def study(suite, case):
-    """Its journal, for Optuna; empty where no trial was run."""
-    return TRIALS / suite / f"{case}.log"
-
-
-def trials(suite, case):
-    return TRIALS / suite / f"{case}.json"
+reference = _of_each(SEEDS, ".json")  # of a profile: R² over seeds of the training, made by ``make reference``
+digests = _of_each(PROFILES, ".sha256")  # of a profile, of CMD's files: sha256, size, name and source, a line a file
+code = _of_each(CODE, ".txt")  # of a stage: what its code is, as the stage ``code`` writes it
+log = _of_each(LOGS, ".log")
+heartbeat = _of_each(STATUS, ".json")
+sanity = _of_each(SANITY, ".json")  # of a suite
+cut = _of_each_case(CUTS, ".json")
+cut_samples = _of_each_case(CUTS, ".npz")
+study = _of_each_case(TRIALS, ".log")  # its journal, for Optuna; empty where no trial was run
+trials = _of_each_case(TRIALS, ".json")
+hyperparameters = _of_each_case(HYPERPARAMETERS, ".json")
+weights = _of_each_case(Path("runs"), "/weights.safetensors")
+history = _of_each_case(Path("runs"), "/history.json")
+record = _of_each_case(RECORDS, ".json")  # with what a network was trained: commit, machine, packages
+predictions = _of_each_case(EVALUATIONS, ".npz")
+predictions_text = _of_each_case(EVALUATIONS, ".txt")
+metrics = _of_each_case(EVALUATIONS, ".json")
+curve = _of_each_case(CURVES, ".json")  # loss and learning rate, epoch by epoch, as ``dvc plots`` reads them
+attributions = _of_each_case(ATTRIBUTIONS, ".npz")
+attribution_statistics = _of_each_case(ATTRIBUTIONS, ".json")
+experiment = _of_each_case(ROBUSTNESS, ".json")  # by its stage and its name
+experiment_arrays = _of_each_case(ROBUSTNESS, ".npz")
 
 
 def unfinished_study(suite, case, key):
@@ -136,56 +126,14 @@ def finished_training(key):
     return CHECKPOINTS / f"trained-{key}.pt"
 
 
-def weights(suite, case):
-    return Path("runs", suite, case, "weights.safetensors")
-
-
 def repeated_weights(suite, case, seed):
     """Those of ``repeat``; beside ``weights``, so that attributions depend on one folder."""
-    return Path("runs", suite, case, f"seed_{seed}.safetensors")
-
-
-def history(suite, case):
-    return Path("runs", suite, case, "history.json")
-
-
-def record(suite, case):
-    """Commit, machine and packages with which a network was trained; no stage depends on it."""
-    return RECORDS / suite / f"{case}.json"
-
-
-def predictions(suite, case):
-    return EVALUATIONS / suite / f"{case}.npz"
-
-
-def predictions_text(suite, case):
-    return EVALUATIONS / suite / f"{case}.txt"
-
-
-def metrics(suite, case):
-    return EVALUATIONS / suite / f"{case}.json"
+    return weights(suite, case).with_name(f"seed_{seed}.safetensors")
 
 
 def repeat(suite, case, seed):
     """R² of the network of a case that was trained from another seed."""
     return EVALUATIONS / suite / f"{case}.seed_{seed}.json"
-
-
-def curve(suite, case):
-    """Loss and learning rate, epoch by epoch, as ``dvc plots`` reads them."""
-    return CURVES / suite / f"{case}.json"
-
-
-def attributions(suite, case):
-    return ATTRIBUTIONS / suite / f"{case}.npz"
-
-
-def attribution_statistics(suite, case):
-    return ATTRIBUTIONS / suite / f"{case}.json"
-
-
-def sanity(suite):
-    return SANITY / f"{suite}.json"
 
 
 def robustness_input(suite, case):
@@ -198,14 +146,6 @@ def robustness_input(suite, case):
 
 def robustness_figure(name, ending):
     return ROBUSTNESS_FIGURES / f"{name}.{ending}"
-
-
-def experiment(stage, name):
-    return ROBUSTNESS / stage / f"{name}.json"
-
-
-def experiment_arrays(stage, name):
-    return ROBUSTNESS / stage / f"{name}.npz"
 
 
 def figure(name, ending):

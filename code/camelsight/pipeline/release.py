@@ -96,11 +96,9 @@ def examine(path, suite, field, spec, parameters_path=None, pins=None):
     else:
         record |= _examine_parameters(path, suite, spec)
     if pinned and record["sha256"] and record["sha256"] != pinned:
-        message = (
-            f"expected the {path.name} used before, sha256 {pinned}, got {record['sha256']} in {path.parent}: remove "
-            "it and run make maps to fetch it again, or remove its line from the profile's .sha256 file to accept it"
-        )
-        record["wrong"].insert(0, message)
+        got = f"expected the {path.name} used before, sha256 {pinned}, got {record['sha256']} in {path.parent}"
+        advice = "remove it and run make maps to fetch it again, or remove its line from the profile's .sha256 file"
+        record["wrong"].insert(0, f"{got}: {advice} to accept it")
     return record | {"pinned": pinned}
 
 
@@ -120,11 +118,8 @@ def check(params, folder=None):
 
 def describe(record):
     """A record of ``examine`` as lines for people."""
-    lines = [record["file"]]
-    for key, value in record.items():
-        if key not in ("file", "wrong"):
-            lines.append(f"  {key:<14} {_text(value)}")
-    return "\n".join([*lines, *(f"  WRONG: {text}" for text in record["wrong"] or ()), ""])
+    lines = [f"  {key:<14} {_text(value)}" for key, value in record.items() if key not in ("file", "wrong")]
+    return "\n".join([record["file"], *lines, *(f"  WRONG: {text}" for text in record["wrong"]), ""])
 
 
 def _text(value):
@@ -139,13 +134,11 @@ def _text(value):
 
 def _examine_parameters(path, suite, spec):
     record = {"rows": None, "values": None, "ranges": None, "sha256": store.file_digest(path), "wrong": []}
-    shown = theta.meaningful(suite)
+    meant = theta.meant(suite)
 
     def by_name(low, high):
-        return {
-            name: [_number(a), _number(b)] if show else None
-            for name, a, b, show in zip(theta.NAMES, low, high, shown, strict=True)
-        }
+        pairs = zip(theta.NAMES, low, high, strict=True)
+        return {name: [_number(a), _number(b)] if name in meant else None for name, a, b in pairs}
 
     try:
         values = text_tables.read_parameters(path)
@@ -221,8 +214,7 @@ def _examine_maps(path, suite, field, spec, parameters_path, pinned):
             record["density_ratio"] = _compare_density(means, omega_m, path.name)
     except ValueError as error:
         wrong.append(str(error))
-    released = spec.source == "camels" and (spec.simulations, spec.pixels) == (cmd.SIMULATIONS, cmd.PIXELS)
-    if not released:
+    if spec.source != "camels" or (spec.simulations, spec.pixels) != (cmd.SIMULATIONS, cmd.PIXELS):
         record["release"] = "not a CMD release"
         return record
     total = field == fields.TOTAL
@@ -240,8 +232,8 @@ def _examine_maps(path, suite, field, spec, parameters_path, pinned):
 
 def _scan(path, header):
     """Statistics, the mean of every map, and the sha256 of a maps file, in one pass and one simulation at a time."""
-    shape = header.shape
-    statistics, means, digest = cmd.Statistics(), np.empty(shape[0]), hashlib.sha256()
+    shape, digest = header.shape, hashlib.sha256()
+    statistics, means = cmd.Statistics(), np.empty(shape[0])
     block = np.empty((cmd.MAPS_PER_SIMULATION, *shape[1:]), dtype=header.dtype)
     with open(path, "rb") as file, futures.ThreadPoolExecutor(1) as thread:
         digest.update(file.read(header.size))
@@ -263,10 +255,9 @@ def _compare_density(means, omega_m, name):
     ratio = means.reshape(len(omega_m), -1).mean(1) / (cases.MEAN_SURFACE_DENSITY * omega_m)
     worst = int(np.argmax(np.abs(ratio - 1)))
     if not abs(ratio[worst] - 1) <= MASS_TOLERANCE:
-        raise ValueError(
-            f"expected a mean density within {MASS_TOLERANCE:.0%} of {cases.MEAN_SURFACE_DENSITY:g} omega_m, got "
-            f"{ratio[worst]:.3g} times that in simulation {worst} of {name}: the parameters belong to other maps"
-        )
+        expected = f"a mean density within {MASS_TOLERANCE:.0%} of {cases.MEAN_SURFACE_DENSITY:g} omega_m"
+        got = f"{ratio[worst]:.3g} times that in simulation {worst} of {name}"
+        raise ValueError(f"expected {expected}, got {got}: the parameters belong to other maps")
     return [float(ratio.min()), float(ratio.max())]
 
 
@@ -278,10 +269,8 @@ def _check_disk(params, folder):
     needed = len(missing) * cmd.maps_bytes(params.maps.simulations, params.maps.pixels) - begun
     free = shutil.disk_usage(folder).free
     if missing and free < needed:
-        raise ValueError(
-            f"expected {needed:,} bytes free in {folder} for {', '.join(missing)}, got {free:,}: free some, or set "
-            f"maps.folder to a larger disk"
-        )
+        expected = f"expected {needed:,} bytes free in {folder} for {', '.join(missing)}, got {free:,}"
+        raise ValueError(f"{expected}: free some, or set maps.folder to a larger disk")
 
 
 def fetch(params, suite, field, simulations, *, pins=None, of=cmd.SET):
@@ -316,10 +305,8 @@ def fetch(params, suite, field, simulations, *, pins=None, of=cmd.SET):
             )
         except ValueError as error:
             bar.leave = False
-            raise ValueError(
-                f"{name} could not be fetched: {error}; run make maps to go on, or copy it into {spec.files} by hand "
-                f"or by Globus from the endpoint {cmd.GLOBUS}"
-            ) from None
+            by_hand = f"copy it into {spec.files} by hand or by Globus from the endpoint {cmd.GLOBUS}"
+            raise ValueError(f"{name} could not be fetched: {error}; run make maps to go on, or {by_hand}") from None
     return path, source
 
 

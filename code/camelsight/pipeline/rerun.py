@@ -1,10 +1,9 @@
-"""Stages run once more in another folder: ``python -m camelsight.pipeline.rerun STAGE... [--suite S --case C]``.
+"""Stages run once more in another folder: ``python -m camelsight.pipeline.rerun SUITE CASE STAGE...``.
 
 The verdict and the reference need results beside those of the pipeline, and must not touch these. Stages find their
 files relative to where they run, so that another folder with its own params.yaml is all it takes.
 """
 
-import argparse
 import contextlib
 import importlib
 import json
@@ -21,13 +20,8 @@ from camelsight.pipeline import params as parameters_file
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m camelsight.pipeline.rerun")
-    parser.add_argument("stages", nargs="+")
-    parser.add_argument("--suite")
-    parser.add_argument("--case")
-    arguments = parser.parse_args()
-    place = [value for value in (arguments.suite, arguments.case) if value]
-    cli.guard(lambda: here(".", parameters_file.load(), *arguments.stages, place=place), prefix="rerun")
+    suite, case, *stages = sys.argv[1:]
+    cli.guard(lambda: here(".", parameters_file.load(), *stages, place=(suite, case)), prefix="rerun")
 
 
 def here(folder, params, *stages, place=()):
@@ -86,14 +80,18 @@ def everywhere(queue, jobs, what):
 
     What they print goes to runs/logs in their folder; ValueError with the reason of the first that fails.
     """
-    env = os.environ | {"PYTHONPATH": str(paths.PACKAGE.parent)}
-    again = [sys.executable, "-P", "-m", "camelsight.pipeline.rerun"]  # -P: no module is taken from the folder
-    commands = []
-    for folder, stages, suite, case in queue:
-        name = f"{suite}-{case}"
-        command = [*again, *stages, "--suite", suite, "--case", case]
-        commands.append((name, command, Path(folder) / paths.log(name), {"cwd": folder, "env": env}))
+    again = "camelsight.pipeline.rerun"
+    commands = [
+        in_folder(folder, f"{suite}-{case}", again, suite, case, *stages) for folder, stages, suite, case in queue
+    ]
     launch.processes(commands, jobs, what)
+
+
+def in_folder(folder, name, *command):
+    """A process for ``launch.processes``: a module of this package with its arguments, at work in ``folder``."""
+    env = os.environ | {"PYTHONPATH": str(paths.PACKAGE.parent)}
+    python = [sys.executable, "-P", "-m"]  # -P: no module is taken from the folder
+    return name, [*python, *command], Path(folder) / paths.log(name), {"cwd": folder, "env": env}
 
 
 if __name__ == "__main__":

@@ -51,14 +51,9 @@ class Job:
                 f"expected the code and the {paths.PARAMS} that were submitted, {self.work[:8]}, got {here[:8]} on "
                 f"{cli.node()}; leave them alone while jobs run, and run the same command again"
             )
+        env = os.environ | {"CAMELSIGHT_HELPERS": "elsewhere"}
         with open(self.log, "a", encoding="utf-8") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                env=os.environ | {"CAMELSIGHT_HELPERS": "elsewhere"},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_deaf,
-            )
+            self.process = subprocess.Popen(self.command, env=env, stdout=log, stderr=log, preexec_fn=_deaf)
         while self.process.poll() is None:  # a signal's handler can run in the pauses
             time.sleep(0.1)
         if self.process.returncode:
@@ -218,20 +213,19 @@ def _submit(executor, left, jobs, limits):
         except FailedJobError as error:
             if not TOO_MANY.search(str(error)) or (len(piece) == 1 and not jobs):
                 raise ValueError(f"SLURM takes no job: {store.one_line(error)}") from None
-            most = len(piece) // 2
-            if most == 0:
+            if len(piece) == 1:
                 limits["jobs"] = len(jobs)  # more when one of these has ended
                 return
-            continue
-        jobs |= submitted
-        for key in piece:
-            del left[key]
+            most = len(piece) // 2
+        else:
+            jobs |= submitted
+            for key in piece:
+                del left[key]
 
 
 def _most_in_an_array():
     """How many jobs an array may have here: SLURM's MaxArraySize, or else its default."""
-    command = ["scontrol", "show", "config"]
-    said = ""
+    said, command = "", ["scontrol", "show", "config"]
     if shutil.which(command[0]):
         said = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False).stdout
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", said, re.MULTILINE)
@@ -269,13 +263,11 @@ def _failure(job, state, node, log):
     where = f"job {job.job_id} on {node or 'no node'}"
     if state == "CANCELLED":
         return f"{where} was cancelled; the same command goes on from there"
-    if not job.paths.result_pickle.exists() and not job.paths.stdout.exists():
-        return (
-            f"{where} left nothing in {paths.LOGS.resolve()}: the node does not see {Path.cwd()}; the repository "
-            "and its .venv must be on a disk that all nodes share, under one name"
-        )
     if not job.paths.result_pickle.exists():
-        return f"{where} ended as {state}: {launch.reason(job.paths.stdout)} (see {job.paths.stdout})"
+        if job.paths.stdout.exists():
+            return f"{where} ended as {state}: {launch.reason(job.paths.stdout)} (see {job.paths.stdout})"
+        advice = "the repository and its .venv must be on a disk that all nodes share, under one name"
+        return f"{where} left nothing in {paths.LOGS.resolve()}: the node does not see {Path.cwd()}; {advice}"
     outcome, result = pickle.loads(job.paths.result_pickle.read_bytes())
     if outcome == "success":
         return None

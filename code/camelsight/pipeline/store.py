@@ -59,7 +59,9 @@ def write_json(path, value):
 
 
 def read_macros(path):
-    """Name → text of the macros that a LaTeX file defines, a line each."""
+    """Name → text of the macros that a LaTeX file defines, a line each; none where there is no such file."""
+    if not Path(path).exists():
+        return {}
     return dict(re.findall(r"\\newcommand\{\\(\w+)\}\{(.*)\}", Path(path).read_text(encoding="utf-8")))
 
 
@@ -206,10 +208,9 @@ def read_released(path):
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # torch raises whatever the bytes make it raise, and advises to run what is in the file
-        raise ValueError(
-            f"expected a checkpoint of torch.save in {path}, got a file that is damaged, another kind, or holds more "
-            "than tensors; nothing in it was run: save the state dict alone, torch.save(net.state_dict(), file)"
-        ) from None
+        got = "a file that is damaged, another kind, or holds more than tensors; nothing in it was run"
+        advice = "save the state dict alone, torch.save(net.state_dict(), file)"
+        raise ValueError(f"expected a checkpoint of torch.save in {path}, got {got}: {advice}") from None
 
 
 def _check_zip(path, size):
@@ -306,10 +307,8 @@ def refuse_conflict(path):
     """ValueError if Git left the markers of a merge in the file at ``path``."""
     path = Path(path)
     if path.exists() and (line := conflict(path.read_text(encoding="utf-8", errors="replace"))):
-        raise ValueError(
-            f"{path}: expected one text, got the conflict markers of a merge, from line {line} on; choose, or take one "
-            f"side: git checkout --ours {path} (or --theirs)"
-        )
+        got = f"{path}: expected one text, got the conflict markers of a merge, from line {line} on"
+        raise ValueError(f"{got}; choose, or take one side: git checkout --ours {path} (or --theirs)")
 
 
 def one_line(error):

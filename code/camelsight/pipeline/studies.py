@@ -52,10 +52,9 @@ def read(path):
     """
     scheme, separator, rest = str(path).partition("://")
     if separator and scheme != "sqlite":
-        raise ValueError(
-            f"expected an Optuna study in SQLite, got a URL of {scheme}: copy the study into a file first, with "
-            "optuna.copy_study(from_study_name=..., from_storage=URL, to_storage='sqlite:///study.db')"
-        )
+        copy = "optuna.copy_study(from_study_name=..., from_storage=URL, to_storage='sqlite:///study.db')"
+        got = f"expected an Optuna study in SQLite, got a URL of {scheme}"
+        raise ValueError(f"{got}: copy the study into a file first, with {copy}")
     path = rest.removeprefix("/") if separator else path
     try:
         with _opened(path) as database:
@@ -85,10 +84,9 @@ def _opened(path):
         raise ValueError("its first bytes are not those of SQLite")
     log = path.with_name(f"{path.name}-wal")
     if header[18:] == WAL and log.exists() and log.stat().st_size:
-        raise ValueError(
-            f"its latest changes are still in {log.name}; copy both to where you may write, and run there "
-            f"sqlite3 {path.name} 'PRAGMA journal_mode=delete'"
-        )
+        merge = f"sqlite3 {path.name} 'PRAGMA journal_mode=delete'"
+        copy = f"copy both to where you may write, and run there {merge}"
+        raise ValueError(f"its latest changes are still in {log.name}; {copy}")
     mode = "immutable=1" if header[18:] == WAL else "mode=ro"
     with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)) as database:
         end = time.monotonic() + SECONDS
@@ -272,10 +270,8 @@ def gather(journals):
     for name, places in journals.items():
         if held := [path for path in places if Path(path).exists() and Path(path).stat().st_size]:
             source = journal(held[-1])
-            optuna.copy_study(
-                from_study_name=optuna.load_study(study_name=None, storage=source).study_name,
-                from_storage=source, to_storage=gathered, to_study_name=name,
-            )  # fmt: skip
+            study = optuna.load_study(study_name=None, storage=source).study_name
+            optuna.copy_study(from_study_name=study, from_storage=source, to_storage=gathered, to_study_name=name)
     if not gathered.get_all_studies():
         raise ValueError("expected a search that has begun, got none: run make paper with tune.trials above 0")
     return gathered

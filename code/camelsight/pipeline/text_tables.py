@@ -100,10 +100,8 @@ def read_predictions(path):
     header, rows = _read_rows(path)
     values = _numbers(rows, path)
     if values.shape[1] not in (18, 6):
-        raise ValueError(
-            f"expected 18 columns (six true values, six means, six sigmas) or 6 (two of each) in {path}, "
-            f"got {len(values)} rows of {values.shape[1]}"
-        )
+        expected = "18 columns (six true values, six means, six sigmas) or 6 (two of each)"
+        raise ValueError(f"expected {expected} in {path}, got {len(values)} rows of {values.shape[1]}")
     if not np.isfinite(values).all():
         first = int(np.argmin(np.isfinite(values).all(1))) + 1
         where = f"{np.sum(~np.isfinite(values))} that are not, first in row {first}"
@@ -122,8 +120,6 @@ def _check_order(header, parameters, path):
     group = {"true": 0, "truth": 0, "mean": 1, "pred": 1, "std": 2, "err": 2}
     order = [group[kind[0]] for kind in kinds if kind]
     if (len(header) == len(meant) and said != list(meant)) or order != sorted(order):
-        names, shown = ", ".join(meant[:parameters]), ", ".join(header)
-        raise ValueError(
-            f"expected true values, means and sigmas, in this order and each of {names}, in {path}, got {shown:.200} "
-            "by its header; put the columns into this order"
-        )
+        wanted, shown = f"in this order and each of {', '.join(meant[:parameters])}", ", ".join(header)
+        got = f"got {shown:.200} by its header; put the columns into this order"
+        raise ValueError(f"expected true values, means and sigmas, {wanted}, in {path}, {got}")

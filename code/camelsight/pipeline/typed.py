@@ -20,7 +20,7 @@ def build(cls, raw, prefix=""):
             raise ValueError(f"unknown key {prefix}{key!s:.60}{hint}")
     missing = [name for name in names if name not in raw]
     check(not missing, ", ".join(prefix + name for name in missing), "a value", None)
-    hints = typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls, include_extras=True)
     return cls(**{name: _cast(raw[name], hints[name], prefix + name) for name in names})
 
 
@@ -28,6 +28,11 @@ def _cast(value, kind, key):
     if dataclasses.is_dataclass(kind):
         return build(kind, value, f"{key}.")
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        plain, expected, is_good = inner
+        made = _cast(value, plain, key)
+        check(is_good(made), key, expected, list(made) if isinstance(made, tuple) else made)
+        return made
     if origin is tuple:
         check(isinstance(value, list), key, "a list", value)
         if inner[-1] is Ellipsis:
@@ -62,7 +67,19 @@ def check(condition, key, expected, got):
         raise ValueError(f"{key}: expected {expected}, got {SHOWN.repr(got)}")
 
 
-def check_range(key, low, high, *, may_be_zero):
-    """ValueError in one line, unless the two numbers are the ends of a range of positive ones."""
-    positive = low > 0 or (may_be_zero and low == 0)
-    check(positive and low <= high, key, "two positive numbers, the lower first", [low, high])
+def at_least(low, kind=int):
+    """The type of a number of this ``kind`` that is not below ``low``."""
+    return typing.Annotated[kind, f"at least {low}", lambda value: value >= low]
+
+
+def one_of(*words):
+    """The type of a text that is one of these ``words``."""
+    return typing.Annotated[str, f"{', '.join(words[:-1])} or {words[-1]}", lambda value: value in words]
+
+
+def positive_range(kind, may_be_zero=False):
+    """The type of a pair of positive numbers of this ``kind``, the ends of a range."""
+    expected = "two positive numbers, the lower first"
+    return typing.Annotated[
+        tuple[kind, kind], expected, lambda ends: 0 <= ends[0] <= ends[1] and (ends[0] or may_be_zero)
+    ]

@@ -74,17 +74,15 @@ def _searches(params, chains):
 
 
 def evaluate_again(params, _, case, elsewhere):
-    evaluated = quantities.combinations(params)
+    evaluated, rows = quantities.combinations(params), []
+    for key in evaluated:
+        if not (given := paths.weights(*key)).exists():
+            rows.append(row(f"weights.{'.'.join(key)}", GROUPS[1], NOT_RUN, f"{given} is not there", tier=1))
     queue = [key for key in evaluated if paths.weights(*key).exists()]
     asked = [key for key in queue if key[1] in params.attribute.cases]
     sample = [key for key in asked if key[1] == case]
     runs = [path(*key) for key in queue for path in (paths.weights, paths.hyperparameters, paths.history)]
     runs += [paths.repeated_weights(*key, seed) for key in sample for seed in params.repeats]
-    rows = [
-        row(f"weights.{suite}.{case}", GROUPS[1], NOT_RUN, f"{paths.weights(suite, case)} is not there", tier=1)
-        for suite, case in evaluated
-        if (suite, case) not in queue
-    ]
     with rerun.empty() as folder:
         chains = [(*key, ("attribute",) if key in sample else ()) for key in queue]
         if missing := _again(folder, 1, params, chains, [paths.MAPS, *runs]):
@@ -93,27 +91,23 @@ def evaluate_again(params, _, case, elsewhere):
             again, given = (store.read_json(place / paths.metrics(*key)) for place in (folder, Path()))
             same = again["maps"] == given["maps"]
             rows += _evaluated_again(again, given, *key, same)
-            files = (paths.cut(*key), paths.cut_samples(*key), paths.predictions(*key))
+            made = (paths.cut(*key), paths.cut_samples(*key), paths.predictions(*key))
             rounding = SAME_MAPS if same else ATTRIBUTED
-            rows += [_recorded_again(folder, path, 1, rounding, ("digest", "digests")) for path in files]
+            rows += [_recorded_again(folder, path, 1, rounding, ("digest", "digests")) for path in made]
         for key in asked:
             names = (paths.attribution_statistics(*key), paths.attributions(*key))
             if key in sample:
                 rows += [_recorded_again(folder, path, 1, ATTRIBUTED) for path in names]
                 continue
             why = f"not in the sample of this tier; CASE={key[1]} takes it"
-            rows += [row(_name(path), GROUPS[1], NOT_RUN, why, tier=1) for path in names]
+            rows += [row(files.name_of(path), GROUPS[1], NOT_RUN, why, tier=1) for path in names]
     return rows
-
-
-def _name(path):
-    return f"file.{path.relative_to(paths.VERDICT.parent)}"
 
 
 def _recorded_again(folder, path, tier, rounding, apart=()):
     """A row on a file of results that was made once more in ``folder``, but for the entries ``apart`` of a record."""
     if not path.exists():
-        return row(_name(path), GROUPS[tier], NOT_RUN, f"{path} is not there", tier=tier)
+        return row(files.name_of(path), GROUPS[tier], NOT_RUN, f"{path} is not there", tier=tier)
     if path.suffix == ".npz":
         wrong = content.named_arrays(store.read_arrays(folder / path), store.read_arrays(path), rounding)
     else:
@@ -121,10 +115,9 @@ def _recorded_again(folder, path, tier, rounding, apart=()):
         for name in apart:
             made[name] = given[name] = None
         wrong = content.values(made, given, rounding)
-    return row(
-        _name(path), GROUPS[tier], FAIL if wrong else PASS, wrong or "made anew, it is the same but for rounding",
-        tolerance=rounding, tier=tier, **{"class": "float"},
-    )  # fmt: skip
+    verdict, why = (FAIL, wrong) if wrong else (PASS, "made anew, it is the same but for rounding")
+    about = {"tier": tier, "tolerance": rounding, "class": "float"}
+    return row(files.name_of(path), GROUPS[tier], verdict, why, **about)
 
 
 def _evaluated_again(again, given, suite, case, same):
@@ -133,22 +126,17 @@ def _evaluated_again(again, given, suite, case, same):
     maps = "on the same maps" if same else "on maps made anew, which differ in rounding"
     rows = []
     for name in theta.meant(suite):
-        ours, theirs = (
-            {metric: one["metrics"][metric].get(name) for metric in one["metrics"]} for one in (again, given)
-        )
+        measures = ({metric: by.get(name) for metric, by in one["metrics"].items()} for one in (again, given))
+        ours, theirs = measures
         wrong = evidence.differences(theirs, ours, rounding=tolerance, rows=given["n_maps"])
         if again["weights"] != given["weights"]:
             wrong.append("the weights are others")
         r2 = ours["r2"][0], theirs["r2"][0]
         why = f"the given weights, {maps}: {r2[0]:.6f}, the results have {r2[1]:.6f}"
         why = "; ".join([why, *(wrong[:3] or [f"{len(ours)} measures and their intervals agree"])])
-        rows.append(
-            row(
-                f"r2.{suite}.{case}.{name}", GROUPS[1], FAIL if wrong else PASS, why,
-                **{"class": "float"}, expected=r2[1], got=r2[0], tolerance=tolerance, tier=1,
-                reason="the same weights; another processor rounds differently",
-            )
-        )  # fmt: skip
+        facts = {"class": "float", "expected": r2[1], "got": r2[0], "tolerance": tolerance, "tier": 1}
+        facts["reason"] = "the same weights; another processor rounds differently"
+        rows.append(row(f"r2.{suite}.{case}.{name}", GROUPS[1], FAIL if wrong else PASS, why, **facts))
     return rows
 
 
@@ -163,10 +151,9 @@ def train_again(params, suite, case, *_):
         if params.maps.source == "camels":
             with contextlib.chdir(folder):
                 measured = quantities.measured(params)
-            expected = [
-                one for one in comparison.statements() if one["profile"] != verification.ANY and one["id"] in measured
-            ]
-            expected = [one for one in expected if f".{suite}.{case}." in one["id"] and one["value"] != NOT_AVAILABLE]
+            expected = [one for one in comparison.statements() if one["id"] in measured]
+            expected = [one for one in expected if one["profile"] != verification.ANY and one["value"] != NOT_AVAILABLE]
+            expected = [one for one in expected if f".{suite}.{case}." in one["id"]]
             rows += _regroup(comparison.beside_paper(params, expected, measured), GROUPS[2], tier=2)
     return rows
 
@@ -210,11 +197,8 @@ def everything_again(params, *_):
         _make_paper(folder, params)
         given = quantities.combinations(params)
         with contextlib.chdir(folder):
-            rows, measured, combinations = (
-                evidence.integrity(params),
-                quantities.measured(params),
-                quantities.combinations(params),
-            )
+            rows, measured = evidence.integrity(params), quantities.measured(params)
+            combinations = quantities.combinations(params)
             rows += comparison.beside_reference(params, measured, 3)
             rows += comparison.beside_paper(params, comparison.statements(), comparison.whole(params, measured))
         rows = [one | {"tier": 3} for one in rows if one["verdict"] != NOT_RUN]
@@ -225,9 +209,8 @@ def everything_again(params, *_):
 def _make_paper(folder, params):
     """``make paper`` in the empty ``folder``, with the code and the parameters of this run and with nothing it made."""
     copied = ("benchmarks", "code", "paper", "profiles", ".dvc/config", ".dvcignore")
-    copied += (paths.DVC, paths.PARAMS, paths.REQUIREMENTS)
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "ms.pdf")
-    for name in copied:
+    for name in (*copied, paths.DVC, paths.PARAMS, paths.REQUIREMENTS):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if Path(name).is_dir():
@@ -259,7 +242,7 @@ def _everything_recorded(folder, bits):
             rows.append(_recorded_again(folder, path, 3, RECORDED if equal else ATTRIBUTED))
         else:
             why = "other networks than those of this run, which have other bits"
-            rows.append(row(_name(path), GROUPS[3], NOT_RUN, why, tier=3))
+            rows.append(row(files.name_of(path), GROUPS[3], NOT_RUN, why, tier=3))
     return rows
 
 
@@ -299,8 +282,7 @@ def make_reference(seeds, jobs=None):
         "settings": references.settings(params),
         "pixels": {
             f"pixels.{suite}.original.{name}": statistics[suite][params.fields[0]][name]
-            for suite in params.suites
-            for name in PIXELS
+            for suite, name in product(params.suites, PIXELS)
         },
         "r2": {name: {**_shown(limits[name]), "values": values.get(name)} for name in values},
         "shifts": {name: _shown(one) for name, one in limits.items() if name not in values},
@@ -321,11 +303,9 @@ def _train_seeds(params, seeds, jobs, combinations, data, engine, here):
     searches = _searches(params, queue)
     seconds = len(queue) * (sum(getattr(params.seconds, stage) for stage in AGAIN[2]) + launch.START_SECONDS)
     seconds += len(searches) * (params.seconds.tune + launch.START_SECONDS)
-    print(
-        f"Profile {params.profile}: {seeds} seeds × {len(combinations)} networks, {len(queue)} to train; roughly "
-        f"{_minutes(seconds / jobs)} with {jobs} processes, on {here['cpu']}",
-        file=sys.stderr,
-    )
+    work = f"{seeds} seeds × {len(combinations)} networks, {len(queue)} to train"
+    span = f"roughly {_minutes(seconds / jobs)} with {jobs} processes, on {here['cpu']}"
+    print(f"Profile {params.profile}: {work}; {span}", file=sys.stderr)
     rerun.everywhere(searches, jobs, "searches")
     rerun.everywhere(queue, jobs, "reference")
     return list(folders.values())
@@ -341,10 +321,8 @@ def _renewed(params, seeds, data):
     if {name: known.get(name) for name in asked} != asked or known.get("simulator") == simulator:
         return False
     store.write_json(path, known | {"simulator": simulator})
-    print(
-        f"{path} holds for this simulator, too: its maps have the same bits. For new networks remove the file first",
-        file=sys.stderr,
-    )
+    said = f"{path} holds for this simulator, too: its maps have the same bits"
+    print(f"{said}. For new networks remove the file first", file=sys.stderr)
     return True
 
 

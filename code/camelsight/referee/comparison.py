@@ -32,17 +32,15 @@ def beside_reference(params, measured, tier, wanted=None):
     path, (record, why_not) = paths.reference(params.profile), references.read(params)
     if why_not:
         return [row(f"reference.{params.profile}", "reference", NOT_RUN, why_not, tier=tier)]
-    known, of_params = {one: by["values"] for one, by in record["r2"].items()}, _ids(params.suites, params.cases)
-    of_record = _ids(record["suites"], record["cases"])
+    known = {one: by["values"] for one, by in record["r2"].items()}
+    of_params, of_record = _ids(params.suites, params.cases), _ids(record["suites"], record["cases"])
     limits, got = reference.limits(known), {one: measured[one][0] for one in known if one in measured}
     got |= reference.shifts(limits, got)
-    rows = [
-        row(one, "reference", FAIL, f"{path} has no such row: make reference", tier=tier)
-        for one in sorted(of_record - known.keys())
-    ]
+    absent = dict.fromkeys(sorted(of_record - known.keys()), (FAIL, f"{path} has no such row: make reference"))
     if wanted is None:
-        why = f"{path} was made without this case: make reference"
-        rows += [row(one, "reference", NOT_RUN, why, tier=tier) for one in sorted(of_params - of_record)]
+        lacking = NOT_RUN, f"{path} was made without this case: make reference"
+        absent |= dict.fromkeys(sorted(of_params - of_record), lacking)
+    rows = [row(one, "reference", *judged, tier=tier) for one, judged in absent.items()]
     for one, limit in limits.items():
         if wanted is None or one in wanted:
             lost = got and one in of_params
@@ -111,13 +109,10 @@ def beside_paper(params, expected, measured):
 
 def _undecided(params):
     """Profile of published rows → why these maps, with these settings, cannot decide them."""
-    real = params.maps.source == "camels"
     settings = "settings differ: {} of params.yaml are not those of profile {}; with these"
-    reasons = {}
-    for name in (verification.REAL, verification.TWIN):
-        if other := _differs(params, name):
-            reasons[name] = settings.format(other, name)
-    if real:
+    others = {name: _differs(params, name) for name in (verification.REAL, verification.TWIN)}
+    reasons = {name: settings.format(other, name) for name, other in others.items() if other}
+    if params.maps.source == "camels":
         reasons |= dict.fromkeys((verification.TWIN, verification.TWIN_MAPS), "the maps are the real ones; on these")
     else:
         reasons[verification.REAL] = "a twin decides nothing about the real maps; on it"

@@ -18,50 +18,33 @@ AUTHORS = "The camelsight authors"  # as CITATION.cff has them
 
 def of_run(params, verdict, names, root=Path()):
     """JSON-LD as a dict: of the files ``names`` below ``root``, of the run that ``verdict`` is on."""
-    image = store.read_json(paths.IMAGE).get("digest") if paths.IMAGE.exists() else None
-    return metadata(
-        {str(name): store.file_digest(root / name) for name in names},
-        name=f"Results of profile {params.profile}",
-        description=verdict["conclusion"]["text"],
-        commit=verdict["environment"]["commit"],
-        image=image,
-        locks={str(p): store.file_digest(p) for p in (paths.REQUIREMENTS, paths.DVC_LOCK) if p.exists()},
-        maps=_digests(verdict, "data."),
-        weights=_digests(verdict, "weights."),
-    )
-
-
-def _digests(verdict, prefix):
-    """Suite, or suite/case → digest, from the rows of T0."""
-    rows = [one for one in verdict["rows"] if one["id"].startswith(prefix) and one["got"] and one["tier"] == 0]
-    return {one["id"].removeprefix(prefix).replace(".", "/", 1): one["got"] for one in rows}
-
-
-def metadata(files, *, name, description, commit, image, locks, maps, weights):
-    """JSON-LD as a dict. ``files`` maps path → sha256; ``locks`` file → sha256, ``maps`` suite → digest, ``weights``
-    suite/case → tensor digest; ``image`` is the digest of the container image, or None without one."""
     crate = ROCrate()
-    crate.name, crate.description, crate.license = name, description, LICENCE
-    crate.root_dataset["author"] = crate.add(
-        ContextEntity(crate, "#authors", {"@type": "Organization", "name": AUTHORS})
-    )
-    for path, digest in files.items():
-        crate.add(File(crate, dest_path=path, properties={"sha256": digest}))
-    software = crate.add(
-        ContextEntity(crate, "#software", {"@type": "SoftwareSourceCode", "name": "camelsight", "version": commit})
-    )
-    properties = {
-        **{f"lock:{file}": digest for file, digest in locks.items()},
-        **{f"maps:{suite}": digest for suite, digest in maps.items()},
-        **{f"weights:{case}": digest for case, digest in weights.items()},
-        **({"image": image} if image else {}),
-    }
-    values = [
-        crate.add(ContextEntity(crate, f"#{key}", {"@type": "PropertyValue", "propertyID": key, "value": digest}))
-        for key, digest in properties.items()
-    ]
-    run = crate.add(ContextEntity(crate, "#run", {"@type": "CreateAction", "name": "make paper"}))
+    crate.name, crate.description = f"Results of profile {params.profile}", verdict["conclusion"]["text"]
+    crate.license = LICENCE
+
+    def add(identifier, kind, **properties):
+        return crate.add(ContextEntity(crate, identifier, {"@type": kind} | properties))
+
+    crate.root_dataset["author"] = add("#authors", "Organization", name=AUTHORS)
+    for name in names:
+        crate.add(File(crate, dest_path=str(name), properties={"sha256": store.file_digest(root / name)}))
+    commit = verdict["environment"]["commit"]
+    software = add("#software", "SoftwareSourceCode", name="camelsight", version=commit)
+    digests = _digests(verdict).items()
+    values = [add(f"#{key}", "PropertyValue", propertyID=key, value=digest) for key, digest in digests]
+    run = add("#run", "CreateAction", name="make paper")
     run["instrument"], run["object"], run["result"] = software, values, crate.root_dataset
-    crate.root_dataset["isBasedOn"] = crate.add(ContextEntity(crate, PAPER, {"@type": "ScholarlyArticle"}))
+    crate.root_dataset["isBasedOn"] = add(PAPER, "ScholarlyArticle")
     crate.root_dataset["mentions"] = run
     return crate.metadata.generate()
+
+
+def _digests(verdict):
+    """Digests of what the run came from: the locks, maps and weights, from the rows of T0, and the image if any."""
+    found = {f"lock:{path}": store.file_digest(path) for path in (paths.REQUIREMENTS, paths.DVC_LOCK) if path.exists()}
+    rows = [one for one in verdict["rows"] if one["got"] and one["tier"] == 0]
+    for kind, prefix in (("maps", "data."), ("weights", "weights.")):
+        of_kind = [one for one in rows if one["id"].startswith(prefix)]
+        found |= {f"{kind}:{one['id'].removeprefix(prefix).replace('.', '/', 1)}": one["got"] for one in of_kind}
+    image = store.read_json(paths.IMAGE).get("digest") if paths.IMAGE.exists() else None
+    return found | ({"image": image} if image else {})

@@ -12,7 +12,8 @@ from camelsight.inference import metrics
 from camelsight.maps import scaling
 from camelsight.pipeline import environment, launch, map_files, packages, paths, rerun, store, text_tables
 from camelsight.referee import content, files, locked, quantities, verification
-from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN, row
+from camelsight.referee.files import row
+from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN
 from camelsight.universe import camels, validation
 
 ROUNDING = 1e-9  # of 1 - R² and the other measures computed twice from the same predictions
@@ -50,15 +51,8 @@ def _or_fail(name, rows):
     try:
         yield from rows
     except Exception as error:  # what a damaged file raises depends on where it is damaged
-        yield row(
-            name,
-            "integrity",
-            FAIL,
-            files.unreadable(error),
-            tier=0,
-            accuses=[],
-            stands_on=[paths.NUMBERS.parent, paths.MAPS],
-        )
+        stands_on = [paths.NUMBERS.parent, paths.MAPS]
+        yield row(name, FAIL, files.unreadable(error), accuses=[], stands_on=stands_on)
 
 
 def _remade(params, suite, elsewhere):
@@ -84,19 +78,18 @@ def _data(params, remade):
     for suite in params.suites:
         name, record = f"data.{suite}", paths.cut(suite, "original")
         if lost := [*files.lost_maps(params, [suite]), *([] if record.exists() else [record])]:
-            yield row(name, "integrity", NOT_RUN, f"{lost[0]} is not there: {files.how_to_get(lost[0])}", tier=0)
+            yield files.absent(name, lost[0])
             continue
         expected, accused = files.read(store.read_json, record), paths.all_maps([suite], params.fields)
         place = accused[0] if len(accused) == 1 else accused[0].parent
         try:
             given = dataset.open_suite(params, suite)
         except ValueError as error:
-            why = f"{place}: {store.one_line(error)}"
-            yield row(name, "integrity", FAIL, why, tier=0, accuses=accused)
+            yield row(name, FAIL, f"{place}: {store.one_line(error)}", accuses=accused)
             continue
         drawn = camels.parameters(suite)[given.numbers] if params.maps.source == "twin" else given.parameters
         if not np.array_equal(given.parameters, drawn):
-            yield row(name, "integrity", FAIL, f"{paths.parameters(suite)} is not CAMELS' table", tier=0)
+            yield row(name, FAIL, f"{paths.parameters(suite)} is not CAMELS' table")
             continue
         digests = [dataset.map_digest(given.simulation(number)) for number in given.numbers]
         pairs = zip(given.numbers, digests, expected["digests"], strict=True)
@@ -107,8 +100,7 @@ def _data(params, remade):
             why = f"simulation {', '.join(map(str, other[:3]))} of {place} is not the one that the run saw"
             if suite in remade:
                 why += f"; made anew here, where they round differently: statistics.{suite} judges them"
-        facts = {"expected": expected["digest"], "got": store.digest(digests), "accuses": accused}
-        yield row(name, "integrity", verdict, why, tier=0, **facts)
+        yield row(name, verdict, why, expected=expected["digest"], got=store.digest(digests), accuses=accused)
 
 
 def _statistics(params, remade):
@@ -119,7 +111,7 @@ def _statistics(params, remade):
         path = paths.maps(suite, field)
         if record is None or files.lost_maps(params, [suite]):
             lost = path if record else paths.UNIVERSE
-            yield row(name, "integrity", NOT_RUN, f"{lost} is not there: {files.how_to_get(lost)}", tier=0)
+            yield files.absent(name, lost)
             continue
         maps = map_files.open_maps(suite, field, params.maps.simulations, params.maps.pixels, paths.MAPS)
         made = validation.pixel_statistics(maps, fields.FIELDS[field].offset)
@@ -129,8 +121,7 @@ def _statistics(params, remade):
             pairs = [(key, content.values(made[key], given.get(key), most)) for key, most in tolerances.items()]
             wrong = next((f"{key} of the maps{why[2:]}" for key, why in pairs if why), None)
         why = wrong or f"those of the maps{', but for rounding' if made != given else ''}"
-        judged = {"accuses": [paths.UNIVERSE], "stands_on": [path]}
-        yield row(name, "integrity", FAIL if wrong else PASS, why, tier=0, **judged)
+        yield row(name, FAIL if wrong else PASS, why, accuses=[paths.UNIVERSE], stands_on=[path])
 
 
 def _weights(params):
@@ -141,20 +132,20 @@ def _weights(params):
             records = [files.read(store.read_json, path(suite, case)) or {} for path in (paths.metrics, paths.history)]
             evaluated, trained = (record.get("weights") for record in records)
         except ValueError as error:
-            yield row(name, "integrity", FAIL, str(error), tier=0, accuses=[file])
+            yield row(name, FAIL, str(error), accuses=[file])
             continue
-        facts = {"expected": evaluated, "got": got, "tier": 0, "accuses": [file]}
-        facts["stands_on"] = [paths.metrics(suite, case), paths.history(suite, case)]
         if got is None or evaluated is None:
-            yield row(name, "integrity", NOT_RUN, f"not trained, or not evaluated: {files.how_to_get(file)}", **facts)
+            verdict, why = NOT_RUN, f"not trained, or not evaluated: {files.how_to_get(file)}"
         elif got != evaluated or trained not in (None, got):
+            verdict = FAIL
             why = f"the tensors in {file} are not those {'trained' if got == evaluated else 'evaluated'}"
-            yield row(name, "integrity", FAIL, why, **facts)
         elif trained is None:
+            verdict = NOT_RUN
             why = f"those that were evaluated; without {paths.history(suite, case)} nobody knows what was trained"
-            yield row(name, "integrity", NOT_RUN, why, **facts)
         else:
-            yield row(name, "integrity", PASS, "those that were trained and evaluated", **facts)
+            verdict, why = PASS, "those that were trained and evaluated"
+        stands_on = [paths.metrics(suite, case), paths.history(suite, case)]
+        yield row(name, verdict, why, expected=evaluated, got=got, accuses=[file], stands_on=stands_on)
 
 
 def weights_digest(path):
@@ -172,8 +163,7 @@ def differences(given, again, *, rounding, rows=None):
     ``rounding`` is that of 1 - R². ``rows``, the number of predictions, says that these are another processor's: other
     measures may then differ by more, and coverages by two rows.
     """
-    unexplained = max(1 - given["r2"][0], 0)
-    scales = {"bias": given["rmse"][0], "bias_slope": np.sqrt(unexplained)}
+    scales = {"bias": given["rmse"][0], "bias_slope": np.sqrt(max(1 - given["r2"][0], 0))}
     found = []
     for metric, values in again.items():
         for place, (ours, theirs) in enumerate(zip(values, given[metric], strict=False)):
@@ -192,20 +182,21 @@ def _predictions(params):
     for suite, case in product(params.suites, params.cases):
         name, path = f"predictions.{suite}.{case}", paths.predictions(suite, case)
         if not path.exists():
-            yield row(name, "integrity", NOT_RUN, f"{path} is not there: {files.how_to_get(path)}", tier=0)
+            yield files.absent(name, path)
             continue
         try:
             arrays = files.read(store.read_arrays, path)
             wrong = _other_text(suite, case, arrays) or _other_maps(params, suite, arrays)
         except (KeyError, ValueError, OSError) as error:
             wrong = files.unreadable(error, path)
-        known = paths.parameters(suite).exists()
-        why = "of the test maps, with their parameters; the same as text"
-        if not known:
+        if wrong:
+            verdict, why = FAIL, wrong
+        elif paths.parameters(suite).exists():
+            verdict, why = PASS, "of the test maps, with their parameters; the same as text"
+        else:
             why = f"the same as text; without {paths.parameters(suite)} nobody knows the true parameters"
-        verdict = FAIL if wrong else PASS if known else NOT_RUN
-        accuses = [path, paths.predictions_text(suite, case)]
-        yield row(name, "integrity", verdict, wrong or why, tier=0, accuses=accuses)
+            verdict = NOT_RUN
+        yield row(name, verdict, why, accuses=[path, paths.predictions_text(suite, case)])
 
 
 def _other_text(suite, case, arrays):
@@ -242,7 +233,7 @@ def _numbers(params, other_tables):
     by_id = {(one["suite"], one["case"], one["parameter"]): one for one in quantities.table()}
     for suite, case in product(params.suites, params.cases):
         result, predictions = paths.metrics(suite, case), paths.predictions(suite, case)
-        about = {"tier": 0, "accuses": [result], "stands_on": [predictions]}
+        about = {"accuses": [result], "stands_on": [predictions]}
         try:
             record = files.read(store.read_json, result)
             arrays = files.read(store.read_arrays, predictions)
@@ -250,14 +241,14 @@ def _numbers(params, other_tables):
             again = prediction.measure(arrays, generator, params) if arrays else None
         except (KeyError, ValueError) as error:
             why = files.unreadable(error, f"the result of {suite} {case}")
-            yield row(f"r2.{suite}.{case}", "integrity", FAIL, why, **about)
+            yield row(f"r2.{suite}.{case}", FAIL, why, **about)
             continue
         for name in theta.NAMES:
             where, line = f"r2.{suite}.{case}.{name}", by_id.get((suite, case, name))
             if record is None:
                 get = files.how_to_get(result)
                 wrong = f"{paths.TABLES}/r2.csv has it, {result} is missing: {get}" if line else None
-                yield row(where, "integrity", FAIL if line else NOT_RUN, wrong or f"no result: {get}", **about)
+                yield row(where, FAIL if line else NOT_RUN, wrong or f"no result: {get}", **about)
                 continue
             facts = about | {"got": record["metrics"]["r2"][name][0]}
             wrong = _other_than_predicted(record["metrics"], again, name, result) if again else []
@@ -266,10 +257,10 @@ def _numbers(params, other_tables):
             wrong += _other_in_table(line, facts["got"])
             if arrays is None and not wrong:
                 why = f"results and r2.csv agree; without {predictions} nobody knows whence they are"
-                yield row(where, "integrity", NOT_RUN, why, **facts)
+                yield row(where, NOT_RUN, why, **facts)
                 continue
             why = "; ".join(wrong) or "predictions, results and r2.csv agree"
-            yield row(where, "integrity", FAIL if wrong else PASS, why, **facts)
+            yield row(where, FAIL if wrong else PASS, why, **facts)
 
 
 def _other_than_predicted(given, again, name, result):
@@ -294,22 +285,20 @@ def _same(a, b, tolerance=0.0):
 def _made_again(params):
     """Tables, numbers, figures and PDF beside those that their stages make of the same results once more."""
     if not paths.NUMBERS.exists():
-        names = ("numbers", "tables", "figures", "ms.pdf")
-        why = f"{paths.NUMBERS} is not there: {files.how_to_get(paths.NUMBERS)}"
-        yield from (row(name, "integrity", NOT_RUN, why, tier=0) for name in names)
+        yield from (files.absent(name, paths.NUMBERS) for name in ("numbers", "tables", "figures", "ms.pdf"))
         return
     with rerun.empty() as folder:
-        made = (paths.TABLES, paths.NUMBERS, paths.INTERPRETATION, paths.METRICS, paths.PLOTS)
-        made += (paths.VERDICT, paths.CRATE)
+        made = {paths.TABLES, paths.NUMBERS, paths.INTERPRETATION, paths.METRICS, paths.PLOTS}
+        made |= {paths.VERDICT, paths.CRATE}
         results = [path for path in paths.NUMBERS.parent.iterdir() if path not in made]
         rerun.prepare(folder, params, [*results, *paths.TEXTS, paths.REFERENCES, paths.DIGITISED, paths.SEEDS])
         try:
-            for stage in ("tabulate", "figures"):
-                if stage in REMADE:
+            for stage in REMADE:
+                if stage != "paper":
                     rerun.here(folder, params, stage)
         except Exception as error:  # what records that somebody made up raise depends on what is wrong with them
             why = f"the results do not give the tables and figures again: {files.unreadable(error)}"
-            yield row("file.tables", "integrity", FAIL, why, tier=0, accuses=[paths.TABLES], stands_on=results)
+            yield row("file.tables", FAIL, why, accuses=[paths.TABLES], stands_on=results)
             return
         for place in (paths.NUMBERS.parent, paths.FIGURES):
             yield from (one | {"stands_on": results} for one in _compared(folder, place))
@@ -323,16 +312,15 @@ def _compared(folder, place):
     made = {path for path in made if not any((folder / part).is_symlink() for part in (path, *path.parents[:-1]))}
     for path in sorted(made):
         wrong = _other_content(folder / path, path)
-        name = path.relative_to(paths.NUMBERS.parent) if place == paths.NUMBERS.parent else path
+        name = files.name_of(path) if place == paths.NUMBERS.parent else f"file.{path}"
         verdict, why = (FAIL, wrong) if wrong else (PASS, "what its stage makes of the results")
         if wrong and path.suffix in COMPARED and path.exists() and any(packages.wrong(paths.REQUIREMENTS)):
             verdict, why = NOT_RUN, f"{wrong}; but other packages than those of {paths.REQUIREMENTS} drew it here"
-        yield row(f"file.{name}", "integrity", verdict, why, tier=0, accuses=[path])
+        yield row(name, verdict, why, accuses=[path])
     if place == paths.FIGURES and made:
         given = {path for kind in ("*.pdf", "*.png") for path in paths.FIGURES.rglob(kind)}
         for path in sorted(given - made):
-            why = "no stage makes it of these results"
-            yield row(f"file.{path}", "integrity", FAIL, why, tier=0, accuses=[path])
+            yield row(f"file.{path}", FAIL, "no stage makes it of these results", accuses=[path])
 
 
 COMPARED = {".png": content.picture, ".pdf": content.drawing}
@@ -353,9 +341,9 @@ def _typeset(folder, params):
     """A row on the PDF, made of the tables that were made once more and of the figures as they are."""
     name = f"file.{paths.PDF}"
     if not paths.PDF.exists():
-        return row(name, "integrity", NOT_RUN, f"{paths.PDF} is not there", tier=0)
+        return row(name, NOT_RUN, f"{paths.PDF} is not there")
     if shutil.which("latexmk") is None:
-        return row(name, "integrity", NOT_RUN, "latexmk is not there to make it once more", tier=0)
+        return row(name, NOT_RUN, "latexmk is not there to make it once more")
     for path in (folder / paths.FIGURES).rglob("*.pdf"):
         given = path.relative_to(folder)
         if given.exists():
@@ -363,23 +351,22 @@ def _typeset(folder, params):
     try:
         rerun.here(folder, params, "paper")
     except (OSError, ValueError) as error:
-        return row(name, "integrity", FAIL, f"it cannot be made once more: {store.one_line(error)}", tier=0)
+        return row(name, FAIL, f"it cannot be made once more: {store.one_line(error)}")
     made, given = (folder / paths.PDF).read_bytes(), paths.PDF.read_bytes()
-    here, there = content.typesetter(made), content.typesetter(given)
     if made == given:
-        return row(name, "integrity", PASS, "what its stage makes of the tables and figures, to the byte", tier=0)
+        return row(name, PASS, "what its stage makes of the tables and figures, to the byte")
+    here, there = content.typesetter(made), content.typesetter(given)
     if here != there and there:
-        why = f"typeset by {there}, here by {here}: they cannot be compared; read it"
-        return row(name, "integrity", NOT_RUN, why, tier=0)
-    return row(name, "integrity", FAIL, "not what the text, the tables and the figures give", tier=0)
+        return row(name, NOT_RUN, f"typeset by {there}, here by {here}: they cannot be compared; read it")
+    return row(name, FAIL, "not what the text, the tables and the figures give")
 
 
 def _lint():
     for path in paths.TEXTS:
         if not path.exists():
-            return row("lint.ms.tex", "integrity", NOT_RUN, f"{path} is not there", tier=0)
-        if found := verification.lint(path.read_text(encoding="utf-8"), quantities.macros()):
+            return row("lint.ms.tex", NOT_RUN, f"{path} is not there")
+        if found := verification.lint(path.read_text(encoding="utf-8"), store.read_macros(paths.NUMBERS)):
             line, number, advice = found[0]
             why = f"line {line} of {path}: {number} is typed by hand; {advice} ({len(found)} in all)"
-            return row("lint.ms.tex", "integrity", FAIL, why, tier=0)
-    return row("lint.ms.tex", "integrity", PASS, "no result is typed by hand", tier=0)
+            return row("lint.ms.tex", FAIL, why)
+    return row("lint.ms.tex", PASS, "no result is typed by hand")

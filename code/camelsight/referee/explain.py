@@ -16,12 +16,15 @@ def explain(name, as_json=False):
     params = parameters_file.load()
     quoted = quantities.quoted(params)
     name = next((one for one, macro in quoted.items() if macro == name.lstrip("\\")), name)
-    metric, suite, case, parameter = _parts(name)
+    unknown = f"expected an id such as r2.TNG.original.omega_m, or a macro of {paths.NUMBERS}, got"
+    if name.count(".") < 3:
+        raise ValueError(f"{unknown} {name!r}")
+    metric, suite, case, parameter = reference.split(name)
     suite = SHORT.get(suite, suite)
     name, place = f"{metric}.{suite}.{case}.{parameter}", (suite, case, parameter)
     chain = {"id": name}
     if macro := quoted.get(name):
-        value = quantities.macros().get(macro)
+        value = store.read_macros(paths.NUMBERS).get(macro)
         chain["paper"] = {"macro": f"\\{macro}", "value": value, "defined in": str(paths.NUMBERS)}
         chain["paper"] |= {f"lines of {path}": lines for path in paths.TEXTS if (lines := _quoted_at(macro, path))}
     table = [one for one in quantities.table() if (one["suite"], one["case"], one["parameter"]) == place]
@@ -36,18 +39,16 @@ def explain(name, as_json=False):
     chain["published"] = [one for one in comparison.statements() if one["id"] in ids]
     ids += (f"weights.{suite}.{case}", f"data.{suite}", f"stage.evaluate@{suite}-{case}")
     chain["verdict"] = files.read(lambda path: _judgements(path, ids), paths.VERDICT) or []
-    if not any(chain.get(key) for key in ("table", "result", "published")) and all(
-        one["id"] != name for one in chain["verdict"]
-    ):
-        raise ValueError(f"expected an id such as r2.TNG.original.omega_m, or a macro of {paths.NUMBERS}, got {name!r}")
-    if as_json:
-        cli.print_json(chain)
-        return
-    for step, found in chain.items():
-        text = yaml.safe_dump({step: found}, sort_keys=False, allow_unicode=True, width=110)
-        print(text.rstrip())
-    if not chain["verdict"]:
-        print(f"there is no {paths.VERDICT}: make verify")
+    judged = name in {one["id"] for one in chain["verdict"]}
+    if not judged and not any(chain.get(key) for key in ("table", "result", "published")):
+        raise ValueError(f"{unknown} {name!r}")
+    cli.show(chain, _text, as_json)
+
+
+def _text(chain):
+    style = {"sort_keys": False, "allow_unicode": True, "width": 110}
+    lines = [yaml.safe_dump({step: found}, **style).rstrip() for step, found in chain.items()]
+    return "\n".join(lines if chain["verdict"] else [*lines, f"there is no {paths.VERDICT}: make verify"])
 
 
 def _quoted_at(macro, path):
@@ -89,9 +90,3 @@ def _stage(entry):
         "code": store.digest([one["md5"] for one in code])[:16],
         "outputs": {one["path"]: one.get("md5") for one in entry.get("outs", [])},
     }
-
-
-def _parts(name):
-    if name.count(".") < 3:
-        raise ValueError(f"expected an id such as r2.TNG.original.omega_m, or a macro of {paths.NUMBERS}, got {name!r}")
-    return reference.split(name)

@@ -3,7 +3,23 @@
 from pathlib import Path
 
 from camelsight.pipeline import paths, store
-from camelsight.referee.verification import FAIL, row
+from camelsight.referee import verification
+from camelsight.referee.verification import FAIL, NOT_RUN
+
+
+def row(id, verdict, why, **more):
+    """A row of tier 0 on the integrity of a run."""
+    return verification.row(id, "integrity", verdict, why, tier=0, **more)
+
+
+def absent(id, path):
+    """The ``row`` of what cannot be checked because the file ``path`` is not there."""
+    return row(id, NOT_RUN, f"{path} is not there: {how_to_get(path)}")
+
+
+def name_of(path):
+    """The id of the row on a file of results."""
+    return f"file.{path.relative_to(paths.NUMBERS.parent)}"
 
 
 def how_to_get(path):
@@ -38,5 +54,4 @@ def damaged():
             if path.suffix in readers:
                 read(readers[path.suffix], path)
         except ValueError as error:
-            name = f"file.{path.relative_to(paths.NUMBERS.parent)}"
-            yield row(name, "integrity", FAIL, str(error), tier=0, accuses=[path])
+            yield row(name_of(path), FAIL, str(error), accuses=[path])

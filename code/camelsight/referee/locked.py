@@ -1,5 +1,6 @@
 """Whether the files of a run are those that dvc.lock has, stage by stage."""
 
+import functools
 import hashlib
 import json
 import re
@@ -10,7 +11,8 @@ import yaml
 
 from camelsight.pipeline import environment, launch, packages, paths, source, store
 from camelsight.referee import files, quantities
-from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN, row
+from camelsight.referee.files import row
+from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN
 
 PACKAGE = "code/camelsight"
 COMMITS = 20  # of dvc.lock, among which that of files from elsewhere is looked for
@@ -20,34 +22,27 @@ def stages(params, elsewhere):
     """Each stage's inputs and outputs beside the digests that DVC wrote down when it ran."""
     lock = files.read(read, paths.DVC_LOCK) or {}
     defined = dict(_expanded())
-    known = _Digests({Path(out) for definition in defined.values() for out in definition["outs"]})
-    for name in sorted(defined.keys() - set(launch.stages(params))):
-        yield row(f"stage.{name}", "integrity", WARN, f"{paths.DVC} has it, this package has not", tier=0)
-    lost = [Path(one["path"]) for entry in lock.values() for one in entry.get("outs", [])]
-    lost = [path for path in lost if not path.exists()]
-    judged = {
-        name: _stage(name, defined.get(name), lock.get(name), known, lost, elsewhere) for name in launch.stages(params)
-    }
-    outs = {one["path"] for entry in lock.values() for one in entry.get("outs", [])}
-    wrong = outs.intersection(*[[path for _, _, accuses in judged.values() for path in accuses]])
-    if wrong and not elsewhere and (commit := _commit_of({path: known[path] for path in wrong})):
-        why = f"{len(wrong)} outputs are those of commit {commit[:12]}, not of this {paths.DVC_LOCK}: dvc checkout"
-        yield row("dvc.lock", "integrity", FAIL, why, tier=0, accuses=sorted(wrong))
-    for name, (verdict, why, accuses) in judged.items():
-        yield row(f"stage.{name}", "integrity", verdict, why, tier=0, accuses=accuses)
+    counted = {Path(out) for definition in defined.values() for out in definition["outs"]}
 
-
-class _Digests(dict):
-    """The digest of each path as it is now. In a folder that stages write to only their ``outs`` count (.dvcignore)."""
-
-    def __init__(self, outs):
-        self.outs = outs
-
-    def __missing__(self, path):
+    @functools.cache
+    def known(path):
+        """The digest of a path as it is now. In a folder that stages write to only their outs count (.dvcignore)."""
         place = Path(path)
-        within = {out for out in self.outs if place in out.parents} if place.is_dir() else None
-        self[path] = _md5(place, within or None)
-        return self[path]
+        within = {out for out in counted if place in out.parents} if place.is_dir() else None
+        return _md5(place, within or None)
+
+    for name in sorted(defined.keys() - set(launch.stages(params))):
+        yield row(f"stage.{name}", WARN, f"{paths.DVC} has it, this package has not")
+    outs = dict.fromkeys(one["path"] for entry in lock.values() for one in entry.get("outs", []))
+    lost = [path for path in map(Path, outs) if not path.exists()]
+    looked = (known, lost, elsewhere)
+    judged = {name: _stage(name, defined.get(name), lock.get(name), *looked) for name in launch.stages(params)}
+    wrong = {path for _, _, accuses in judged.values() for path in accuses} & outs.keys()
+    if wrong and not elsewhere and (commit := _commit_of({path: known(path) for path in wrong})):
+        why = f"{len(wrong)} outputs are those of commit {commit[:12]}, not of this {paths.DVC_LOCK}: dvc checkout"
+        yield row("dvc.lock", FAIL, why, accuses=sorted(wrong))
+    for name, (verdict, why, accuses) in judged.items():
+        yield row(f"stage.{name}", verdict, why, accuses=accuses)
 
 
 def _commit_of(digests):
@@ -67,7 +62,7 @@ def _commit_of(digests):
 def _stage(name, definition, entry, known, lost, elsewhere):
     """The verdict on one stage, why, and the files at fault.
 
-    ``known`` has the digests of files, ``lost`` are outputs of any stage that are not there.
+    ``known`` gives the digest of a file, ``lost`` are outputs of any stage that are not there.
     """
     if definition is None:
         return FAIL, f"{paths.DVC} has no such stage", []
@@ -111,7 +106,7 @@ def _others(outs, deps, missing, known, lost, elsewhere):
             continue
         if elsewhere and path.startswith("data/"):  # the row of the maps says so once
             continue
-        if known[path] == one.get("md5"):
+        if known(path) == one.get("md5"):
             continue
         if within := [str(other) for other in lost if Path(path) in other.parents]:
             gone += within
@@ -145,13 +140,11 @@ def _expanded():
         axes = {axis: _axis(raw, values) for axis, values in definition.get("matrix", {}).items()}
         for values in product(*axes.values()):
             item = {f"${{item.{axis}}}": str(value) for axis, value in zip(axes, values, strict=True)}
-            cmd = _replaced(definition["cmd"], item)
-            deps, outs = (
-                {_replaced(next(iter(one)) if isinstance(one, dict) else one, item) for one in definition.get(key, [])}
-                for key in ("deps", "outs")
-            )
-            full = f"{name}@{'-'.join(item.values())}" if axes else name
-            yield full, {"raw": raw, "cmd": cmd, "deps": deps, "outs": outs}
+            made = {"raw": raw, "cmd": _replaced(definition["cmd"], item)}
+            for key in ("deps", "outs"):
+                named = (next(iter(one)) if isinstance(one, dict) else one for one in definition.get(key, []))
+                made[key] = {_replaced(path, item) for path in named}
+            yield f"{name}@{'-'.join(item.values())}" if axes else name, made
 
 
 def _replaced(text, values):
@@ -196,17 +189,17 @@ def _md5(path, counted=None):
 
 def trained_in(params):
     here = environment.read()
-    if paths.REQUIREMENTS.exists():
-        other = list(packages.wrong(paths.REQUIREMENTS))
-        why = f"not as locked: {', '.join(other[:5])}" if other else "the packages are those of requirements.lock"
-        yield row("environment.packages", "integrity", WARN if other else PASS, why, tier=0)
+    if not paths.REQUIREMENTS.exists():
+        yield row("environment.packages", NOT_RUN, "requirements.lock is not there")
+    elif other := list(packages.wrong(paths.REQUIREMENTS)):
+        yield row("environment.packages", WARN, f"not as locked: {', '.join(other[:5])}")
     else:
-        yield row("environment.packages", "integrity", NOT_RUN, "requirements.lock is not there", tier=0)
+        yield row("environment.packages", PASS, "the packages are those of requirements.lock")
     networks = quantities.combinations(params)
     trained = [store.read_json(paths.record(*key)) for key in networks if paths.record(*key).exists()]
     if len(trained) < len(networks) or not trained:
         why = f"{len(networks) - len(trained)} of {len(networks)} networks have no record of what trained them"
-        yield row("environment.training", "integrity", NOT_RUN, why if networks else "nothing was trained here", tier=0)
+        yield row("environment.training", NOT_RUN, why if networks else "nothing was trained here")
         return
     made = {(one["commit"], one["versions"]["torch"], one["cpu"]) for one in trained}
     if len(made) > 1:
@@ -217,6 +210,5 @@ def trained_in(params):
         verdict, why = WARN, "trained outside a checkout: the commit is unknown"
     else:
         verdict, why = PASS, f"all networks: commit {trained[0]['commit'][:12]}"
-    why += f", PyTorch {trained[0]['versions']['torch']} on {trained[0]['cpu']}"
-    why += f"; here {here['versions']['torch']}, {here['cpu']}"
-    yield row("environment.training", "integrity", verdict, why, tier=0)
+    there = f"PyTorch {trained[0]['versions']['torch']} on {trained[0]['cpu']}"
+    yield row("environment.training", verdict, f"{why}, {there}; here {here['versions']['torch']}, {here['cpu']}")

@@ -27,22 +27,19 @@ def write(params):
 def read(params, environment, links=False):
     """What ``page.html`` shows of the run in this folder, as a dict; ``links`` to its files want these to stay."""
     stages = store.parse_yaml(paths.DVC.read_text(encoding="utf-8"))["stages"] if paths.DVC.exists() else {}
+    pictures = sorted(paths.FIGURES.rglob("*.png"))
     return {
         "profile": params.profile,
         "maps": params.maps.source,
         "environment": environment,
         "r2": _r2(),
-        "figures": {path.stem: _base64(path) for path in sorted(paths.FIGURES.rglob("*.png"))},
+        "figures": {path.stem: base64.b64encode(path.read_bytes()).decode() for path in pictures},
         "made_by": provenance.MADE_BY,
         "parameters": paths.PARAMS.read_text(encoding="utf-8"),
         "stages": stages,
         "timings": [store.read_json(path) for path in sorted(paths.TIMINGS.glob("*.json"))],
         "files": {name: f"../{path}" for name, path in LINKED.items() if path.exists()} if links else {},
     }
-
-
-def _base64(path):
-    return base64.b64encode(path.read_bytes()).decode()
 
 
 def _r2():

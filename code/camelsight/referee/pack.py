@@ -96,11 +96,13 @@ def _known(loaded):
         paths.study, paths.record, paths.trials, paths.cut, paths.cut_samples, paths.metrics, paths.predictions,
         paths.predictions_text, paths.curve, paths.robustness_input,
     )  # fmt: skip
-    known += [path(*key) for key in product(loaded.suites, loaded.cases) for path in of_case]
-    repeated = product(loaded.suites, loaded.cases, loaded.repeats)
-    known += [path(*key) for key in repeated for path in (paths.repeat, paths.repeated_weights)]
     of_attribution = (paths.attributions, paths.attribution_statistics)
-    known += [path(*key) for key in product(loaded.suites, loaded.attribute.cases) for path in of_attribution]
+    for made, *axes in (
+        (of_case, loaded.cases),
+        (of_attribution, loaded.attribute.cases),
+        ((paths.repeat, paths.repeated_weights), loaded.cases, loaded.repeats),
+    ):
+        known += [path(*key) for key in product(loaded.suites, *axes) for path in made]
     known += [paths.sanity(suite) for suite in loaded.suites] + [paths.code(stage) for stage in source.stages()]
     known += [paths.robustness_input(suite, "original") for suite in loaded.robustness.suites]
     for stage in params.EXPERIMENTS:
@@ -143,7 +145,9 @@ def _unpack(path, part):
                 raise _refused(path, f"{lost[0]} is in {LIST} and not in the archive")
             if more := sorted(members.keys() - wanted.keys()):
                 raise _refused(path, f"{more[0]!r} is no file that {LIST} names")
-            _check_names(members, _text_of(archive, members, path), path)
+            if str(paths.PARAMS) not in members:
+                raise _refused(path, f"it has no {paths.PARAMS}")
+            _check_names(members, archive.extractfile(members[str(paths.PARAMS)]).read(), path)
             _check_room(sum(member.size for member in members.values()), part, path)
             for name, member in members.items():
                 with archive.extractfile(member) as source:
@@ -199,12 +203,6 @@ def _check_size(name, size, path):
     most = MOST.get(Path(name).suffix, MOST_TEXT)
     if size > most:
         raise ValueError(f"expected {name} of at most {most:,} bytes in {path}, got {size:,}")
-
-
-def _text_of(archive, members, path):
-    if str(paths.PARAMS) not in members:
-        raise _refused(path, f"it has no {paths.PARAMS}")
-    return archive.extractfile(members[str(paths.PARAMS)]).read()
 
 
 def _check_names(names, text, path):
@@ -289,10 +287,8 @@ def main():
     path = Path(arguments.output or f"camelsight-{loaded.profile}{kind}.tar")
     names = write(path, loaded, arguments.release)
     record = {"archive": str(path), "sha256": store.file_digest(path), "bytes": path.stat().st_size, "files": names}
-    if arguments.json:
-        cli.print_json(record)
-    else:
-        print(f"{path}: {len(names)} files, {record['bytes'] / 1e6:.1f} MB\nsha256 {record['sha256']}")
+    text = f"{path}: {len(names)} files, {record['bytes'] / 1e6:.1f} MB\nsha256 {record['sha256']}"
+    cli.show(record, lambda _: text, arguments.json)
 
 
 if __name__ == "__main__":

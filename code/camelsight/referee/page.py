@@ -57,38 +57,30 @@ def html(run, verdict=None):
     parts = _verdict(verdict) if verdict else _unjudged(run)
     parts += [*_headline(run), *_rows_of(verdict), *_figures(run), *_table_of_r2(run)]
     if run["parameters"]:
-        parts += [
-            "<h2>Parameters</h2>",
-            f"<details><summary>params.yaml</summary><pre>{_text(run['parameters'])}</pre>",
-        ]
-        parts.append("</details>")
+        text = f"<pre>{_text(run['parameters'])}</pre>"
+        parts += ["<h2>Parameters</h2>", f"<details><summary>params.yaml</summary>{text}", "</details>"]
     if run["stages"]:
         parts += ["<h2>Pipeline</h2>", f'<div class="scroll">{diagram(run["stages"])}</div>']
     parts += ["<h2>Environment</h2>", _facts(run["environment"])]
     parts += ["<h2>Timings</h2>", _timings(run["timings"], verdict)]
     title = f"{verdict['conclusion']['verdict']}: profile {run['profile']}" if verdict else f"Profile {run['profile']}"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head><body>'
-        + "\n".join(parts)
-        + "</body></html>\n"
-    )
+    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
+    head += f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>'
+    return "".join([head, "<body>", "\n".join(parts), "</body></html>\n"])
 
 
 def _verdict(verdict):
     said = verdict["conclusion"]
     sentence = said["text"][0].upper() + said["text"][1:]
     groups = dict.fromkeys(row["group"] for row in verdict["rows"])
+    counts = [(_text(GROUPS.get(group, group)), *said["counts"][group].values()) for group in groups]
     return [
         f"<h1>Verdict {_badge(said['verdict'])}</h1>",
         f'<p class="said" style="border-color:{COLOURS[said["verdict"]]}">{_text(sentence)}.</p>',
         f"<p>{_text(said['trust'])}{'.' if said['trust'] else ''}</p>",
         f"<p>Profile {_text(verdict['profile'])}, maps: {_text(verdict['maps'])}, up to tier {verdict['tier']}.</p>",
         "<h2>Summary</h2>",
-        _table(
-            ("rows", *VERDICTS),
-            [(_text(GROUPS.get(group, group)), *said["counts"][group].values()) for group in groups],
-        ),
+        _table(("rows", *VERDICTS), counts),
         *_rates(verdict["error_rates"]),
     ]
 
@@ -111,16 +103,17 @@ def _headline(run):
 def _rows_of(verdict):
     if not verdict:
         return []
-    said, rows = verdict["conclusion"], verdict["rows"]
+    rows, groups = verdict["rows"], {}
+    for row in rows:
+        groups.setdefault(row["group"], []).append(row)
     bad = [row for row in rows if row["verdict"] in (FAIL, WARN)]
     parts = ["<h2>What failed, and what to look at</h2>", _rows(bad)] if bad else []
     parts.append("<h2>All rows</h2>")
-    for group in dict.fromkeys(row["group"] for row in rows):
-        inside = [row for row in rows if row["group"] == group]
-        counts = ", ".join(f"{said['counts'][group][name]} {name}" for name in VERDICTS if said["counts"][group][name])
-        parts.append(
-            f"<details><summary>{_text(GROUPS.get(group, group))} ({counts})</summary>{_rows(inside)}</details>"
-        )
+    for group, inside in groups.items():
+        counts = verdict["conclusion"]["counts"][group]
+        said = ", ".join(f"{counts[name]} {name}" for name in VERDICTS if counts[name])
+        summary = f"<summary>{_text(GROUPS.get(group, group))} ({said})</summary>"
+        parts.append(f"<details>{summary}{_rows(inside)}</details>")
     return parts
 
 
@@ -163,7 +156,7 @@ def diagram(stages):
         for a, b in links:
             level[b] = max(level[b], level[a] + 1)
     width, height, across, down = BOX
-    place, rows = {}, {}
+    place, rows, lines = {}, {}, []
     for name, x in level.items():
         rows.setdefault(x, []).append(name)
     tallest = max(map(len, rows.values()), default=0)
@@ -171,12 +164,10 @@ def diagram(stages):
         offset = (tallest - len(names)) * (height + down) / 2
         for y, name in enumerate(names):
             place[name] = (x * (width + across) + 1, offset + y * (height + down) + 1)
-    lines = []
     for a, b in sorted(links):
         (x1, y1), (x2, y2) = place[a], place[b]
         x1, y1, y2, half = x1 + width, y1 + height / 2, y2 + height / 2, across / 2
-        curve = f"M{x1},{y1} C{x1 + half},{y1} {x2 - half},{y2} {x2},{y2}"
-        lines.append(f'<path d="{curve}" fill="none"/>')
+        lines.append(f'<path d="M{x1},{y1} C{x1 + half},{y1} {x2 - half},{y2} {x2},{y2}" fill="none"/>')
     boxes = [
         f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="5"/>'
         f'<text x="{x + width / 2}" y="{y + height / 2 + 4}" text-anchor="middle">{_text(name)}</text>'
@@ -197,7 +188,7 @@ def _meet(a, b):
 def _rows(rows):
     body, digest = [], re.compile(r"[0-9a-f]{24,}")
     for row in rows:
-        interval = "" if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
+        interval = "" if row["low"] is None else f"{row['low']:.5g} to {row['high']:.5g}"
         cells = row | {"interval": interval}
         texts = [_badge(row["verdict"]) if key == "verdict" else _cell(cells[key]) for key in COLUMNS]
         body.append([digest.sub(lambda found: found[0][:12] + "…", text) for text in texts])
@@ -220,8 +211,7 @@ def _table(header, body, kinds=()):
 def _rates(rates):
     if not rates:
         return []
-    family, row = rates["false_alarm_family"], rates["false_alarm_row"]
-    left = rates["left_out"]
+    family, row, left = rates["false_alarm_family"], rates["false_alarm_row"], rates["left_out"]
     text = (
         f"The reference has {rates['rows']} rows, of R² and of shifts, over {rates['seeds']} seeds of the training. "
         f"If trainings go badly as often as those do, a run that repeats it fails with a probability of "
@@ -237,12 +227,9 @@ def _rates(rates):
 
 
 def _figure(name, data, made_by):
-    stage = made_by.get(name, "figures")
-    caption = f"{name}: results of the stage {stage}"
-    return (
-        f'<figure><img alt="{_text(name)}" src="data:image/png;base64,{data}"><figcaption>{_text(caption)}</figcaption>'
-        "</figure>"
-    )
+    caption = _text(f"{name}: results of the stage {made_by.get(name, 'figures')}")
+    picture = f'<img alt="{_text(name)}" src="data:image/png;base64,{data}">'
+    return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
 
 
 def _facts(environment):
@@ -256,10 +243,9 @@ def _timings(timings, verdict):
     for one in timings:
         count, seconds = total.get(one["stage"], (0, 0.0))
         total[one["stage"]] = count + 1, seconds + one["seconds"]
+    for tier, seconds in (verdict["seconds"] if verdict else {}).items():
+        total[f"verify {tier}"] = 1, seconds
     body = [(_text(stage), count, f"{seconds:.1f}") for stage, (count, seconds) in total.items()]
-    body += [
-        (f"verify {tier}", 1, f"{seconds:.1f}") for tier, seconds in (verdict["seconds"] if verdict else {}).items()
-    ]
     return _table(("stage", "runs", "seconds in all"), body)
 
 
@@ -268,11 +254,7 @@ def _badge(verdict):
 
 
 def _cell(value):
-    return "" if value is None else _text(_number(value) if isinstance(value, float) else value)
-
-
-def _number(value):
-    return f"{value:.5g}"
+    return "" if value is None else _text(f"{value:.5g}" if isinstance(value, float) else value)
 
 
 def _text(value):

@@ -91,9 +91,7 @@ def _costs(params, predictions):
 
 
 def _interpretation():
-    if not paths.INTERPRETATION.exists():
-        return {}
-    record = store.read_json(paths.INTERPRETATION)
+    record = store.read_json(paths.INTERPRETATION) if paths.INTERPRETATION.exists() else {}
     return {
         f"{key}.{suite}.original.{name}": tuple(by_method[METHOD][key])
         for suite, by_parameter in record.items()
@@ -136,18 +134,15 @@ def _robustness(params):
         pair = one["train"], one["test"]
         for name, metric in (("r2_transfer", "r2"), ("relative_error_transfer", "relative_error")):
             found |= _triples(name, pair, one["metrics"][metric], robustness.comparable(*pair))
-    for one in _experiment("transfer", "smoothing"):
-        if one["width"]:
-            place = first, f"smooth_{one['width']:g}"
-            errors = one["metrics"]["relative_error"]
-            found |= _triples("relative_error_smoothed", place, errors, theta.meaningful(first))
-    for one in _experiment("transfer", "probes"):
-        place = first, PROBES.get(one["probe"], one["probe"])
-        found |= _triples("r2_probe", place, one["metrics"]["r2"], theta.meaningful(first))
-    baseline = paths.experiment("baseline", "network")
-    if baseline.exists():
-        errors = store.read_json(baseline)["metrics"]["relative_error"]
-        found |= _triples("relative_error_baseline", (first, "power_spectrum"), errors, theta.meaningful(first))
+    smoothed = [one for one in _experiment("transfer", "smoothing") if one["width"]]
+    rows = [("relative_error_smoothed", f"smooth_{one['width']:g}", one["metrics"]) for one in smoothed]
+    probes = _experiment("transfer", "probes")
+    rows += [("r2_probe", PROBES.get(one["probe"], one["probe"]), one["metrics"]) for one in probes]
+    if (baseline := paths.experiment("baseline", "network")).exists():
+        rows.append(("relative_error_baseline", "power_spectrum", store.read_json(baseline)["metrics"]))
+    for metric, place, measures in rows:
+        values = measures[metric.rpartition("_")[0]]
+        found |= _triples(metric, (first, place), values, theta.meaningful(first))
     return found
 
 
@@ -163,10 +158,7 @@ def _triples(metric, place, values, meant):
 
 def table():
     """The rows of the table of R², as text."""
-    return _rows(paths.TABLES / "r2.csv")
-
-
-def _rows(path):
+    path = paths.TABLES / "r2.csv"
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
@@ -179,10 +171,8 @@ def code_facts():
     parts = split.by_simulation(cmd.SIMULATIONS, seed=1, fractions=(0.9, 0.05, 0.05))
     words = lambda values: " ".join(f"{value:g}" for value in values)  # noqa: E731
     with torch.device("meta"):  # without memory
-        weights = {
-            hidden: network.count_parameters(network.build(hidden, 0.0, size=cmd.PIXELS)) for hidden in range(6, 13)
-        }
-    facts = {f"n_weights.o3.hidden_{hidden}.all": count for hidden, count in weights.items()}
+        nets = {hidden: network.build(hidden, 0.0, size=cmd.PIXELS) for hidden in range(6, 13)}
+    facts = {f"n_weights.o3.hidden_{hidden}.all": network.count_parameters(net) for hidden, net in nets.items()}
     facts |= {f"split.CAMELS.{name}.first": words(parts[name][:5]) for name in ("train", "valid")}
     facts |= {
         "split.CAMELS.test.all": words(parts["test"]),
@@ -220,11 +210,6 @@ def code_facts():
         for case, start in released.tune.start.items():
             facts[f"hyperparameters.IllustrisTNG.{case}.{name}"] = getattr(start, name)
     return facts
-
-
-def macros():
-    """Name → text of results/numbers.tex."""
-    return store.read_macros(paths.NUMBERS) if paths.NUMBERS.exists() else {}
 
 
 def quoted(params):

@@ -57,8 +57,7 @@ def limits(values):
     for name, one in found.items():
         one["mean"], one["std"] = float(np.mean(values[name])), float(np.std(values[name], ddof=1))
         for key, reach in far.items():
-            low, high = one["center"] + reach * one["error"], one["center"] - reach * one["error"]
-            one[key] = float(1 - np.exp(low)), float(1 - np.exp(high))
+            one[key] = tuple(float(1 - np.exp(one["center"] + sign * reach * one["error"])) for sign in (1, -1))
     for name, rows in groups.items():
         far = away(len(rows) // 2 + 1, len(rows))
         found[name] = {"rows": rows} | {key: (-reach, reach) for key, reach in far.items()}
@@ -115,13 +114,8 @@ def _predictions(y):
 
 def judge(found, r2):
     """PASS, WARN or FAIL of the ``r2`` of a run beside one row of ``limits``."""
-    if not np.isfinite(r2):
-        return "FAIL"
-    for verdict in ("FAIL", "WARN"):
-        low, high = found[verdict]
-        if not low <= r2 <= high:
-            return verdict
-    return "PASS"
+    beyond = (verdict for verdict in ("FAIL", "WARN") if not found[verdict][0] <= r2 <= found[verdict][1])
+    return next(beyond, "PASS")
 
 
 def _groups(names):

@@ -88,7 +88,10 @@ _NO_TEXT = (
 def row(id, group, verdict, why="", **more):
     """A row of the verdict; what it does not have is None. Characters that would steer a terminal are left out."""
     made = dict.fromkeys(ROW) | {"id": id, "group": group, "verdict": verdict, "why": why} | more
-    return {key: printable(value) if isinstance(value, str) else value for key, value in made.items()}
+    return {
+        key: "".join(one if one.isprintable() else "?" for one in value) if isinstance(value, str) else value
+        for key, value in made.items()
+    }
 
 
 def causes(rows):
@@ -122,15 +125,12 @@ def _accuser(path, accused):
     return next((name for other, name in accused.items() if other == path or path in other.parents), None)
 
 
-def printable(text):
-    return "".join(one if one.isprintable() else "?" for one in text)
-
-
 def beyond(tier, experiments):
     """Rows of what is not recomputed up to ``tier``, and so is neither passed nor failed."""
-    kinds = [one for one in TRUSTED if tier < one[1] and (experiments or one[0] != "experiments")]
     return [
-        row(name, BEYOND, NOT_RUN, f"{what}: TIER={least} makes them anew", tier=least) for name, least, what in kinds
+        row(name, BEYOND, NOT_RUN, f"{what}: TIER={least} makes them anew", tier=least)
+        for name, least, what in TRUSTED
+        if tier < least and (experiments or name != "experiments")
     ]
 
 
@@ -203,11 +203,8 @@ def published(rows, measured, undecided):
 
 def _published(one, measured, undecided):
     value, low, high = measured if isinstance(measured, tuple) else (measured, None, None)
-    facts = {
-        "class": one["class"], "expected": one["value"], "got": value, "low": low, "high": high,
-        "tolerance": one["tolerance"], "reason": one["reason"], "source": one["source"], "profile": one["profile"],
-        "tier": one["tier"],
-    }  # fmt: skip
+    facts = {key: one[key] for key in ("class", "tolerance", "reason", "source", "profile", "tier")}
+    facts |= {"expected": one["value"], "got": value, "low": low, "high": high}
     if one["value"] == NOT_AVAILABLE:
         verdict, why = NOT_RUN, "the published value was not found: type it into paper/expected.yaml to have it judged"
     elif measured is None:
@@ -231,7 +228,7 @@ def _judge(one, value, low, high):
         return FAIL, "the result is not a number"
     below, above = limits(one)
     low, high = (value if low is None else low), (value if high is None else high)
-    span = f"{_short(below)} to {_short(above)}"
+    span = f"{below:.4g} to {above:.4g}"
     if below <= low and high <= above:
         return PASS, f"within {span}"
     if high < below or above < low:
@@ -339,7 +336,3 @@ def _of_twin(rows):
         return "The maps are a twin of CAMELS', simulated here"
     held = f"{judged.count(PASS)} of {len(judged)} statements hold"
     return f"The maps are a twin of CAMELS', and of what it shares with the real maps {held}"
-
-
-def _short(value):
-    return f"{value:.4g}"

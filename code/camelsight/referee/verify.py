@@ -24,21 +24,15 @@ from tabulate import tabulate
 
 from camelsight.pipeline import cli, environment, launch, paths, rerun, store
 from camelsight.pipeline import params as parameters_file
-from camelsight.referee import (
-    anew,
-    comparison,
-    crate,
-    evidence,
-    explain,
-    overview,
-    page,
-    quantities,
-    verification,
-)
+from camelsight.referee import anew, comparison, crate, evidence, explain, files, overview, quantities, verification
 from camelsight.referee import pack as archive
+from camelsight.referee.page import html
 from camelsight.referee.verification import FAIL, NOT_RUN, PASS, WARN, row
 
-JUDGES = ("benchmarks", "code", "data", "profiles")  # of this checkout, and of no archive
+JUDGES = (  # of this checkout, and of no archive
+    *("benchmarks", "code", "data", "profiles", paths.DVC, paths.REQUIREMENTS),
+    *(paths.EXPECTED, paths.REFERENCES, paths.DIGITISED, *paths.TEXTS),
+)
 SHOWN = 12  # rows of the terminal; the page has all
 
 
@@ -59,14 +53,11 @@ def verify(tier, pack=None, suite=None, case="original", as_json=False):
         folder = paths.VERDICT.parent
         names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
         described = crate.of_run(params, verdict, [name for name in names if name.name != paths.CRATE.name], folder)
-        shown = page.html(overview.read(params, verdict["environment"], links=not pack), verdict)
+        shown = html(overview.read(params, verdict["environment"], links=not pack), verdict)
     store.write_json(report["verdict"], verdict)
     store.write_json(report["crate"], described)
     store.write_text(report["page"], shown)
-    if as_json:
-        cli.print_json(verdict)
-    else:
-        _print(verdict)
+    cli.show(verdict, _in_short, as_json)
     said = f"{report['page'].resolve()}, {report['verdict'].resolve()}"
     print(f"{time.monotonic() - start:.0f} s; {said}", file=sys.stderr)
     sys.exit(verdict["conclusion"]["exit_code"])
@@ -84,7 +75,7 @@ def _report(pack, home):
         return {"verdict": paths.VERDICT, "crate": paths.CRATE, "page": paths.PAGE}
     name = re.sub(r"[^\w.-]", "_", Path(pack).resolve().name) or "run"
     folder = home / paths.PAGE.parent / f"of-{name}"
-    return {"verdict": folder / paths.VERDICT.name, "crate": folder / paths.CRATE.name, "page": folder / "index.html"}
+    return {key: folder / path.name for key, path in _report(None, home).items()}
 
 
 @contextlib.contextmanager
@@ -105,22 +96,13 @@ def _judged(pack, home):
             given = Path(folder, name)
             same = given.exists() and given.read_bytes() == (home / name).read_bytes()
             why = f"the {name} of the run is {'that' if same else 'not that'} of this checkout, which judges"
-            rows.append(row(f"pack.{name}", "integrity", PASS if same else WARN, why, tier=0))
+            rows.append(files.row(f"pack.{name}", PASS if same else WARN, why))
             given.unlink(missing_ok=True)
         for name in (paths.VERDICT, paths.CRATE, paths.PAGE):  # of whoever judged it before
             Path(folder, name).unlink(missing_ok=True)
         Path(folder, paths.ROBUSTNESS_FIGURES).mkdir(parents=True, exist_ok=True)  # which may be empty
         with contextlib.chdir(home):
-            judges = (
-                *JUDGES,
-                paths.DVC,
-                paths.REQUIREMENTS,
-                paths.EXPECTED,
-                paths.REFERENCES,
-                paths.DIGITISED,
-                *paths.TEXTS,
-            )
-            rerun.link(folder, [name for name in judges if Path(name).exists()])
+            rerun.link(folder, [name for name in JUDGES if Path(name).exists()])
         with contextlib.chdir(folder):
             yield rows
 
@@ -148,14 +130,12 @@ def judge(tier=0, suite=None, case="original", elsewhere=False, rows=()):
     done = [one["tier"] for one in rows if one["group"] in anew.GROUPS.values() and one["verdict"] != NOT_RUN]
     reached = max(done, default=0)  # without maps no tier above the lowest does anything
     rows += verification.beyond(reached, any(getattr(params.robustness, stage) for stage in launch.EXPERIMENTS))
-    real = params.maps.source == "camels"
+    about = {"real": params.maps.source == "camels", "profile": params.profile, "tier": reached}
     return {
         "profile": params.profile,
         "maps": params.maps.source,
         "tier": tier,
-        "conclusion": verification.conclusion(
-            rows, real=real, profile=params.profile, tier=reached, elsewhere=elsewhere
-        ),
+        "conclusion": verification.conclusion(rows, elsewhere=elsewhere, **about),
         "environment": environment.read(),
         "seconds": timings,
         "error_rates": comparison.error_rates(params),
@@ -167,13 +147,13 @@ def _integrity(params, suite, case, elsewhere):
     expected = comparison.statements()
     rows = evidence.integrity(params, elsewhere)
     gone = sorted(verification.required() - {one["id"] for one in expected})
-    rows += [row(f"expected.{name}", "integrity", FAIL, f"{paths.EXPECTED} has no such row", tier=0) for name in gone]
+    rows += [files.row(f"expected.{name}", FAIL, f"{paths.EXPECTED} has no such row") for name in gone]
     try:
         measured = quantities.measured(params)
     except Exception as error:  # what a damaged file raises depends on where it is damaged; its own row names it
         why = f"the results cannot be read: {type(error).__name__}: {store.one_line(error)}"
         cause = next((one["id"] for one in rows if one["verdict"] == FAIL), None)
-        rows.append(row("measured", "integrity", NOT_RUN if cause else FAIL, why, tier=0, cause=cause))
+        rows.append(files.row("measured", NOT_RUN if cause else FAIL, why, cause=cause))
         measured = {}
     rows += comparison.beside_paper(params, expected, comparison.whole(params, measured) | quantities.code_facts())
     return rows + comparison.beside_reference(params, measured, 0)
@@ -182,18 +162,17 @@ def _integrity(params, suite, case, elsewhere):
 _TIER_ROWS = (_integrity, anew.evaluate_again, anew.train_again, anew.everything_again)
 
 
-def _print(verdict):
-    rows = [one for mark in (FAIL, WARN) for one in verdict["rows"] if one["verdict"] == mark]
-    if rows:
-        lines = [(one["verdict"], one["id"], one["why"]) for one in rows[:SHOWN]]
-        print(tabulate(lines, tablefmt="plain", maxcolwidths=[None, None, 90]))
-        print(f"and {len(rows) - SHOWN} more\n" if len(rows) > SHOWN else "")
-    for group, counts in verdict["conclusion"]["counts"].items():
-        said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        print(f"  {group:<17} {said}")
-    print(f"{verdict['conclusion']['verdict']}: {verdict['conclusion']['text']}.")
-    if verdict["conclusion"]["trust"]:
-        print(f"{verdict['conclusion']['trust']}.")
+def _in_short(verdict):
+    """The verdict for a person: the rows that failed or warn, how many there are of each kind, the conclusion."""
+    said, lines = verdict["conclusion"], []
+    if rows := [one for mark in (FAIL, WARN) for one in verdict["rows"] if one["verdict"] == mark]:
+        table = [(one["verdict"], one["id"], one["why"]) for one in rows[:SHOWN]]
+        lines.append(tabulate(table, tablefmt="plain", maxcolwidths=[None, None, 90]))
+        lines.append(f"and {len(rows) - SHOWN} more\n" if len(rows) > SHOWN else "")
+    for group, counts in said["counts"].items():
+        lines.append(f"  {group:<17} {', '.join(f'{count} {name}' for name, count in counts.items() if count)}")
+    lines.append(f"{said['verdict']}: {said['text']}.")
+    return "\n".join([*lines, f"{said['trust']}."] if said["trust"] else lines)
 
 
 def main():
@@ -207,9 +186,8 @@ def main():
     parser.add_argument("--suite", help="of T2; default: the first of params.yaml")
     parser.add_argument("--case", default="original", help="of T2, and of the attributions of T1")
     parser.add_argument("--explain", metavar="ID", help="follow a number such as r2.TNG.original.omega_m, or a macro")
-    parser.add_argument(
-        "--reference", type=int, metavar="SEEDS", help="make profiles/reference/PROFILE.json; resumable"
-    )
+    made = "make profiles/reference/PROFILE.json; resumable"
+    parser.add_argument("--reference", type=int, metavar="SEEDS", help=made)
     parser.add_argument("--jobs", type=int, help="processes of --reference")
     parser.add_argument("--json", action="store_true", help="on standard output, for a program")
     arguments = parser.parse_args()
