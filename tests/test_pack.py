@@ -11,6 +11,7 @@ import rocrate.rocrate
 
 from camelsight.pipeline import params, paths, store
 from camelsight.referee import pack
+from conftest import refused
 
 ROOT = paths.PARAMS.resolve().parent
 
@@ -76,7 +77,7 @@ def test_the_list_is_one_that_sha256sum_reads(run, tmp_path):
 def test_an_unfinished_run_is_not_packed(run):
     loaded, _ = run
     paths.weights("IllustrisTNG", "kmax_1").unlink()
-    with pytest.raises(ValueError, match=r"got none of runs/IllustrisTNG/kmax_1/weights.safetensors; run make paper$"):
+    with refused(r"got none of runs/IllustrisTNG/kmax_1/weights.safetensors; run make paper$"):
         pack.write("one.tar", loaded)
     assert not list(Path().glob("*.tar"))
 
@@ -101,9 +102,9 @@ WEIGHTS = "runs/IllustrisTNG/original/weights.safetensors"
 def test_a_changed_archive_is_refused_in_one_line_and_leaves_nothing(run, tmp_path, change, message):
     pack.write("one.tar", run[0])
     rewrite("one.tar", change)
-    with pytest.raises(ValueError, match=r"one\.tar") as error:
+    with refused(r"one\.tar") as error:
         pack.read("one.tar", tmp_path / "other")
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value)
     assert not list((tmp_path / "other").iterdir())
 
 
@@ -114,7 +115,7 @@ def test_a_member_that_is_no_plain_file_is_refused(run, tmp_path, kind):
         member = tarfile.TarInfo(WEIGHTS)
         member.type, member.linkname = kind, "/etc/passwd"
         archive.addfile(member)
-    with pytest.raises(ValueError, match="is no plain file, or is there twice"):
+    with refused("is no plain file, or is there twice"):
         pack.read("one.tar", tmp_path / "other")
 
 
@@ -123,9 +124,9 @@ def test_what_is_no_archive_or_a_half_one_is_refused(run, tmp_path):
     data = Path("one.tar").read_bytes()
     for content in (b"", b"not an archive" * 100, data[: len(data) // 2]):
         store.write_bytes("half.tar", content)
-        with pytest.raises(ValueError, match=r"half\.tar"):
+        with refused(r"half\.tar"):
             pack.read("half.tar", tmp_path / "other")
-    with pytest.raises(ValueError, match=r"got no file none\.tar"):
+    with refused(r"got no file none\.tar"):
         pack.read("none.tar", tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
 
@@ -153,7 +154,7 @@ STRANGE = (
 def test_an_archive_brings_nothing_but_what_make_pack_writes(run, tmp_path, name):
     pack.write("one.tar", run[0])
     add("one.tar", name, b"anything")
-    with pytest.raises(ValueError, match=r"what make pack writes, .*got|would be written elsewhere"):
+    with refused(r"what make pack writes, .*got|would be written elsewhere"):
         pack.read("one.tar", tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
 
@@ -161,7 +162,7 @@ def test_an_archive_brings_nothing_but_what_make_pack_writes(run, tmp_path, name
 def test_a_member_that_no_list_names_is_refused(run, tmp_path):
     pack.write("one.tar", run[0])
     add("one.tar", "results/universe.json", b"{}", listed=False)
-    with pytest.raises(ValueError, match=r"'results/universe.json' is no file that SHA256SUMS names"):
+    with refused(r"'results/universe.json' is no file that SHA256SUMS names"):
         pack.read("one.tar", tmp_path / "other")
 
 
@@ -184,7 +185,7 @@ def test_a_file_of_a_terabyte_is_refused_before_it_is_read(run, tmp_path, name, 
             file.write(tarfile.TarInfo(pack.LIST).tobuf())
         file.write(member.tobuf(tarfile.GNU_FORMAT))
         file.truncate(HUGE)  # without taking place on the disk
-    with pytest.raises(ValueError, match=message):
+    with refused(message):
         pack.read("huge.tar", tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
 
@@ -192,7 +193,7 @@ def test_a_file_of_a_terabyte_is_refused_before_it_is_read(run, tmp_path, name, 
 def test_an_archive_that_does_not_fit_the_disk_is_refused_before_it_is_unpacked(run, tmp_path, monkeypatch):
     pack.write("one.tar", run[0])
     monkeypatch.setattr(pack.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(ValueError, match=r"expected room for the [\d,]+ bytes in one.tar, got 1 free"):
+    with refused(r"expected room for the [\d,]+ bytes in one.tar, got 1 free"):
         pack.read("one.tar", tmp_path / "other")
 
 
@@ -201,7 +202,7 @@ def test_parameters_of_an_archive_are_checked_before_anything_is_taken(run, tmp_
     wrong = b"profile: x\n"
     old, new = (hashlib.sha256(data).hexdigest().encode() for data in (Path(paths.PARAMS).read_bytes(), wrong))
     rewrite("one.tar", lambda name, data: wrong if name == str(paths.PARAMS) else data.replace(old, new))
-    with pytest.raises(ValueError, match=r"^one.tar: params.yaml: "):
+    with refused(r"^one.tar: params.yaml: "):
         pack.read("one.tar", tmp_path / "other")
     assert not list((tmp_path / "other").iterdir())
 
@@ -219,7 +220,7 @@ def test_from_a_folder_only_what_make_pack_writes_is_taken(run, tmp_path):
 def test_nothing_is_followed_out_of_a_folder(run, tmp_path, name):
     Path(name).rename(tmp_path / "outside")
     Path(name).symlink_to(tmp_path / "outside")
-    with pytest.raises(ValueError, match=f"got a link: .*{name}"):
+    with refused(f"got a link: .*{name}"):
         pack.read(Path.cwd(), tmp_path / "other")
     Path(name).unlink()
     (tmp_path / "outside").rename(name)
@@ -228,7 +229,7 @@ def test_nothing_is_followed_out_of_a_folder(run, tmp_path, name):
 def test_a_pipe_in_a_folder_is_no_file(run, tmp_path):
     Path(WEIGHTS).unlink()
     os.mkfifo(WEIGHTS)
-    with pytest.raises(ValueError, match=r"expected a plain file, got .*weights.safetensors"):
+    with refused(r"expected a plain file, got .*weights.safetensors"):
         pack.read(Path.cwd(), tmp_path / "other")
 
 
@@ -268,14 +269,10 @@ def test_a_run_that_was_not_judged_or_failed_is_not_released(run):
     for name in pack.DEPOSITED:
         store.write_bytes(name, (ROOT / name).read_bytes())
     paths.VERDICT.unlink()
-    with pytest.raises(
-        ValueError, match=r"expected results/verdict.json for a release, got no such file; run make ver"
-    ):
+    with refused(r"expected results/verdict.json for a release, got no such file; run make ver"):
         pack.write("one.tar", run[0], release=True)
     failed = VERDICT | {"conclusion": {"text": "1 row failed: weights.A", "exit_code": 1}}
     store.write_json(paths.VERDICT, failed)
-    with pytest.raises(
-        ValueError, match=r"expected a run that make verify does not fail, got: 1 row failed: weights.A"
-    ):
+    with refused(r"expected a run that make verify does not fail, got: 1 row failed: weights.A"):
         pack.write("one.tar", run[0], release=True)
     assert not list(Path().glob("*.tar"))
