@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,15 @@ import smoke
 torch.set_num_threads(1)
 for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of make test, under which a make of a test would say where it works
     os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def refused(message):
+    """The block ends in an error that matches ``message``, and that is one line for a person."""
+    __tracebackhide__ = True
+    with pytest.raises(ValueError, match=message) as caught:
+        yield caught
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,8 @@
 """A checkout of its own, in which tests run the profile smoke as a user does."""
 
+import contextlib
+import functools
+import http.server
 import json
 import os
 import re
@@ -7,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -72,12 +76,39 @@ def commit(folder, message):
     git(folder, "commit", "--quiet", "--message", message)
 
 
+def module(folder, name, *arguments, code=0):
+    """Run a module by hand, on the folder's code; its standard output, or its standard error where it is to fail."""
+    command = [".venv/bin/python", "-m", name, *map(str, arguments)]
+    surroundings = os.environ | {"PYTHONPATH": str(folder / "code")}
+    run = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=False)
+    assert run.returncode == code, run.stdout + run.stderr
+    return run.stderr if code else run.stdout
+
+
 def dvc(folder, *arguments):
-    run = subprocess.run(
-        [".venv/bin/python", "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout
+    return module(folder, "dvc", *arguments)
+
+
+def stage(folder, name, *arguments, code=0):
+    return module(folder, f"camelsight.stages.{name}", *arguments, code=code)
+
+
+def plan(folder, *arguments):
+    """What ``make plan`` says for programs."""
+    return json.loads(module(folder, "camelsight.commands.plan", "--json", *arguments))
+
+
+@contextlib.contextmanager
+def changed(change, *files):
+    """Inside the block the files hold ``change(text)`` in place of their text."""
+    before = [file.read_text() for file in files]
+    try:
+        for file, text in zip(files, before, strict=True):
+            file.write_text(change(text))
+        yield
+    finally:
+        for file, text in zip(files, before, strict=True):
+            file.write_text(text)
 
 
 def simulated(folder):
@@ -86,26 +117,22 @@ def simulated(folder):
     return int(np.load(flags[0]).sum()) if flags else 0
 
 
-def stage(project, name, *arguments, code=0):
-    """Run a stage's module by hand; its standard output, or its standard error where it is to fail."""
-    run = subprocess.run(
-        [".venv/bin/python", "-m", f"camelsight.stages.{name}", *map(str, arguments)],
-        cwd=project,
-        env=os.environ | {"PYTHONPATH": str(project / "code")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == code, run.stderr
-    return run.stderr if code else run.stdout
+@contextlib.contextmanager
+def served(folder):
+    """The address of a server of the files in ``folder``, and a list of what it was asked for."""
+    asked = []
 
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            asked.append(self.path)
 
-def plan(folder, *arguments):
-    """What ``make plan`` says for programs."""
-    command = [".venv/bin/python", "-m", "camelsight.commands.plan", "--json", *arguments]
-    surroundings = os.environ | {"PYTHONPATH": str(folder / "code")}
-    said = subprocess.run(command, cwd=folder, env=surroundings, capture_output=True, text=True, check=True)
-    return json.loads(said.stdout)
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
 
 
 def planned(folder):

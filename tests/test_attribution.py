@@ -50,6 +50,11 @@ def attribute(net, scaled, outputs=(0,), start=None, references=None, function=a
     return function(net, scaled, outputs, start=start, references=references, **settings)
 
 
+def assert_close(got, expected, rtol=1e-3):
+    """To a relative error, or to a ten-thousandth of the largest value."""
+    torch.testing.assert_close(got, expected, rtol=rtol, atol=1e-4 * expected.abs().max().item())
+
+
 @CHANNELS
 def test_a_linear_network_is_attributed_exactly(channels):
     """Saliency = w, Integrated Gradients = w (x - x'); the latter are complete with any number of steps."""
@@ -158,10 +163,7 @@ def test_it_is_what_captum_gives_one_output_at_a_time(channels):
                 x, references, target=output, n_samples=8, stdevs=attribution.SHAP_NOISE
             )
         for method, expected in plain.items():
-            expected = expected[0].detach()
-            torch.testing.assert_close(
-                values[method][column], expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item()
-            )
+            assert_close(values[method][column], expected[0].detach(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["o3", "strided"])
@@ -177,7 +179,7 @@ def test_folding_batchnorm_changes_no_output_and_no_attribution(architecture):
         torch.testing.assert_close(folded(x), net(x), rtol=1e-4, atol=1e-5)
     one, two = (attribute(either, x[0], outputs=(0, 1), refinement=1)[0] for either in (net, folded))
     for method in attribution.METHODS:
-        torch.testing.assert_close(one[method], two[method], rtol=1e-3, atol=1e-4 * one[method].abs().max().item())
+        assert_close(two[method], one[method])
     assert any(isinstance(module, nn.BatchNorm2d) for module in net.modules()), "the network itself is left as it was"
 
 
@@ -185,7 +187,7 @@ def test_the_batch_changes_nothing_and_follows_from_the_memory():
     net, scaled = attribution.fold(real_network()), draw(1, SIZE, SIZE)
     one, two = (attribute(net, scaled, outputs=(0, 1), batch=batch)[0] for batch in (3, 64))
     for method in attribution.METHODS:
-        torch.testing.assert_close(one[method], two[method], rtol=1e-3, atol=1e-4 * one[method].abs().max().item())
+        assert_close(two[method], one[method])
     assert attribution.batch_size(net, SIZE, 0) == 1
     assert attribution.batch_size(net, SIZE, 2**40) == attribution.MAX_BATCH
     some = 40 * 2**20
@@ -224,10 +226,7 @@ def test_the_average_over_symmetries_turns_with_the_map_and_says_how_far_the_net
     mean, record = attribute(net, scaled, function=attribution.symmetric, refinement=1)
     turned, _ = attribute(net, scaled.rot90(dims=(1, 2)), function=attribution.symmetric, refinement=1)
     for method in ("saliency", "integrated_gradients"):
-        torch.testing.assert_close(
-            turned[method][0], mean[method][0].rot90(dims=(1, 2)), rtol=1e-3,
-            atol=1e-4 * mean[method].abs().max().item(),
-        )  # fmt: skip
+        assert_close(turned[method][0], mean[method][0].rot90(dims=(1, 2)))
         assert record["equivariance"][method] > 0.1
 
 
@@ -257,9 +256,8 @@ def test_baselines_are_what_their_names_say():
     assert all(torch.equal(one.flatten().sort()[0], scaled.flatten().sort()[0]) for one in shuffled)
     assert not torch.equal(shuffled[0], shuffled[1]) and not torch.equal(shuffled[0], scaled)
     density = 10 ** (scaled.double() * 2 + 11)
-    torch.testing.assert_close(
-        10 ** (baselines("uniform", scaled).double() * 2 + 11), density.mean().expand(3, 8, 8), rtol=1e-4, atol=0
-    )
+    uniform = 10 ** (baselines("uniform", scaled).double() * 2 + 11)
+    torch.testing.assert_close(uniform, density.mean().expand(3, 8, 8), rtol=1e-4, atol=0)
     noise = baselines("noise", count=500)
     assert noise.min() >= -1 and noise.max() <= 2 and abs(noise.mean() - 0.5) < 0.05
     for name in choices.BASELINES:
@@ -272,12 +270,8 @@ def test_the_uniform_baseline_of_a_map_with_negative_pixels_is_its_mean_density(
     """After a k_max cut a density can be negative, and its signed log10 with it."""
     density = torch.tensor([[-1e10, 5e11], [1e12, 2e12]])
     scaled = (scaling.signed_log10(density) - 11) / 2
-    torch.testing.assert_close(
-        10 ** (baselines("uniform", scaled)[0].double() * 2 + 11),
-        density.double().mean().expand(2, 2),
-        rtol=1e-4,
-        atol=0,
-    )
+    uniform = 10 ** (baselines("uniform", scaled)[0].double() * 2 + 11)
+    torch.testing.assert_close(uniform, density.double().mean().expand(2, 2), rtol=1e-4, atol=0)
 
 
 def test_maps_are_spread_over_the_simulations():

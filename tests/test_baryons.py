@@ -8,7 +8,6 @@ from camelsight.universe import mesh as grids
 
 PARTICLES = 32
 ROUNDING = 1e-5
-MORE_POWER, LESS_POWER = 1, -1
 HYDRO = ("IllustrisTNG", "SIMBA", "Astrid")
 
 
@@ -23,6 +22,11 @@ def varied(**changes):
     for name, value in changes.items():
         theta[parameters.NAMES.index(name)] = value
     return theta
+
+
+def extremes(name, suite):
+    """Parameters with the lowest and the highest value that one of them has in a suite."""
+    return [varied(**{name: limits[parameters.NAMES.index(name)]}) for limits in parameters.ranges(suite)]
 
 
 def ratio(universe, theta, suite):
@@ -51,18 +55,15 @@ def test_only_baryons_move(universe):
 @pytest.mark.parametrize("suite", HYDRO)
 @pytest.mark.parametrize("name", parameters.NAMES[2:])
 def test_more_feedback_means_less_power_for_each_parameter(universe, suite, name):
-    low, high = (limit[parameters.NAMES.index(name)] for limit in parameters.ranges(suite))
+    low, high = extremes(name, suite)
     small_scales = slice(3, None)
-    weak, fiducial, strong = (
-        ratio(universe, varied(**{name: value}), suite)[small_scales].mean() for value in (low, 1.0, high)
-    )
+    weak, fiducial, strong = (ratio(universe, one, suite)[small_scales].mean() for one in (low, varied(), high))
     assert weak > fiducial > strong
 
 
 def test_supernovae_are_clearly_visible_and_black_holes_barely(universe):
     def change(name):
-        low, high = (limit[parameters.NAMES.index(name)] for limit in parameters.ranges("IllustrisTNG"))
-        weak, strong = (ratio(universe, varied(**{name: value}), "IllustrisTNG")[3:] for value in (low, high))
+        weak, strong = (ratio(universe, one, "IllustrisTNG")[3:] for one in extremes(name, "IllustrisTNG"))
         return np.abs(weak / strong - 1).max()
 
     assert min(change("A_SN1"), change("A_SN2")) > 2 * max(change("A_AGN1"), change("A_AGN2"))

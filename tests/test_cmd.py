@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from camelsight.ground import cmd, theta
+from conftest import refused
 
 
 @pytest.mark.parametrize(
@@ -17,9 +18,9 @@ def test_file_names_are_those_of_the_release(suite, maps, params):
 
 
 def test_unknown_suite_has_no_file():
-    with pytest.raises(ValueError, match=r"expected a suite among .*, got 'EAGLE', a suite of CAMELS whose parameters"):
+    with refused(r"expected a suite among .*, got 'EAGLE', a suite of CAMELS whose parameters"):
         cmd.maps_file_name("EAGLE")
-    with pytest.raises(ValueError, match=r"expected a suite among .*, got 'TNG'$"):
+    with refused(r"expected a suite among .*, got 'TNG'$"):
         cmd.maps_file_name("TNG")
 
 
@@ -61,11 +62,9 @@ def test_min_and_max_tell_the_release():
     assert cmd.release(new, "SIMBA") is None and cmd.release(new, "Nbody_IllustrisTNG") is None
     for statistics in (new, old):
         cmd.check_statistics(statistics, "IllustrisTNG", "m.npy")
-    with pytest.raises(
-        ValueError, match=r"expected pixels from 5.2276e\+09 to 4.2038e\+15, got 4.665e\+09 to .* in m.npy"
-    ):
+    with refused(r"expected pixels from 5.2276e\+09 to 4.2038e\+15, got 4.665e\+09 to .* in m.npy"):
         cmd.check_statistics(new, "SIMBA", "m.npy")
-    with pytest.raises(ValueError, match=r"expected std 3.6415e\+12 .* got 3e\+12 in m.npy"):
+    with refused(r"expected std 3.6415e\+12 .* got 3e\+12 in m.npy"):
         cmd.check_statistics(new | {"std": 3e12}, "IllustrisTNG", "m.npy")
 
 
@@ -116,16 +115,15 @@ def test_headers_of_every_age_are_read(head, size):
     ],
 )
 def test_what_is_no_header_is_one_line(head):
-    with pytest.raises(ValueError, match=r"expected an NPY file, got one that begins with .* in m.npy") as caught:
+    with refused(r"expected an NPY file, got one that begins with .* in m.npy"):
         cmd.read_header(head, "m.npy")
-    assert "\n" not in str(caught.value)
 
 
 def test_the_first_row_of_a_table_is_six_numbers_or_a_comment():
     for good in (b"0.3 0.8 1 1 1 1\n0.1", b"# Omega_m sigma_8\n", b"\n 3e-1 8e-1 1.0 1 1 1"):
         cmd.check_first_row(good, "p.txt")
     for bad in (b"", b"<html>", b"0.3 0.8\n", b"a b c d e f\n", b"\x00\xff\x00"):
-        with pytest.raises(ValueError, match="expected a table of numbers, got a file that begins with b"):
+        with refused("expected a table of numbers, got a file that begins with b"):
             cmd.check_first_row(bad, "p.txt")
 
 
@@ -134,18 +132,13 @@ def test_published_means_agree_with_the_mean_density_of_the_hypercube():
         assert published["mean"] == pytest.approx(1.3877e12 * 0.3, rel=1e-3)  # the mean omega_m is 0.3
 
 
-def test_maps_of_the_release_pass():
-    cmd.check_maps(cmd.Header((15000, 256, 256), np.float32), 1000, 256, "maps.npy")
+WHOLE = r"expected \(2400, 64, 64\) float32, got \(2385, 64, 64\) float32 in m.npy: it holds 159 simu"
 
 
 @pytest.mark.parametrize(
     ("shape", "dtype", "message"),
     [
-        (
-            (2385, 64, 64),
-            "f4",
-            r"expected \(2400, 64, 64\) float32, got \(2385, 64, 64\) float32 in m.npy: it holds 159 simu",
-        ),
+        ((2385, 64, 64), "f4", WHOLE),
         (
             (405, 64, 64),
             "f4",
@@ -162,14 +155,14 @@ def test_maps_of_the_release_pass():
     ],
 )
 def test_wrong_maps_get_one_line_with_both_values(shape, dtype, message):
-    with pytest.raises(ValueError, match=message) as error:
+    with refused(message):
         cmd.check_maps(cmd.Header(shape, np.dtype(dtype)), 160, 64, "m.npy")
-    assert "\n" not in str(error.value)
 
 
-def test_what_is_column_by_column_is_converted_and_the_other_byte_order_is_not():
+def test_maps_of_the_release_pass_in_either_byte_order_and_columns_are_converted():
+    cmd.check_maps(cmd.Header((15000, 256, 256), np.float32), 1000, 256, "maps.npy")
     cmd.check_maps(cmd.Header((2400, 64, 64), np.dtype(">f4")), 160, 64, "m.npy")
-    with pytest.raises(ValueError, match=r"got .* float32 column by column in a b.npy: convert .*--convert 'a b.npy'$"):
+    with refused(r"got .* float32 column by column in a b.npy: convert .*--convert 'a b.npy'$"):
         cmd.check_maps(cmd.Header((2400, 64, 64), np.dtype("f4"), True), 160, 64, "a b.npy")
 
 
@@ -216,25 +209,20 @@ def test_astrid_has_its_own_range():
     wide = fiducial(1)
     wide[0, 5] = 3.9
     cmd.check_params(wide, 1, "Astrid", "p.txt")
-    with pytest.raises(ValueError, match=r"expected A_AGN2 in \[0.5, 2\], got 3.9 in row 0"):
+    with refused(r"expected A_AGN2 in \[0.5, 2\], got 3.9 in row 0"):
         cmd.check_params(wide, 1, "IllustrisTNG", "p.txt")
 
 
 @pytest.mark.parametrize(
-    ("row", "column", "value", "message"),
+    ("row", "column", "value", "simulations", "message"),
     [
-        (2, 0, 0.7, r"expected omega_m in \[0.1, 0.5\], got 0.7 in row 2 of p.txt"),
-        (1, 3, np.nan, r"expected A_AGN1 in \[0.25, 4\], got nan in row 1 of p.txt"),
+        (2, 0, 0.7, 3, r"expected omega_m in \[0.1, 0.5\], got 0.7 in row 2 of p.txt"),
+        (1, 3, np.nan, 3, r"expected A_AGN1 in \[0.25, 4\], got nan in row 1 of p.txt"),
+        (0, 0, 0.3, 5, r"expected \(5, 6\), got \(3, 6\) in p.txt"),
     ],
 )
-def test_wrong_parameters_get_one_line_that_names_the_row(row, column, value, message):
+def test_wrong_parameters_get_one_line_that_names_the_row(row, column, value, simulations, message):
     array = fiducial(3)
     array[row, column] = value
-    with pytest.raises(ValueError, match=message) as error:
-        cmd.check_params(array, 3, "IllustrisTNG", "p.txt")
-    assert "\n" not in str(error.value)
-
-
-def test_wrong_number_of_rows_is_told():
-    with pytest.raises(ValueError, match=r"expected \(5, 6\), got \(3, 6\) in p.txt"):
-        cmd.check_params(fiducial(3), 5, "IllustrisTNG", "p.txt")
+    with refused(message):
+        cmd.check_params(array, simulations, "IllustrisTNG", "p.txt")

@@ -14,6 +14,7 @@ import pytest
 
 from camelsight.ground import cmd
 from camelsight.pipeline import conversion, map_files
+from conftest import refused
 
 ROOT = Path(__file__).parent.parent
 SUITE = "IllustrisTNG"
@@ -68,9 +69,8 @@ def test_what_loses_nothing_is_mapped(tmp_path, form):
 def test_what_cannot_be_mapped_is_refused_with_the_command_that_converts_it(tmp_path, form):
     CONVERTED[form](tmp_path / NAME, MAPS)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=rf"{re.escape(cmd.CONVERT)} \S+$") as caught:
+    with refused(rf"{re.escape(cmd.CONVERT)} \S+$") as caught:
         map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
-    assert "\n" not in str(caught.value)
     assert conversion.convert(shlex.split(str(caught.value))[-1]) == (tmp_path / NAME, 0)
     opened = map_files.open_maps(SUITE, "Mtot", 4, 16, tmp_path)
     assert opened.dtype == "<f4" and opened.offset == cmd.HEADER_BYTES and np.array_equal(opened, MAPS)
@@ -175,9 +175,9 @@ def bare(folder):
 def test_what_holds_no_maps_is_refused_in_one_line_and_leaves_nothing(tmp_path, write, message):
     path = write(tmp_path)
     before = os.listdir(tmp_path)
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(message):
         conversion.convert(path)
-    assert "\n" not in str(caught.value) and os.listdir(tmp_path) == before
+    assert os.listdir(tmp_path) == before
 
 
 @pytest.mark.parametrize("taken", [f"{NAME}.original", NAME])
@@ -186,8 +186,6 @@ def test_nothing_that_is_there_is_written_over(tmp_path, taken):
     gzipped(tmp_path / NAME, MAPS)
     (tmp_path / f"{NAME}.original").write_bytes(b"mine")
     path = tmp_path / (f"{NAME}.gz" if taken == NAME else NAME)
-    with pytest.raises(
-        ValueError, match=rf"got {re.escape(str(tmp_path / taken))}, which is there: move it away first"
-    ):
+    with refused(rf"got {re.escape(str(tmp_path / taken))}, which is there: move it away first"):
         conversion.convert(path)
     assert (tmp_path / f"{NAME}.original").read_bytes() == b"mine"

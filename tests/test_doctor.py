@@ -28,9 +28,14 @@ HEALTHY = probe.Facts(
 NEEDS = doctor.Needs(profile="camels", gpu=True, gpu_memory=3.9e9, memory=9.4e9, disk=30e9)
 
 
+def all_judged(needs=NEEDS, **facts):
+    """Every check by its name, with some facts changed."""
+    return {check.name: check for check in doctor.judge(dataclasses.replace(HEALTHY, **facts), needs)}
+
+
 def judged(name, needs=NEEDS, **facts):
     """The check of that name with some facts changed; the only one that is not ok, if it is not."""
-    checks = {check.name: check for check in doctor.judge(dataclasses.replace(HEALTHY, **facts), needs)}
+    checks = all_judged(needs, **facts)
     assert {check.name for check in checks.values() if check.status != doctor.OK} <= {name}
     return checks[name]
 
@@ -75,12 +80,10 @@ def test_a_newer_minor_version_of_cuda_than_the_driver_is_no_failure():
 
 
 def test_a_driver_without_a_gpu_fails_and_a_cpu_build_beside_one_warns():
-    checks = {check.name: check for check in doctor.judge(dataclasses.replace(HEALTHY, gpus=()), NEEDS)}
-    assert checks["driver"].status == doctor.FAIL and "sees no GPU" in checks["driver"].found
-    checks = {
-        check.name: check for check in doctor.judge(dataclasses.replace(HEALTHY, gpus=(), build_cuda=None), NEEDS)
-    }
-    assert checks["driver"].status == doctor.WARN and "CPU build" in checks["driver"].found
+    driver = all_judged(gpus=())["driver"]
+    assert driver.status == doctor.FAIL and "sees no GPU" in driver.found
+    driver = all_judged(gpus=(), build_cuda=None)["driver"]
+    assert driver.status == doctor.WARN and "CPU build" in driver.found
 
 
 def test_a_gpu_is_wanted_at_paper_scale_only():
@@ -100,19 +103,15 @@ def test_no_compiler_is_needed_once_everything_is_compiled_but_on_a_gpu_one_help
     on_cpu, small = {"gpus": (), "driver_cuda": None}, dataclasses.replace(NEEDS, gpu=False)
     assert judged("compiler", small, missing=without, **on_cpu).status == doctor.OK
     check = judged("compiler", missing=without)
-    assert (
-        check.status == doctor.WARN
-        and "torch.compile" in check.found
-        and check.fix.endswith("gcc libc6-dev python3-dev")
-    )
+    assert check.status == doctor.WARN and "torch.compile" in check.found
+    assert check.fix.endswith("gcc libc6-dev python3-dev")
     assert "torch.compile can compile networks" in judged("compiler").found
     assert "make image" in judged("compiler", missing=without, container=True).fix
-    checks = doctor.judge(dataclasses.replace(HEALTHY, missing=without, packages=("torch is not installed",)), None)
-    failed = [check for check in checks if check.status == doctor.FAIL]
-    assert [check.name for check in failed] == ["compiler", "packages"]
-    assert failed[0].fix.endswith("gcc libc6-dev python3-dev")
-    checks = doctor.judge(dataclasses.replace(HEALTHY, missing=without, packages=("x",), gpus=()), None)
-    assert next(check.fix for check in checks if check.name == "compiler").endswith("build-essential python3-dev")
+    checks = all_judged(None, missing=without, packages=("torch is not installed",))
+    assert [name for name, check in checks.items() if check.status == doctor.FAIL] == ["compiler", "packages"]
+    assert checks["compiler"].fix.endswith("gcc libc6-dev python3-dev")
+    checks = all_judged(None, missing=without, packages=("x",), gpus=())
+    assert checks["compiler"].fix.endswith("build-essential python3-dev")
 
 
 def test_a_running_run_and_a_record_that_make_paper_will_mend_warn():
@@ -211,7 +210,7 @@ def test_folders_that_refuse_are_found(tmp_path):
 
 
 def test_paper_scale_needs_more_than_smoke(monkeypatch):
-    monkeypatch.chdir(Path(__file__).parent.parent)
+    monkeypatch.chdir(ROOT)
     smoke, camels = doctor.needs("smoke"), doctor.needs("camels")
     assert camels.gpu and not smoke.gpu
     assert camels.gpu_memory == 15_000 * 256**2 * 4

@@ -1,15 +1,11 @@
 """Fields of CMD: names, checks, cuts, scaling, channels, other sets, what a set tells, the names of the benchmark."""
 
 import dataclasses
-import functools
-import http.server
-import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +14,7 @@ import torch
 import yaml
 from torch import nn
 
+import smoke
 from camelsight.analysis import attributions, dataset, networks, prediction, sets
 from camelsight.commands import everything
 from camelsight.ground import cases, cmd, fields, split
@@ -29,6 +26,8 @@ from camelsight.referee import evidence
 from camelsight.report import selection
 from camelsight.stages import evaluate, maps, tune
 from camelsight.universe import camels
+from conftest import refused
+from test_network import Released
 
 ROOT = Path(__file__).parent.parent
 SUITE, SIMULATIONS, PIXELS = "IllustrisTNG", 8, 16
@@ -118,9 +117,9 @@ def test_thirteen_fields_of_which_a_suite_has_some():
     ],
 )  # fmt: skip
 def test_what_does_not_go_with_the_fields_is_refused_in_one_line(changes, message):
-    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+    with refused(re.escape(message)) as caught:
         profile(**changes)
-    assert "\n" not in str(caught.value) and str(caught.value).startswith("params.yaml: ")
+    assert str(caught.value).startswith("params.yaml: ")
 
 
 def test_a_cut_of_scales_goes_with_every_field():
@@ -213,7 +212,7 @@ def test_a_file_of_a_field_is_held_to_what_the_field_can_be(field, value, messag
     changed = np.load(path)
     changed[17, 3, 5] = value
     np.save(path, changed)
-    with pytest.raises(ValueError, match=message):
+    with refused(message):
         maps.main(loaded)
     (line,) = [line for one in release.check(loaded) for line in one["wrong"]]
     assert line.startswith(message)
@@ -262,51 +261,13 @@ def test_total_matter_draws_the_noise_that_it_drew_before_there_were_fields():
     assert np.array_equal(got[:, 0], expected)
 
 
-class Plain(nn.Module):
-    """The released network "o3" of 16 pixels in plain torch, for any number of channels."""
-
-    def __init__(self, channels, hidden):
-        super().__init__()
-        widths = [channels, 2 * hidden, 4 * hidden]
-        for block, (before, after) in enumerate(itertools.pairwise(widths)):
-            circular = {"padding": 1, "padding_mode": "circular"}
-            for n, (width, kind) in enumerate(((before, (3, 1)), (after, (3, 1)), (after, (2, 2))), start=1):
-                more = circular if kind[0] == 3 else {}
-                setattr(self, f"C{block}{n}", nn.Conv2d(width, after, *kind, **more))
-                setattr(self, f"B{block}{n}", nn.BatchNorm2d(after))
-        self.C21, self.B21 = nn.Conv2d(widths[-1], 2 * widths[-1], 4), nn.BatchNorm2d(2 * widths[-1])
-        self.FC1, self.FC2 = nn.Linear(2 * widths[-1], widths[-1]), nn.Linear(widths[-1], 12)
-
-    def forward(self, x):
-        for name in ("01", "02", "03", "11", "12", "13", "21"):
-            x = getattr(self, f"C{name}")(x)
-            x = nn.functional.leaky_relu(x if name == "01" else getattr(self, f"B{name}")(x), 0.2)
-        x = self.FC2(nn.functional.leaky_relu(self.FC1(x.flatten(1)), 0.2))
-        return torch.cat([x[:, :6], x[:, 6:].square()], dim=1)
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3])
-@pytest.mark.parametrize("training", [True, False])
-def test_a_network_of_several_channels_equals_a_plain_copy(channels, training):
-    ours = network.build(3, 0.0, size=16, channels=channels, generator=torch.Generator().manual_seed(0)).train(training)
-    plain = Plain(channels, 3).train(training)
-    plain.load_state_dict(ours.state_dict())
-    x = torch.randn(8, channels, 16, 16, generator=torch.Generator().manual_seed(1))
-    one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
-    got, expected = ours(one), plain(other)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
-    got[:, :6].sum().backward()
-    expected[:, :6].sum().backward()
-    torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-4)
-
-
 def test_a_released_checkpoint_of_two_fields_is_evaluated_on_the_maps_of_its_name(real, capsys):
     loaded = real(("Mgas", "Mcdm"))
     shutil.copytree(ROOT / "profiles", "profiles", dirs_exist_ok=True)
     text = (ROOT / "profiles/smoke.yaml").read_text().replace("source: twin", "source: camels")
     text = text.replace("suites: [IllustrisTNG, Nbody_IllustrisTNG]", "suites: [IllustrisTNG]")
     Path("params.yaml").write_text(text)
-    plain = Plain(2, 3).eval()
+    plain = Released(3, blocks=2, channels=2).eval()
     state = {f"module.{name}": value for name, value in plain.state_dict().items()}
     name = "weights_IllustrisTNG_Mgas_Mcdm_7_all_steps_500_500_o3.pt"
     torch.save(state, name)
@@ -331,10 +292,8 @@ def test_a_network_of_other_channels_than_the_profile_is_refused(real):
     real(("Mgas", "Mcdm"))
     shutil.copytree(ROOT / "profiles", "profiles", dirs_exist_ok=True)
     shutil.copy("profiles/smoke.yaml", "params.yaml")
-    torch.save(Plain(1, 3).state_dict(), "weights_IllustrisTNG_Mgas_Mcdm_7_all_steps_500_500_o3.pt")
-    with pytest.raises(
-        ValueError, match=r"16 pixels, 2 channel\(s\) \(Mgas, Mcdm\) and 6 parameters, got one for 16, 1"
-    ):
+    torch.save(Released(3, blocks=2).state_dict(), "weights_IllustrisTNG_Mgas_Mcdm_7_all_steps_500_500_o3.pt")
+    with refused(r"16 pixels, 2 channel\(s\) \(Mgas, Mcdm\) and 6 parameters, got one for 16, 1"):
         evaluate.evaluate_checkpoint("weights_IllustrisTNG_Mgas_Mcdm_7_all_steps_500_500_o3.pt")
 
 
@@ -354,7 +313,7 @@ def test_names_of_the_benchmark_are_written_and_read(case, study, weights):
     assert cmd.benchmark_names("SIMBA", names, case, 3) == (study, weights)
     for name in (study, weights):
         assert cmd.published(name) == ("SIMBA", names, None if case == "original" else "2")
-    with pytest.raises(ValueError, match="expected original or smooth_<pixels>"):
+    with refused("expected original or smooth_<pixels>"):
         cmd.benchmark_names("SIMBA", names, "kmax_1", 0)
 
 
@@ -427,17 +386,17 @@ def test_a_set_that_is_not_whole_or_not_there_is_refused(real):
     loaded = real(("Mgas",))
     folder = Path(loaded.maps.folder)
     net, record = None, {}
-    with pytest.raises(ValueError, match=r"expected params_CV_IllustrisTNG.txt of CMD in .*, got no such file"):
+    with refused(r"expected params_CV_IllustrisTNG.txt of CMD in .*, got no such file"):
         sets.predict(loaded, net, SUITE, "original", record, "CV", "1")
-    with pytest.raises(ValueError, match="expected a set among LH, CV, 1P, EX, BE, SB"):
+    with refused("expected a set among LH, CV, 1P, EX, BE, SB"):
         sets.predict(loaded, net, SUITE, "original", record, "XY", "1")
     np.savetxt(folder / "params_CV_IllustrisTNG.txt", np.full((26, 6), 0.3))
     np.save(folder / "Maps_Mgas_IllustrisTNG_CV_z=0.00.npy", made("Mgas", simulations=27))
-    with pytest.raises(ValueError, match=r"expected 27 rows of at least 6 parameters in .*, got 26 of 6"):
+    with refused(r"expected 27 rows of at least 6 parameters in .*, got 26 of 6"):
         sets.predict(loaded, net, SUITE, "original", record, "CV", "1")
     np.savetxt(folder / "params_CV_IllustrisTNG.txt", np.full((27, 6), 0.3))
     np.save(folder / "Maps_Mgas_IllustrisTNG_CV_z=0.00.npy", made("Mgas", simulations=26))
-    with pytest.raises(ValueError, match=r"expected \(405, 16, 16\) float32, got \(390, 16, 16\)"):
+    with refused(r"expected \(405, 16, 16\) float32, got \(390, 16, 16\)"):
         sets.predict(loaded, net, SUITE, "original", record, "CV", "1")
 
 
@@ -449,20 +408,16 @@ def test_a_set_is_fetched_where_there_is_an_address_and_a_damaged_pixel_is_refus
     for field in names:
         np.save(server / cmd.maps_file_name(SUITE, field, "EX"), made(field, seed=1, simulations=4))
     np.savetxt(server / cmd.params_file_name(SUITE, "EX"), np.tile([0.3, 0.8, 0, 0, 100, 1], (4, 1)))
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=server.parent)
-    monkeypatch.setattr(handler.func, "log_message", lambda *_: None)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as httpd:
-        threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        loaded = real(names, maps__bases=[f"http://127.0.0.1:{httpd.server_address[1]}"])
+    with smoke.served(server.parent) as (url, _):
+        loaded = real(names, maps__bases=[url])
         opened, values = sets.open_set(loaded, SUITE, "EX")
-        httpd.shutdown()
     assert [one.shape for one in opened] == [(60, PIXELS, PIXELS)] * 2 and values.shape == (4, 6)
     assert Path(loaded.maps.folder, "Maps_Mgas_IllustrisTNG_EX_z=0.00.npy").exists()
     path = Path(loaded.maps.folder, cmd.maps_file_name(SUITE, "Mcdm", "EX"))
     changed = np.load(path)
     changed[3, 2, 1] = np.inf
     np.save(path, changed)
-    with pytest.raises(ValueError, match="above zero, got 1 NaN or infinite"):
+    with refused("above zero, got 1 NaN or infinite"):
         sets.open_set(loaded, SUITE, "EX")
 
 
@@ -607,5 +562,5 @@ def test_a_network_of_fields_is_loaded_and_asked_about_raw_maps(real):
     seen = next(one.maps[one.index == index[0]] for one in part.values() if index[0] in one.index)
     torch.testing.assert_close(one.scale(raw)[:1], seen)
     assert one.attribute(raw[0])["saliency"]["omega_m"].shape == (2, PIXELS, PIXELS)
-    with pytest.raises(ValueError, match=r"expected maps of 16 x 16 pixels of Mgas, Mcdm, got an array \(15, 16, 16\)"):
+    with refused(r"expected maps of 16 x 16 pixels of Mgas, Mcdm, got an array \(15, 16, 16\)"):
         one.scale(raw[:, 0])

@@ -256,12 +256,14 @@ def npy(array, version=(1, 0)):
     return file.getvalue()
 
 
+DESCRIPTIONS = ("'<f4'", "'>f4'", "'|O'", "'<f8'", "[('a', '<f4')]", "'f4', 'descr': '<f2'", "b'<f4'", "4", "'M8'")
+NUMBERS = ("60", "16", "16L", "-60", "0", "True", "6e1", "1" * 50, "(16,)", "2**40", "'16'")
+
+
 def header(draw):
     """An NPY file whose header is text that NumPy may or may not read."""
-    descr = draw.choice(
-        ("'<f4'", "'>f4'", "'|O'", "'<f8'", "[('a', '<f4')]", "'f4', 'descr': '<f2'", "b'<f4'", "4", "'M8'")
-    )
-    number = lambda: draw.choice(("60", "16", "16L", "-60", "0", "True", "6e1", "1" * 50, "(16,)", "2**40", "'16'"))  # noqa: E731
+    descr = draw.choice(DESCRIPTIONS)
+    number = lambda: draw.choice(NUMBERS)  # noqa: E731
     shape = ", ".join(draw.choice((("60", "16", "16"), (number(), number(), number()), (number(),))))
     order = draw.choice(("False", "True", "0", "None", "False"))
     text = f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': ({shape})}}\n"
@@ -307,13 +309,10 @@ TABLE = camels.parameters(SUITE)[:8]
 
 def test_tables(folder):
     tried, path = Tried("parameter table"), folder / cmd.params_file_name(SUITE)
-    texts = [
-        f"{number} " * indexed + " ".join(f"{x:.5f}" for x in row)
-        for indexed in (0, 1)
-        for number, row in enumerate(TABLE)
-    ]
-    plain, indexed = "\n".join(texts[:8]), "\n".join(texts[8:])
-    named = "# name " + " ".join(theta.NAMES) + " seed\n" + "\n".join(f"LH_{line} {5000}" for line in texts[8:])
+    rows = [" ".join(f"{x:.5f}" for x in row) for row in TABLE]
+    numbered = [f"{number} {row}" for number, row in enumerate(rows)]
+    plain, indexed = "\n".join(rows), "\n".join(numbered)
+    named = "# name " + " ".join(theta.NAMES) + " seed\n" + "\n".join(f"LH_{line} {5000}" for line in numbered)
     for draw in draws("table", 2500):
         path.write_bytes(changed(draw.choice((plain, indexed, named)).encode(), draw))
         found = tried(map_files.read_parameters, SUITE, 8, folder)
@@ -434,19 +433,8 @@ def run(folder):
 
 
 NAMES = (
-    "../x",
-    "/etc/x",
-    "a/../../x",
-    "",
-    ".",
-    "x\0y",
-    "é",
-    "x" * 300,
-    "params.yaml",
-    "SHA256SUMS",
-    ".git/config",
-    "a//b",
-)
+    "../x", "/etc/x", "a/../../x", "", ".", "x\0y", "é", "x" * 300, "params.yaml", "SHA256SUMS", ".git/config", "a//b",
+)  # fmt: skip
 KINDS = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE)
 
 

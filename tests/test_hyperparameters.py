@@ -5,6 +5,7 @@ import pytest
 from camelsight.analysis import networks
 from camelsight.ground import hyperparameters
 from camelsight.pipeline import paths
+from conftest import refused
 
 GOOD = {"max_lr": 4.6934e-3, "weight_decay": 0, "dropout": 0.0, "hidden": 6}
 
@@ -32,13 +33,11 @@ def test_hyperparameters_from_elsewhere_are_used_as_they_are_or_refused(change, 
     path.write_text(json.dumps({"hyperparameters": GOOD}), encoding="utf-8")
     assert networks.chosen("SIMBA", "original") == GOOD
     path.write_text(json.dumps({"hyperparameters": GOOD | change}), encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"results/hyperparameters/SIMBA/original\.json: .*{message}"):
+    with refused(rf"results/hyperparameters/SIMBA/original\.json: .*{message}"):
         networks.chosen("SIMBA", "original")
 
 
 @pytest.mark.parametrize("values", [None, [1], "hidden", {}])
 def test_what_is_no_mapping_of_hyperparameters_is_refused(values):
-    with pytest.raises(
-        ValueError, match="trial 3: expected hyperparameters max_lr, weight_decay, dropout, hidden, got"
-    ):
+    with refused("trial 3: expected hyperparameters max_lr, weight_decay, dropout, hidden, got"):
         hyperparameters.checked(values, "trial 3")

@@ -231,16 +231,14 @@ def test_a_stage_says_how_far_it_is_and_how_it_ended(smoke, monkeypatch):
     assert store.read_json(paths.heartbeat("IllustrisTNG-kmax_1"))["state"] == "done"
 
 
-def test_the_lock_forgets_stages_that_the_pipeline_has_no_more_and_keeps_the_others(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    loaded = params.load(ROOT / "profiles/smoke.yaml")
+def test_the_lock_forgets_stages_that_the_pipeline_has_no_more_and_keeps_the_others(smoke):
     kept = "  cut@IllustrisTNG-kmax_1:\n    cmd: a\n    params:\n      params.yaml:\n        low: 1e-08\n"
     gone = "  cut@IllustrisTNG-kmax_3:\n    cmd: b\n  cut@SIMBA-kmax_1:\n    cmd: c\n"
-    launch.forget(loaded)
+    launch.forget(smoke)
     assert not paths.DVC_LOCK.exists()
     for text in ("schema: '2.0'\nstages:\n" + kept + gone, "schema: '2.0'\nstages:\n" + kept, "schema: '2.0'\n"):
         paths.DVC_LOCK.write_text(text)
-        launch.forget(loaded)
+        launch.forget(smoke)
         assert paths.DVC_LOCK.read_text() == text.replace(gone, "")
 
 

@@ -7,6 +7,7 @@ from torch.nn import functional
 
 from camelsight.analysis import networks
 from camelsight.inference import network
+from conftest import refused
 
 PUBLISHED_COUNTS = {
     6: 8_466_876, 7: 11_521_592, 8: 15_045_900, 9: 19_039_800, 10: 23_503_292, 11: 28_436_376, 12: 33_839_052,
@@ -23,22 +24,31 @@ def test_parameter_counts_are_the_published_ones(hidden, count):
         assert network.count_parameters(network.O3(hidden, 0.1, size=256, parameters=6, channels=1)) == count
 
 
-def reference(net, x):
-    """The released forward pass in plain torch, module by module: circular padding on every 3x3 convolution."""
+class Released(torch.nn.Module):
+    """The released network as its checkpoints name it, in plain torch modules, for any number of blocks and fields."""
 
-    def conv(name, x, stride=1, pad=0):
-        layer = getattr(net, f"C{name}")
-        x = functional.pad(x, (pad,) * 4, mode="circular") if pad else x
-        x = functional.conv2d(x, layer.weight, layer.bias, stride=stride)
-        return functional.leaky_relu(x if name == "01" else getattr(net, f"B{name}")(x), 0.2)
+    def __init__(self, hidden, blocks=6, channels=1):
+        super().__init__()
+        self.blocks, width = blocks, channels
+        for block in range(blocks):
+            following = 2 ** (block + 1) * hidden
+            self.add(f"{block}1", width, following, kernel_size=3, padding=1)
+            self.add(f"{block}2", following, following, kernel_size=3, padding=1)
+            self.add(f"{block}3", following, following, kernel_size=2, stride=2)
+            width = following
+        self.add(f"{blocks}1", width, 2 * width, kernel_size=4)
+        self.FC1, self.FC2 = torch.nn.Linear(2 * width, width), torch.nn.Linear(width, 12)
 
-    for block in range(net.n_blocks):
-        x = conv(f"{block}1", x, pad=1)
-        x = conv(f"{block}2", x, pad=1)
-        x = conv(f"{block}3", x, stride=2)
-    x = conv(f"{net.n_blocks}1", x).flatten(1)
-    x = net.FC2(functional.leaky_relu(net.FC1(x), 0.2))
-    return torch.cat([x[:, :6], x[:, 6:] ** 2], dim=1)
+    def add(self, name, previous, width, **options):
+        self.add_module(f"C{name}", torch.nn.Conv2d(previous, width, padding_mode="circular", **options))
+        self.add_module(f"B{name}", torch.nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        for name in [f"{block}{n}" for block in range(self.blocks) for n in (1, 2, 3)] + [f"{self.blocks}1"]:
+            x = getattr(self, f"C{name}")(x)
+            x = functional.leaky_relu(x if name == "01" else getattr(self, f"B{name}")(x), 0.2)
+        x = self.FC2(functional.leaky_relu(self.FC1(x.flatten(1)), 0.2))
+        return torch.cat([x[:, :6], x[:, 6:] ** 2], dim=1)
 
 
 @pytest.fixture(params=["cpu", "gpu"])
@@ -47,23 +57,25 @@ def written_for(request, monkeypatch):
     monkeypatch.setattr(network, "_compiles", lambda x: request.param == "gpu")
 
 
-@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize(("size", "channels"), [(16, 1), (32, 1), (64, 1), (16, 2), (16, 3)])
 @pytest.mark.parametrize("training", [True, False])
-def test_outputs_and_gradients_equal_the_released_forward_pass(size, training, written_for):
-    net = network.build(2, 0.0, size=size, generator=generator()).double().train(training)
+def test_outputs_and_gradients_equal_the_released_forward_pass(size, channels, training, written_for):
+    net = network.build(2, 0.0, size=size, channels=channels, generator=generator()).double().train(training)
+    plain = Released(2, net.n_blocks, channels).double().train(training)
+    plain.load_state_dict(net.state_dict())
     draws = generator(1)
-    first = torch.rand(8, 1, size, size, dtype=torch.float64, generator=draws).requires_grad_()
+    first = torch.rand(8, channels, size, size, dtype=torch.float64, generator=draws).requires_grad_()
     second = first.detach().clone().requires_grad_()
-    ours, theirs = net(first), reference(net, second)
+    ours, theirs = net(first), plain(second)
     torch.testing.assert_close(ours, theirs.float(), rtol=1e-5, atol=1e-6)
     weights = torch.rand(ours.shape, generator=draws)
-    (ours * weights).sum().backward()
-    ours_gradients = [parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None]
-    net.zero_grad()
-    (theirs * weights).sum().backward()
-    theirs_gradients = [parameter.grad for parameter in net.parameters() if parameter.grad is not None]
+    for outputs in (ours, theirs):
+        (outputs * weights).sum().backward()
+    ours, theirs = (
+        {name: one.grad for name, one in either.named_parameters() if one.grad is not None} for either in (net, plain)
+    )
     torch.testing.assert_close(first.grad, second.grad, rtol=1e-4, atol=1e-6)  # the last layer is float32
-    torch.testing.assert_close(ours_gradients, theirs_gradients, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -141,7 +153,7 @@ def test_the_description_follows_the_network():
 
 @pytest.mark.parametrize("size", [8, 100, 0, 1024])
 def test_a_size_that_does_not_halve_is_refused(size):
-    with pytest.raises(ValueError, match=f"got {size}"):
+    with refused(f"got {size}"):
         network.build(2, 0.1, size=size)
 
 
@@ -167,33 +179,6 @@ def test_the_strided_network_is_the_released_one_on_64_pixels():
     assert names == {*(f"C0{n}" for n in range(1, 6)), *(f"B0{n}" for n in range(2, 6)), "FC1"}
 
 
-class Released(torch.nn.Module):
-    """The released network as its checkpoints name it, in plain torch modules, for any number of blocks."""
-
-    def __init__(self, hidden, blocks=6):
-        super().__init__()
-        self.blocks, width = blocks, 1
-        for block in range(blocks):
-            following = 2 ** (block + 1) * hidden
-            self.add(f"{block}1", width, following, kernel_size=3, padding=1)
-            self.add(f"{block}2", following, following, kernel_size=3, padding=1)
-            self.add(f"{block}3", following, following, kernel_size=2, stride=2)
-            width = following
-        self.add(f"{blocks}1", width, 2 * width, kernel_size=4)
-        self.FC1, self.FC2 = torch.nn.Linear(2 * width, width), torch.nn.Linear(width, 12)
-
-    def add(self, name, previous, width, **options):
-        self.add_module(f"C{name}", torch.nn.Conv2d(previous, width, padding_mode="circular", **options))
-        self.add_module(f"B{name}", torch.nn.BatchNorm2d(width))
-
-    def forward(self, x):
-        for name in [f"{block}{n}" for block in range(self.blocks) for n in (1, 2, 3)] + [f"{self.blocks}1"]:
-            x = getattr(self, f"C{name}")(x)
-            x = functional.leaky_relu(x if name == "01" else getattr(self, f"B{name}")(x), 0.2)
-        x = self.FC2(functional.leaky_relu(self.FC1(x.flatten(1)), 0.2))
-        return torch.cat([x[:, :6], x[:, 6:] ** 2], dim=1)
-
-
 @pytest.fixture
 def released():
     """A small released network whose BatchNorm has seen data."""
@@ -204,24 +189,36 @@ def released():
         return net.eval()
 
 
-@pytest.mark.parametrize("parallel", [False, True])
-def test_a_released_checkpoint_loads_and_gives_the_same_outputs(released, parallel, tmp_path):
-    saved = torch.nn.DataParallel(released) if parallel else released
-    torch.save(saved.state_dict(), tmp_path / "weights_10.pt")
-    net = networks.load_published(tmp_path / "weights_10.pt")
-    assert (net.hidden, net.size, net.n_parameters, net.channels, net.training) == (3, 16, 6, 1, False)
+@pytest.fixture
+def checkpoint(released, tmp_path):
+    """The file of that network."""
+    torch.save(released.state_dict(), tmp_path / "weights.pt")
+    return tmp_path / "weights.pt"
+
+
+def load(content, folder):
+    """What is read of a checkpoint with that content."""
+    torch.save(content, folder / "weights.pt")
+    return networks.load_published(folder / "weights.pt")
+
+
+def assert_same_outputs(net, released):
     x = torch.randn(5, 1, 16, 16, generator=generator(1))
     torch.testing.assert_close(net(x), released(x), rtol=1e-5, atol=1e-5)
-    assert net(x).std() > 0.01
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_released_checkpoint_loads_and_gives_the_same_outputs(released, parallel, tmp_path):
+    net = load((torch.nn.DataParallel(released) if parallel else released).state_dict(), tmp_path)
+    assert (net.hidden, net.size, net.n_parameters, net.channels, net.training) == (3, 16, 6, 1, False)
+    assert_same_outputs(net, released)
+    assert net(torch.randn(5, 1, 16, 16, generator=generator(1))).std() > 0.01
 
 
 @pytest.mark.parametrize("architecture", network.ARCHITECTURES)
 def test_architecture_and_shape_follow_from_the_tensors(architecture, tmp_path):
-    net = network.build(
-        2, 0.3, size=64, parameters=2, architecture=architecture, channels=2, generator=generator()
-    ).eval()
-    torch.save(net.state_dict(), tmp_path / "weights.pt")
-    loaded = networks.load_published(tmp_path / "weights.pt")
+    net = network.build(2, 0.3, size=64, parameters=2, architecture=architecture, channels=2, generator=generator())
+    loaded = load(net.eval().state_dict(), tmp_path)
     x = torch.randn(2, 2, 64, 64, generator=generator(1))
     assert type(loaded) is type(net) and torch.equal(loaded(x), net(x))
 
@@ -231,25 +228,23 @@ class Evil:
         return (print, ("executed",))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"\x80\x04not a checkpoint", {"epoch": 3}, [torch.zeros(2)], {"C01.weight": torch.zeros(2)}, Evil(), "cut"],
-    ids=["empty", "bytes", "numbers", "list", "one tensor", "code", "tensor missing"],
-)
-def test_a_file_that_is_no_checkpoint_gets_one_line_and_runs_nothing(content, released, tmp_path, capsys):
-    path = tmp_path / "weights.pt"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        torch.save(
-            {k: v for k, v in released.state_dict().items() if k != "C12.bias"} if content == "cut" else content, path
-        )
-    with pytest.raises(ValueError, match=r"expected a .* in .*weights\.pt, got") as caught:
-        networks.load_published(path)
-    assert "\n" not in str(caught.value) and "executed" not in capsys.readouterr().out
+@pytest.mark.parametrize("content", [b"", b"\x80\x04not a checkpoint"])
+def test_a_file_of_other_bytes_is_said_to_be_no_checkpoint(content, tmp_path):
+    (tmp_path / "weights.pt").write_bytes(content)
+    with refused(r"expected a .* in .*weights\.pt, got"):
+        networks.load_published(tmp_path / "weights.pt")
 
 
-KEY = "C12.weight"
+@pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(2)], {"C01.weight": torch.zeros(2)}, Evil()])
+def test_a_file_that_holds_no_network_gets_one_line_and_runs_nothing(content, tmp_path, capsys):
+    with refused(r"expected a .* in .*weights\.pt, got"):
+        load(content, tmp_path)
+    assert "executed" not in capsys.readouterr().out
+
+
+KEY, SHAPE = "C12.weight", r"\(12, 12, 3, 3\)"
+NOT_FINITE = r"expected finite weights in .*weights\.pt, got NaN or infinity in C12\.weight"
+MUCH = torch.ones(10**6).as_strided((10**6, 1, 3, 3), (1, 0, 0, 0))  # more memory than there is, if it were copied
 KINDS = {
     "sparse_coo": lambda x: x.contiguous().to_sparse(),
     "sparse_csr": lambda x: x.reshape(len(x), -1).to_sparse_csr(),
@@ -268,25 +263,22 @@ KINDS = {
 def test_a_tensor_that_is_no_plain_array_is_named_with_its_kind(kind, released, tmp_path):
     """Complex weights lost their imaginary part without a word; the others ended in tracebacks."""
     state = released.state_dict()
-    torch.save(state | {KEY: KINDS[kind](state[KEY])}, tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match=rf"numbers in .*weights\.pt, got C12\.weight, which is {kind}$"):
-        networks.load_published(tmp_path / "weights.pt")
+    with refused(rf"numbers in .*weights\.pt, got C12\.weight, which is {kind}$"):
+        load(state | {KEY: KINDS[kind](state[KEY])}, tmp_path)
+
+
+def prefixed(prefix):
+    return lambda state: {f"{prefix}{key}": value for key, value in state.items()}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda state: state | {KEY: state[KEY].long()},
-            r"C12\.weight should be \(12, 12, 3, 3\) float32 and is .* int64",
-        ),
-        (
-            lambda state: state | {KEY: state[KEY][:2]},
-            r"should be \(12, 12, 3, 3\) float32 and is \(2, 12, 3, 3\) float32",
-        ),
+        (lambda state: state | {KEY: state[KEY].long()}, rf"C12\.weight should be {SHAPE} float32 and is .* int64"),
+        (lambda state: state | {KEY: state[KEY][:2]}, rf"should be {SHAPE} float32 and is \(2, 12, 3, 3\) float32"),
         (lambda state: state | {"FC2.weight": torch.ones(10**6, 1)}, r"FC2\.weight should be \(1000000, 12\) float32"),
         (
-            lambda state: {f"encoder.{key}": state[key] for key in state},
+            prefixed("encoder."),
             r"got 53 tensors \(encoder\.C01\.weight, .*\) that do not fit one: C01\.weight is missing",
         ),
         (lambda state: {"model": state, "ema": state}, "got 2 of them: model, ema; save one of them alone"),
@@ -297,33 +289,15 @@ def test_a_tensor_that_is_no_plain_array_is_named_with_its_kind(kind, released, 
         (lambda state: state | {"module." + KEY: state[KEY]}, "got the same name twice, with a prefix and without"),
         (lambda state: state | {("a", "b"): state[KEY]}, "got names that are no text"),
         (lambda state: state | {"B12.running_var": -state["B12.running_var"]}, "B12.running_var holds a variance of -"),
-        (lambda state: state | {KEY: state[KEY].double() * 1e300}, r"NaN or infinity in C12\.weight"),
+        (lambda state: state | {KEY: state[KEY].double() * 1e300}, NOT_FINITE),
+        (lambda state: state | {KEY: torch.where(state[KEY] > 0, state[KEY], torch.nan)}, NOT_FINITE),
+        (lambda state: state | {"C01.weight": MUCH}, r"got C01\.weight, which .* \(1000000, 1, 3, 3\) without as many"),
+        (lambda state: {key: state[key] for key in state if key != "C12.bias"}, r"expected a .* in .*weights\.pt, got"),
     ],
 )
 def test_tensors_that_fit_no_network_are_refused_by_the_first_that_does_not(change, message, released, tmp_path):
-    torch.save(change(dict(released.state_dict())), tmp_path / "weights.pt")
-    with pytest.raises(ValueError, match=message) as caught:
-        networks.load_published(tmp_path / "weights.pt")
-    assert "\n" not in str(caught.value)
-
-
-def without_counts(state):
-    return {key: value for key, value in state.items() if "num_batches" not in key}
-
-
-@pytest.mark.parametrize(
-    "change",
-    [lambda state: {key: value.double() for key, value in state.items()}, without_counts],
-    ids=["all in double precision", "torch before 0.4.1"],
-)
-def test_other_ways_to_save_the_same_network_are_read(change, released, tmp_path):
-    torch.save(change(released.state_dict()), tmp_path / "weights.pt")
-    x = torch.randn(5, 1, 16, 16, generator=generator(1))
-    torch.testing.assert_close(networks.load_published(tmp_path / "weights.pt")(x), released(x), rtol=1e-5, atol=1e-5)
-
-
-def prefixed(prefix):
-    return lambda state: {f"{prefix}{key}": value for key, value in state.items()}
+    with refused(message):
+        load(change(dict(released.state_dict())), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -331,95 +305,74 @@ def prefixed(prefix):
     [
         (prefixed("module."), "removed the prefix module."),
         (prefixed("_orig_mod.module."), "removed the prefix _orig_mod.module."),
-        (
-            prefixed("module.module._orig_mod.net.backbone.model.network."),
-            "removed the prefix module.module._orig",
-        ),
+        (prefixed("module.module._orig_mod.net.backbone.model.network."), "removed the prefix module.module._orig"),
         (lambda state: {"n_averaged": torch.tensor(7)} | prefixed("module.")(state), "left out n_averaged"),
         (lambda state: {"state_dict": prefixed("model.")(state), "epoch": 3}, "took 'state_dict' from the keys state_"),
         (lambda state: {"model": state, "optimizer": {"state": {0: {"step": torch.ones(1)}}}}, "took 'model' from the"),
         (lambda state: {"epoch": 3, "model_state_dict": state, "loss": torch.ones(1)}, "took 'model_state_dict' from"),
         (lambda state: {"my network": state}, "took 'my network' from the keys my network"),
         (lambda state: state, ""),
+        (lambda state: {key: value.double() for key, value in state.items()}, ""),
+        (lambda state: {key: state[key] for key in state if "num_batches" not in key}, ""),  # torch before 0.4.1
     ],
 )
 def test_what_wrappers_and_scripts_put_around_a_network_is_taken_off_and_said(change, said, released, tmp_path, capsys):
-    torch.save(change(released.state_dict()), tmp_path / "weights.pt")
-    x = torch.randn(5, 1, 16, 16, generator=generator(1))
-    torch.testing.assert_close(networks.load_published(tmp_path / "weights.pt")(x), released(x), rtol=1e-5, atol=1e-5)
+    assert_same_outputs(load(change(released.state_dict()), tmp_path), released)
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == bool(said)
 
 
 def test_an_average_of_weights_is_read_as_torch_saves_it(released, tmp_path):
-    torch.save(torch.optim.swa_utils.AveragedModel(released).state_dict(), tmp_path / "ema.pt")
-    loaded = networks.load_published(tmp_path / "ema.pt").state_dict()
+    loaded = load(torch.optim.swa_utils.AveragedModel(released).state_dict(), tmp_path).state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in released.state_dict().items())
 
 
-def test_a_shape_that_asks_for_more_memory_than_there_is_takes_none(released, tmp_path):
-    state = dict(released.state_dict())
-    state["C01.weight"] = torch.ones(10**6).as_strided((10**6, 1, 3, 3), (1, 0, 0, 0))
-    torch.save(state, tmp_path / "weights.pt")
-    with pytest.raises(
-        ValueError, match=r"got C01\.weight, which is of the shape \(1000000, 1, 3, 3\) without as many"
-    ):
-        networks.load_published(tmp_path / "weights.pt")
-
-
-def test_a_changed_byte_is_noticed_or_changes_nothing(released, tmp_path):
+def test_a_changed_byte_is_noticed_or_changes_nothing(released, checkpoint):
     """Torch does not read the checksums of its own files: a checkpoint with one flipped byte was used."""
-    path = tmp_path / "weights.pt"
-    torch.save(released.state_dict(), path)
-    good, draws, refused = path.read_bytes(), random.Random(1), 0
+    good, draws, noticed = checkpoint.read_bytes(), random.Random(1), 0
     for _ in range(200):
         data = bytearray(good)
         data[draws.randrange(len(data))] ^= 1 << draws.randrange(8)
-        path.write_bytes(data)
+        checkpoint.write_bytes(data)
         try:
-            state = networks.load_published(path).state_dict()
+            state = networks.load_published(checkpoint).state_dict()
         except ValueError as error:
             assert "\n" not in str(error)
-            refused += 1
+            noticed += 1
         else:
             assert all(torch.equal(value, state[key]) for key, value in released.state_dict().items())
-    assert refused > 100
+    assert noticed > 100
 
 
-def test_a_flipped_byte_of_a_weight_is_said_by_its_checksum(released, tmp_path):
-    path = tmp_path / "weights.pt"
-    torch.save(released.state_dict(), path)
-    data = bytearray(path.read_bytes())
+def test_a_flipped_byte_of_a_weight_is_said_by_its_checksum(released, checkpoint):
+    data = bytearray(checkpoint.read_bytes())
     data[data.index(released.C12.weight.detach().numpy().tobytes()) + 5] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"one in which 'weights/data/\d+' differs from its checksum; copy it again"):
-        networks.load_published(path)
+    checkpoint.write_bytes(data)
+    with refused(r"one in which 'weights/data/\d+' differs from its checksum; copy it again"):
+        networks.load_published(checkpoint)
 
 
 @pytest.mark.parametrize("length", [4, 100, 10_000, -1])
-def test_a_checkpoint_that_is_cut_short_is_said_to_be(length, released, tmp_path):
-    path = tmp_path / "weights.pt"
-    torch.save(released.state_dict(), path)
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(ValueError, match=r"got [\d,]+ bytes without the end: it is cut short; copy it again"):
-        networks.load_published(path)
+def test_a_checkpoint_that_is_cut_short_is_said_to_be(length, checkpoint):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:length])
+    with refused(r"got [\d,]+ bytes without the end: it is cut short; copy it again"):
+        networks.load_published(checkpoint)
 
 
 def test_a_checkpoint_larger_than_any_is_not_read(tmp_path):
     with open(tmp_path / "weights.pt", "wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(ValueError, match="expected a checkpoint of at most 4,294,967,296 bytes, got 1,099,511,627,776"):
+    with refused("expected a checkpoint of at most 4,294,967,296 bytes, got 1,099,511,627,776"):
         networks.load_published(tmp_path / "weights.pt")
 
 
-def test_a_compressed_checkpoint_is_refused_before_it_fills_the_memory(released, tmp_path):
-    torch.save(released.state_dict(), tmp_path / "good.pt")
-    path = tmp_path / "weights.pt"
-    with zipfile.ZipFile(tmp_path / "good.pt") as good, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+def test_a_compressed_checkpoint_is_refused_before_it_fills_the_memory(checkpoint, tmp_path):
+    path = tmp_path / "packed.pt"
+    with zipfile.ZipFile(checkpoint) as good, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("weights/data/more", bytes(10**7))
         for name in good.namelist():
             archive.writestr(name, good.read(name))
-    with pytest.raises(ValueError, match="got members that overlap or are compressed"):
+    with refused("got members that overlap or are compressed"):
         networks.load_published(path)
 
 
@@ -441,16 +394,6 @@ def test_dropout_acts_before_each_dense_layer():
         net.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
     net(torch.randn(64, 1, 16, 16, generator=generator(1)))
     assert all((x == 0).float().mean() == pytest.approx(0.5, abs=0.1) for x in seen.values())
-
-
-def test_weights_that_are_not_finite_are_refused(released, tmp_path):
-    state = released.state_dict()
-    state["C12.weight"][0, 0] = float("nan")
-    torch.save(state, tmp_path / "weights.pt")
-    with pytest.raises(
-        ValueError, match=r"expected finite weights in .*weights\.pt, got NaN or infinity in C12\.weight"
-    ):
-        networks.load_published(tmp_path / "weights.pt")
 
 
 def test_without_a_generator_every_network_is_another():

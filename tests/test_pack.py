@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -11,6 +12,7 @@ import rocrate.rocrate
 
 from camelsight.pipeline import params, paths, store
 from camelsight.referee import pack
+from conftest import refused
 
 ROOT = paths.PARAMS.resolve().parent
 
@@ -33,6 +35,20 @@ def run(tmp_path, monkeypatch):
     return loaded, sorted(names)
 
 
+@pytest.fixture
+def packed(run):
+    """The archive of that run."""
+    pack.write("one.tar", run[0])
+    return Path("one.tar")
+
+
+def refused_whole(message, archive, folder):
+    """The archive is refused, and nothing of it is left in the folder."""
+    with refused(message):
+        pack.read(archive, folder)
+    assert not list(folder.iterdir())
+
+
 def rewrite(path, change):
     """Write the archive anew; ``change(name, data)`` gives the data of each member, or None to leave it out."""
     with tarfile.open(path) as archive:
@@ -53,30 +69,26 @@ def test_what_is_packed_is_unpacked_bit_for_bit(run, tmp_path):
     assert all(path.read_bytes() == Path(name).read_bytes() for path, name in zip(found, names, strict=True))
 
 
-def test_the_same_files_give_the_same_archive(run):
+def test_the_same_files_give_the_same_archive(run, packed):
     loaded, names = run
-    pack.write("one.tar", loaded)
     for name in names:
         store.write_bytes(name, Path(name).read_bytes())  # other times and inodes
     pack.write("two.tar", loaded)
     assert store.file_digest("one.tar") == store.file_digest("two.tar")
 
 
-def test_the_list_is_one_that_sha256sum_reads(run, tmp_path):
-    loaded, names = run
-    pack.write("one.tar", loaded)
-    (tmp_path / "plain").mkdir()
-    subprocess.run(["tar", "-xf", "one.tar", "-C", tmp_path / "plain"], check=True)
-    checked = subprocess.run(
-        ["sha256sum", "-c", pack.LIST], cwd=tmp_path / "plain", capture_output=True, text=True, check=True
-    )
-    assert checked.stdout.count(": OK") == len(names)
+def test_the_list_is_one_that_sha256sum_reads(run, packed, tmp_path):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    subprocess.run(["tar", "-xf", packed, "-C", plain], check=True)
+    checked = subprocess.run(["sha256sum", "-c", pack.LIST], cwd=plain, capture_output=True, text=True, check=True)
+    assert checked.stdout.count(": OK") == len(run[1])
 
 
 def test_an_unfinished_run_is_not_packed(run):
     loaded, _ = run
     paths.weights("IllustrisTNG", "kmax_1").unlink()
-    with pytest.raises(ValueError, match=r"got none of runs/IllustrisTNG/kmax_1/weights.safetensors; run make paper$"):
+    with refused(r"got none of runs/IllustrisTNG/kmax_1/weights.safetensors; run make paper$"):
         pack.write("one.tar", loaded)
     assert not list(Path().glob("*.tar"))
 
@@ -89,45 +101,33 @@ WEIGHTS = "runs/IllustrisTNG/original/weights.safetensors"
     [
         (lambda name, data: data.replace(b"what", b"That") if name == WEIGHTS else data, f"expected {WEIGHTS} with"),
         (lambda name, data: None if name == WEIGHTS else data, f"{WEIGHTS} is in SHA256SUMS and not in the archive"),
-        (
-            lambda name, data: data.replace(b"results/tables/r2.csv", b"results/tables/r3.csv"),
-            "r3.csv is in SHA256SUMS and not",
-        ),
+        (lambda name, data: data.replace(b"tables/r2.csv", b"tables/r3.csv"), "r3.csv is in SHA256SUMS and not"),
         (lambda name, data: data.replace(WEIGHTS.encode(), b"../away"), "'../away', which would be written elsewhere"),
         (lambda name, data: data.replace(WEIGHTS.encode(), b"/tmp/away"), "'/tmp/away', which would be written"),
         (lambda name, data: None if name == pack.LIST else data, "begins with SHA256SUMS"),
     ],
 )
-def test_a_changed_archive_is_refused_in_one_line_and_leaves_nothing(run, tmp_path, change, message):
-    pack.write("one.tar", run[0])
-    rewrite("one.tar", change)
-    with pytest.raises(ValueError, match=r"one\.tar") as error:
-        pack.read("one.tar", tmp_path / "other")
-    assert message in str(error.value) and "\n" not in str(error.value)
-    assert not list((tmp_path / "other").iterdir())
+def test_a_changed_archive_is_refused_in_one_line_and_leaves_nothing(packed, tmp_path, change, message):
+    rewrite(packed, change)
+    refused_whole(rf"one\.tar.*{re.escape(message)}|{re.escape(message)}.*one\.tar", packed, tmp_path / "other")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
-def test_a_member_that_is_no_plain_file_is_refused(run, tmp_path, kind):
-    pack.write("one.tar", run[0])
-    with tarfile.open("one.tar", "a") as archive:
+def test_a_member_that_is_no_plain_file_is_refused(packed, tmp_path, kind):
+    with tarfile.open(packed, "a") as archive:
         member = tarfile.TarInfo(WEIGHTS)
         member.type, member.linkname = kind, "/etc/passwd"
         archive.addfile(member)
-    with pytest.raises(ValueError, match="is no plain file, or is there twice"):
-        pack.read("one.tar", tmp_path / "other")
+    with refused("is no plain file, or is there twice"):
+        pack.read(packed, tmp_path / "other")
 
 
-def test_what_is_no_archive_or_a_half_one_is_refused(run, tmp_path):
-    pack.write("one.tar", run[0])
-    data = Path("one.tar").read_bytes()
+def test_what_is_no_archive_or_a_half_one_is_refused(packed, tmp_path):
+    data = packed.read_bytes()
     for content in (b"", b"not an archive" * 100, data[: len(data) // 2]):
         store.write_bytes("half.tar", content)
-        with pytest.raises(ValueError, match=r"half\.tar"):
-            pack.read("half.tar", tmp_path / "other")
-    with pytest.raises(ValueError, match=r"got no file none\.tar"):
-        pack.read("none.tar", tmp_path / "other")
-    assert not list((tmp_path / "other").iterdir())
+        refused_whole(r"half\.tar", "half.tar", tmp_path / "other")
+    refused_whole(r"got no file none\.tar", "none.tar", tmp_path / "other")
 
 
 def add(path, name, data, listed=True):
@@ -150,19 +150,15 @@ STRANGE = (
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_an_archive_brings_nothing_but_what_make_pack_writes(run, tmp_path, name):
-    pack.write("one.tar", run[0])
-    add("one.tar", name, b"anything")
-    with pytest.raises(ValueError, match=r"what make pack writes, .*got|would be written elsewhere"):
-        pack.read("one.tar", tmp_path / "other")
-    assert not list((tmp_path / "other").iterdir())
+def test_an_archive_brings_nothing_but_what_make_pack_writes(packed, tmp_path, name):
+    add(packed, name, b"anything")
+    refused_whole(r"what make pack writes, .*got|would be written elsewhere", packed, tmp_path / "other")
 
 
-def test_a_member_that_no_list_names_is_refused(run, tmp_path):
-    pack.write("one.tar", run[0])
-    add("one.tar", "results/universe.json", b"{}", listed=False)
-    with pytest.raises(ValueError, match=r"'results/universe.json' is no file that SHA256SUMS names"):
-        pack.read("one.tar", tmp_path / "other")
+def test_a_member_that_no_list_names_is_refused(packed, tmp_path):
+    add(packed, "results/universe.json", b"{}", listed=False)
+    with refused(r"'results/universe.json' is no file that SHA256SUMS names"):
+        pack.read(packed, tmp_path / "other")
 
 
 HUGE = 1 << 40
@@ -184,26 +180,20 @@ def test_a_file_of_a_terabyte_is_refused_before_it_is_read(run, tmp_path, name, 
             file.write(tarfile.TarInfo(pack.LIST).tobuf())
         file.write(member.tobuf(tarfile.GNU_FORMAT))
         file.truncate(HUGE)  # without taking place on the disk
-    with pytest.raises(ValueError, match=message):
-        pack.read("huge.tar", tmp_path / "other")
-    assert not list((tmp_path / "other").iterdir())
+    refused_whole(message, "huge.tar", tmp_path / "other")
 
 
-def test_an_archive_that_does_not_fit_the_disk_is_refused_before_it_is_unpacked(run, tmp_path, monkeypatch):
-    pack.write("one.tar", run[0])
+def test_an_archive_that_does_not_fit_the_disk_is_refused_before_it_is_unpacked(packed, tmp_path, monkeypatch):
     monkeypatch.setattr(pack.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(ValueError, match=r"expected room for the [\d,]+ bytes in one.tar, got 1 free"):
+    with refused(r"expected room for the [\d,]+ bytes in one.tar, got 1 free"):
         pack.read("one.tar", tmp_path / "other")
 
 
-def test_parameters_of_an_archive_are_checked_before_anything_is_taken(run, tmp_path):
-    pack.write("one.tar", run[0])
+def test_parameters_of_an_archive_are_checked_before_anything_is_taken(packed, tmp_path):
     wrong = b"profile: x\n"
     old, new = (hashlib.sha256(data).hexdigest().encode() for data in (Path(paths.PARAMS).read_bytes(), wrong))
-    rewrite("one.tar", lambda name, data: wrong if name == str(paths.PARAMS) else data.replace(old, new))
-    with pytest.raises(ValueError, match=r"^one.tar: params.yaml: "):
-        pack.read("one.tar", tmp_path / "other")
-    assert not list((tmp_path / "other").iterdir())
+    rewrite(packed, lambda name, data: wrong if name == str(paths.PARAMS) else data.replace(old, new))
+    refused_whole(r"^one.tar: params.yaml: ", packed, tmp_path / "other")
 
 
 def test_from_a_folder_only_what_make_pack_writes_is_taken(run, tmp_path):
@@ -219,7 +209,7 @@ def test_from_a_folder_only_what_make_pack_writes_is_taken(run, tmp_path):
 def test_nothing_is_followed_out_of_a_folder(run, tmp_path, name):
     Path(name).rename(tmp_path / "outside")
     Path(name).symlink_to(tmp_path / "outside")
-    with pytest.raises(ValueError, match=f"got a link: .*{name}"):
+    with refused(f"got a link: .*{name}"):
         pack.read(Path.cwd(), tmp_path / "other")
     Path(name).unlink()
     (tmp_path / "outside").rename(name)
@@ -228,7 +218,7 @@ def test_nothing_is_followed_out_of_a_folder(run, tmp_path, name):
 def test_a_pipe_in_a_folder_is_no_file(run, tmp_path):
     Path(WEIGHTS).unlink()
     os.mkfifo(WEIGHTS)
-    with pytest.raises(ValueError, match=r"expected a plain file, got .*weights.safetensors"):
+    with refused(r"expected a plain file, got .*weights.safetensors"):
         pack.read(Path.cwd(), tmp_path / "other")
 
 
@@ -268,14 +258,10 @@ def test_a_run_that_was_not_judged_or_failed_is_not_released(run):
     for name in pack.DEPOSITED:
         store.write_bytes(name, (ROOT / name).read_bytes())
     paths.VERDICT.unlink()
-    with pytest.raises(
-        ValueError, match=r"expected results/verdict.json for a release, got no such file; run make ver"
-    ):
+    with refused(r"expected results/verdict.json for a release, got no such file; run make ver"):
         pack.write("one.tar", run[0], release=True)
     failed = VERDICT | {"conclusion": {"text": "1 row failed: weights.A", "exit_code": 1}}
     store.write_json(paths.VERDICT, failed)
-    with pytest.raises(
-        ValueError, match=r"expected a run that make verify does not fail, got: 1 row failed: weights.A"
-    ):
+    with refused(r"expected a run that make verify does not fail, got: 1 row failed: weights.A"):
         pack.write("one.tar", run[0], release=True)
     assert not list(Path().glob("*.tar"))

@@ -1,9 +1,8 @@
 from types import SimpleNamespace
 
-import pytest
-
 from camelsight.commands import plan
 from camelsight.pipeline import paths
+from conftest import refused
 
 
 class Dependency(SimpleNamespace):
@@ -83,7 +82,7 @@ def test_another_profile_is_planned_without_touching_the_active_one(tmp_path, mo
     assert paths.PARAMS.read_text() == "mine" and paths.Path.cwd() == tmp_path
     assert "DVC_SITE_CACHE_DIR" not in plan.os.environ
     with (
-        pytest.raises(ValueError, match="expected a profile among other"),
+        refused("expected a profile among other"),
         plan._in_place_of_params("none", full=False),
     ):
         pass

@@ -305,16 +305,11 @@ def test_figures_fit_the_page_and_their_type_is_large_enough_for_print():
         assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
 
 
-def test_fonts_are_embedded_and_the_bytes_are_the_same_twice():
+def test_fonts_are_embedded_the_bytes_are_the_same_twice_and_the_callers_settings_are_left_alone():
+    before = dict(mpl.rcParams)
     pdf, again = (saved(plotting.r2_against_kmax(rows_of(SMALL), 2.0, 2.8)) for _ in range(2))
     assert b"/FontFile2" in pdf and b"/Type3" not in pdf
-    assert pdf == again
-
-
-def test_the_callers_settings_are_left_alone():
-    before = dict(mpl.rcParams)
-    saved(plotting.r2_against_kmax(rows_of(SMALL), 2.0, 2.8))
-    assert dict(mpl.rcParams) == before
+    assert pdf == again and dict(mpl.rcParams) == before
 
 
 def test_suites_differ_in_grey_and_in_marker():
@@ -431,10 +426,8 @@ def signed_images(figure):
 
 def test_attributions_keep_their_sign_on_one_scale_centred_on_zero():
     signed = np.linspace(-3, 1, 128).reshape(2, 1, 8, 8)
-    figure = plotting_attribution.attribution_maps(
-        densities((1, 8, 8)), {"saliency": signed, "gradient_shap": signed / 50}
-    )
-    images = signed_images(figure)
+    stacks = {"saliency": signed, "gradient_shap": signed / 50}
+    images = signed_images(plotting_attribution.attribution_maps(densities((1, 8, 8)), stacks))
     assert len(images) == 4 and len({(image.norm.vmin, image.norm.vmax) for image in images}) == 1
     np.testing.assert_array_equal(images[0].get_array().data, signed[0, 0])
     norm = images[0].norm
@@ -458,9 +451,8 @@ def test_the_attributions_of_cut_cases_are_shown_below_their_maps():
 def test_each_field_has_rows_panels_and_a_scale_of_density_of_its_own():
     fields, maps = ("Mtot", "Mgas"), densities((2, 8, 8)) * np.array([1, 0.1])[:, None, None]
     signed = np.arange(4.0).reshape(2, 2, 1, 1) * np.ones((8, 8)) + 1  # parameter, then field
-    above, below = (
-        figure.axes for figure in plotting.gallery({SUITES[0]: maps[None]}, np.full((1, 6), 0.5), fields=fields).subfigs
-    )
+    gallery = plotting.gallery({SUITES[0]: maps[None]}, np.full((1, 6), 0.5), fields=fields)
+    above, below = (figure.axes for figure in gallery.subfigs)
     for axes, label, density in zip((above, below), ("surface density", "gas density"), maps, strict=True):
         np.testing.assert_array_equal(axes[0].images[0].get_array(), density)
         assert axes[1].get_ylabel().startswith(label) and "M_\\odot" in axes[1].get_ylabel()
@@ -484,9 +476,8 @@ def test_each_field_has_rows_panels_and_a_scale_of_density_of_its_own():
 def test_scales_of_attribution_and_of_cuts_share_their_axis():
     above, _, below, _ = plotting_attribution.attribution_scales(fourier(), rows_of(LARGE), 32.17).axes
     assert above.get_xlim() == below.get_xlim()
-    np.testing.assert_allclose(
-        above.lines[0].get_ydata(), np.exp(-fourier()["IllustrisTNG"]["omega_m"]["saliency"]["k"] / 5)
-    )
+    k = fourier()["IllustrisTNG"]["omega_m"]["saliency"]["k"]
+    np.testing.assert_allclose(above.lines[0].get_ydata(), np.exp(-k / 5))
     np.testing.assert_allclose(next(curves(below))[2], [1, 5, 10, 20, 30, 40, 50], rtol=0.02)
 
 
@@ -536,10 +527,7 @@ def test_the_tuning_figures_show_every_trial_and_every_search():
     assert shares.lines[0].get_ydata() == [60]
     axes = plotting_tuning.tuning_epochs(searches()).axes[0]
     ends = [line.get_ydata()[-1] for line in axes.lines]
-    assert (
-        len(ends) == 12
-        and ends[:2] == [-9.2, -9.2]
-        and [line.get_xdata()[-1] for line in axes.lines[::6]] == [720, 102]
-    )
+    assert len(ends) == 12 and ends[:2] == [-9.2, -9.2]
+    assert [line.get_xdata()[-1] for line in axes.lines[::6]] == [720, 102]
     band = axes.patches[0].get_extents()
     assert (band.y0 - band.y1) != 0

@@ -65,11 +65,8 @@ def test_numbers_by_hand_and_a_dash_for_what_was_not_run():
     assert numbers["RivalLikelihoodErrorSigmaEight"] == "20" and numbers["LikelihoodHartlap"] == "0.988"
     assert numbers["LikelihoodTau"] == "30" and numbers["LikelihoodLengths"] == "15"
     assert numbers["LikelihoodConverged"] == 1 and numbers["LikelihoodMaps"] == 2
-    assert (
-        numbers["LikelihoodBand"] == "11"
-        and numbers["LikelihoodScatter"] == "1.5"
-        and numbers["LikelihoodMeanError"] == "3.1"
-    )
+    assert numbers["LikelihoodBand"] == "11" and numbers["LikelihoodScatter"] == "1.5"
+    assert numbers["LikelihoodMeanError"] == "3.1"
     assert numbers["LikelihoodGrowthOmegaM"] == "1.0" and numbers["LikelihoodPowerGrowthSigmaEight"] == "2.5"
     assert numbers["LikelihoodMapsEach"] == 1 and numbers["LikelihoodShown"] == 2
     assert (numbers["HasRivalNetwork"], numbers["HasRivalMean"], numbers["HasSpectrumNetworks"]) == (1, 0, 1)
@@ -98,32 +95,33 @@ def test_whatever_was_run_the_text_quotes_nothing_that_was_not():
             assert bool(quoted) == bool(ran) and all(numbers[macro] != "n/a" for macro in quoted), ran
 
 
-def test_summaries_have_what_was_asked_for_beside_the_spectrum(tmp_path, monkeypatch):
-    """Maps twice as dense have four times the power and twice the mean."""
+@pytest.fixture
+def smoke(tmp_path, monkeypatch):
+    """Params of smoke; the maps of its first simulation, which all others have as well, but the second: twice those."""
     monkeypatch.chdir(tmp_path)
     params = parameters_file.load(ROOT / "profiles" / "smoke.yaml")
-    pixels, rng = params.maps.pixels, np.random.default_rng(0)
-    maps = rng.lognormal(27, 1, (15, pixels, pixels)).astype(np.float32)
-    many = np.concatenate([maps, 2 * maps] + [maps] * (params.maps.simulations - 2))
+    pixels, count = params.maps.pixels, params.maps.simulations
+    maps = np.random.default_rng(0).lognormal(27, 1, (15, pixels, pixels)).astype(np.float32)
+    many = np.concatenate([maps, 2 * maps] + [maps] * (count - 2))
     monkeypatch.setattr(map_files, "open_maps", lambda *_: many)
-    monkeypatch.setattr(map_files, "read_parameters", lambda *_: np.ones((len(many) // 15, 6)))
-    k, log_power, mass = baseline.summaries(params, params.suites[0], baseline._log_mean)
-    assert log_power.shape == (params.maps.simulations, 15, len(k)) and mass.shape == (params.maps.simulations, 15, 1)
+    monkeypatch.setattr(map_files, "read_parameters", lambda *_: np.ones((count, 6)))
+    return params
+
+
+def test_summaries_have_what_was_asked_for_beside_the_spectrum(smoke):
+    """Maps twice as dense have four times the power and twice the mean."""
+    count = smoke.maps.simulations
+    k, log_power, mass = baseline.summaries(smoke, smoke.suites[0], baseline._log_mean)
+    assert log_power.shape == (count, 15, len(k)) and mass.shape == (count, 15, 1)
     np.testing.assert_allclose(log_power[1] - log_power[0], np.log(4), rtol=1e-6)
     np.testing.assert_allclose(mass[1] - mass[0], np.log(2), rtol=1e-6)
-    assert len(baseline.summaries(params, params.suites[0])) == 2
+    assert len(baseline.summaries(smoke, smoke.suites[0])) == 2
 
 
-def test_under_a_k_max_only_the_shells_that_begin_below_it_are_left(tmp_path, monkeypatch):
+def test_under_a_k_max_only_the_shells_that_begin_below_it_are_left(smoke):
     """k_max 1 is 3.98 fundamental modes: shells 1 and 2 are whole, the third has lost what is beyond."""
-    monkeypatch.chdir(tmp_path)
-    params = parameters_file.load(ROOT / "profiles" / "smoke.yaml")
-    maps = np.random.default_rng(0).lognormal(27, 1, (15, params.maps.pixels, params.maps.pixels)).astype(np.float32)
-    many = np.concatenate([maps] * params.maps.simulations)
-    monkeypatch.setattr(map_files, "open_maps", lambda *_: many)
-    monkeypatch.setattr(map_files, "read_parameters", lambda *_: np.ones((len(many) // 15, 6)))
-    k, whole = baseline.summaries(params, params.suites[0])
-    k_cut, cut, shares = baseline.summaries(params, params.suites[0], baseline._shares, case="kmax_1")
+    k, whole = baseline.summaries(smoke, smoke.suites[0])
+    k_cut, cut, shares = baseline.summaries(smoke, smoke.suites[0], baseline._shares, case="kmax_1")
     np.testing.assert_array_equal(k_cut, k[:3])
     np.testing.assert_allclose(cut[..., :2], whole[..., :2], rtol=1e-5)
     assert (cut[..., 2] <= whole[..., 2] + 1e-5).all() and np.isfinite(cut).all()

@@ -1,3 +1,5 @@
+import dataclasses
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -116,6 +118,14 @@ def test_normalisation_names_the_suite():
     assert np.unique(settings).size == 3
 
 
+def part_of(simulation):
+    """Maps of these simulations, whose targets are their numbers."""
+    count = len(simulation)
+    return dataset.Part(
+        simulation, simulation, np.zeros((count, 6)), torch.zeros(count, 1, 1, 1), torch.zeros(count, 6)
+    )
+
+
 @pytest.fixture
 def profile():
     return params.load("profiles/smoke.yaml")
@@ -126,17 +136,7 @@ def test_leaking_networks_are_tested_on_simulations_that_they_know_and_on_others
     known, trained = {"train": range(16), "valid": range(16, 18), "test": range(18, 20)}, []
 
     def load(params, suite, case, names, **more):
-        simulation = {name: np.repeat(known[name], 15) for name in names}
-        return {
-            name: dataset.Part(
-                values,
-                values,
-                np.zeros((len(values), 6)),
-                torch.zeros(len(values), 1, 2, 2),
-                torch.zeros(len(values), 6),
-            )
-            for name, values in simulation.items()
-        }
+        return {name: part_of(np.repeat(known[name], 15)) for name in names}
 
     def fit(params, experiment, what, train, valid, **more):
         trained.append(set(train.simulation))
@@ -169,9 +169,7 @@ def test_leaking_networks_are_tested_on_simulations_that_they_know_and_on_others
 def test_a_learning_curve_has_the_same_number_of_maps_along_it(monkeypatch, profile, available, expected):
     def part(n):
         index = np.arange(15 * n)
-        return dataset.Part(
-            index, index // 15, np.zeros((15 * n, 6)), torch.zeros(15 * n, 1, 1, 1), torch.zeros(15 * n, 6)
-        )
+        return dataclasses.replace(part_of(index // 15), index=index)
 
     sizes = []
 

@@ -15,7 +15,7 @@ import yaml
 
 from camelsight.pipeline import params, paths, slurm, store
 from camelsight.stages import choose, cut, evaluate, train, tune
-from smoke import camelsight, check_out, finish
+from smoke import camelsight, changed, check_out, finish
 
 SUITE = "IllustrisTNG"
 CASES = ("original", "kmax_1", "max_1e12_random")
@@ -229,29 +229,17 @@ def test_the_cluster_and_this_process_make_the_same_weights_and_metrics(project,
         ).read_bytes()
 
 
-@contextlib.contextmanager
-def changed(project, old, new):
-    """Something to do: other parameters inside the block."""
-    path = project / "params.yaml"
-    text = path.read_text()
-    path.write_text(text.replace(old, new))
-    try:
-        yield
-    finally:
-        path.write_text(text)
-
-
 def test_a_node_that_does_not_see_the_repository_is_one_clear_line(project, ended):
     if "State=IDLE" not in scontrol("show", "node", "node3"):
         pytest.skip("no name space for mounts here")
-    with changed(project, "seed: 1", "seed: 2"):
+    with changed(lambda text: text.replace("seed: 1", "seed: 2"), project / "params.yaml"):
         output = finish(camelsight(project, "paper", "--launch", "slurm", "--partition", "blind"), code=1)
     lines = [line for line in output.splitlines() if line.startswith("paper: ")]
     assert len(lines) == 1 and f"the node does not see {project}" in lines[0], output
 
 
 def test_ctrl_c_cancels_the_jobs(project, ended):
-    with changed(project, "dropout: 0.05", "dropout: 0.06"):
+    with changed(lambda text: text.replace("dropout: 0.05", "dropout: 0.06"), project / "params.yaml"):
         run = camelsight(project, "paper", "--launch", "slurm")
         until(lambda: "JobState=RUNNING" in scontrol("show", "job"), run)
         os.killpg(run.pid, signal.SIGINT)
@@ -261,7 +249,7 @@ def test_ctrl_c_cancels_the_jobs(project, ended):
 
 
 def test_a_refusal_of_slurm_and_options_without_it_are_one_line(project, ended):
-    with changed(project, "dropout: 0.05", "dropout: 0.06"):
+    with changed(lambda text: text.replace("dropout: 0.05", "dropout: 0.06"), project / "params.yaml"):
         output = finish(camelsight(project, "paper", "--launch", "slurm", "--partition", "nowhere"), code=1)
     assert "paper: SLURM takes no job" in output and "invalid partition" in output and "Traceback" not in output
     output = finish(camelsight(project, "paper", "--partition", "all"), code=1)

@@ -5,9 +5,7 @@ import csv
 import dataclasses
 import itertools
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,17 @@ from camelsight.pipeline import checkpoints, environment, params, paths, store
 from camelsight.referee import verification
 from camelsight.stages import attribute, choose, evaluate, paper, repeat, tabulate, train, transfer, tune
 from camelsight.stages import sanity as sanity_stage
-from smoke import CHAIN, SUITES, camelsight, dvc, finish, git, plan, planned, stage, stages_run
+from smoke import CHAIN, SUITES, camelsight, changed, dvc, finish, git, plan, planned, stage, stages_run
+
+
+@pytest.fixture
+def folder(project):
+    return project[0]
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_it_says_what_will_run_for_how_long_and_where_the_results_are(project):
@@ -36,8 +44,7 @@ def test_it_says_what_will_run_for_how_long_and_where_the_results_are(project):
     assert re.search(r"Roughly \d+ min", output) and "paper/ms.pdf" in output and "simulated again" in output
 
 
-def test_maps_are_in_cmd_format_and_right(project):
-    folder, _ = project
+def test_maps_are_in_cmd_format_and_right(folder):
     loaded = params.load(folder / "params.yaml")
     spread = {}
     for suite in SUITES:
@@ -52,10 +59,8 @@ def test_maps_are_in_cmd_format_and_right(project):
     assert spread["IllustrisTNG"] != spread["Nbody_IllustrisTNG"]
 
 
-def test_the_table_has_every_suite_case_and_parameter(project):
-    folder, _ = project
-    with open(folder / "results/tables/r2.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+def test_the_table_has_every_suite_case_and_parameter(folder):
+    rows = table(folder / "results/tables/r2.csv")
     columns = "suite case parameter r2 low high n_maps n_simulations seeds mean"
     assert list(rows[0]) == columns.split()
     expected = {
@@ -70,8 +75,7 @@ def test_the_table_has_every_suite_case_and_parameter(project):
     assert "| IllustrisTNG" in (folder / "results/tables/r2.md").read_text()
 
 
-def test_the_pdf_holds_every_figure_without_a_loose_end(project):
-    folder, _ = project
+def test_the_pdf_holds_every_figure_without_a_loose_end(folder):
     assert (folder / "paper/ms.pdf").read_bytes().startswith(b"%PDF")
     source = (folder / "paper/ms.tex").read_text()
     figures = [path.stem for path in (folder / "figures").glob("*.pdf")]
@@ -81,8 +85,7 @@ def test_the_pdf_holds_every_figure_without_a_loose_end(project):
     assert r"\newcommand{\IsTwin}{1}" in (folder / "results/numbers.tex").read_text()
 
 
-def test_the_experiments_on_robustness_are_in_tables_figures_and_paper(project):
-    folder, _ = project
+def test_the_experiments_on_robustness_are_in_tables_figures_and_paper(folder):
     figures = [path.stem for path in (folder / "figures/robustness").glob("*.pdf")]
     source = "".join((folder / "paper" / name).read_text() for name in ("robustness.tex", "rivals.tex"))
     assert len(figures) == 9 and all(f"{{{name}}}" in source for name in figures)
@@ -96,8 +99,7 @@ def test_the_experiments_on_robustness_are_in_tables_figures_and_paper(project):
     }
     tables = {}
     for name, header in columns.items():
-        with open(folder / f"results/tables/{name}.csv", newline="") as file:
-            tables[name] = list(csv.DictReader(file))
+        tables[name] = table(folder / f"results/tables/{name}.csv")
         assert ",".join(tables[name][0]) == header
     suites = (*SUITES, "SIMBA")
     pairs = {(row["train"], row["test"]): row for row in tables["transfer"] if row["parameter"] == "A_SN1"}
@@ -118,14 +120,13 @@ def test_the_experiments_on_robustness_are_in_tables_figures_and_paper(project):
     assert quoted and all(numbers[name] != "n/a" for name in quoted)
 
 
-def test_a_network_on_its_own_suite_is_what_evaluate_says(project):
-    folder, _ = project
+def test_a_network_on_its_own_suite_is_what_evaluate_says(folder):
 
     def evaluated(suite):
-        return json.loads((folder / f"results/evaluate/{suite}/original.json").read_text())["metrics"]
+        return store.read_json(folder / f"results/evaluate/{suite}/original.json")["metrics"]
 
     def rows(experiment):
-        return json.loads((folder / f"results/robustness/transfer/{experiment}.json").read_text())["rows"]
+        return store.read_json(folder / f"results/robustness/transfer/{experiment}.json")["rows"]
 
     for suite in SUITES:
         (own,) = (row for row in rows("suites") if row["train"] == row["test"] == suite)
@@ -136,9 +137,8 @@ def test_a_network_on_its_own_suite_is_what_evaluate_says(project):
     assert evaluated(SUITES[0])["r2"] not in others
 
 
-def test_no_number_of_a_result_is_typed_by_hand(project):
+def test_no_number_of_a_result_is_typed_by_hand(folder):
     """What the paper quotes is a macro of results/numbers.tex."""
-    folder, _ = project
     defined = set(re.findall(r"\\newcommand\{\\(\w+)\}", (folder / "results/numbers.tex").read_text()))
     source = (folder / "paper/ms.tex").read_text()
     quoted = set(re.findall(r"\\val\{\\(\w+)\}", source))
@@ -146,10 +146,9 @@ def test_no_number_of_a_result_is_typed_by_hand(project):
     assert verification.lint(source) == []
 
 
-def test_attributions_come_with_their_completeness(project):
-    folder, _ = project
+def test_attributions_come_with_their_completeness(folder):
     for case in ("original", "max_1e12_random"):
-        record = json.loads((folder / f"results/attribute/IllustrisTNG/{case}.json").read_text())
+        record = store.read_json(folder / f"results/attribute/IllustrisTNG/{case}.json")
         for name in theta.COSMOLOGICAL:
             gaps = record["completeness_gap"][name]
             assert len(gaps["integrated_gradients"]) == len(gaps["gradient_shap"]) == 4
@@ -160,9 +159,8 @@ def test_attributions_come_with_their_completeness(project):
             assert set(record["statistics"][name]) == set(attribution.METHODS)
 
 
-def test_interpretation_for_programs_has_the_agreed_form(project):
-    folder, _ = project
-    record = json.loads((folder / "results/interpretation.json").read_text())
+def test_interpretation_for_programs_has_the_agreed_form(folder):
+    record = store.read_json(folder / "results/interpretation.json")
     assert set(record) == {"schema", *SUITES}
     for suite in SUITES:
         assert list(record[suite]) == list(theta.COSMOLOGICAL)
@@ -194,8 +192,7 @@ def interrupted_at_the_first_checkpoint(monkeypatch):
         yield
 
 
-def test_an_attribution_that_was_killed_goes_on_to_the_same_result(project, monkeypatch):
-    folder, _ = project
+def test_an_attribution_that_was_killed_goes_on_to_the_same_result(folder, monkeypatch):
     monkeypatch.chdir(folder)
     loaded, result = params.load(), folder / "results/attribute/IllustrisTNG/original.json"
     before = result.read_bytes()
@@ -218,9 +215,8 @@ def test_an_attribution_that_was_killed_goes_on_to_the_same_result(project, monk
 
 
 @pytest.mark.parametrize(("stage", "name"), [(sanity_stage, SUITES[0]), (transfer, "seeds")])
-def test_networks_of_a_stage_that_dvc_has_not_recorded_are_not_trained_again(project, monkeypatch, stage, name):
+def test_networks_of_a_stage_that_dvc_has_not_recorded_are_not_trained_again(folder, monkeypatch, stage, name):
     """DVC waits for its lock after a stage; killed then, it deletes the outs, and runs the stage again."""
-    folder, _ = project
     monkeypatch.chdir(folder)
     loaded = params.load()
     slow = dataclasses.replace(loaded, checkpoint=3600.0)  # so that only what ends is written
@@ -239,8 +235,7 @@ def test_networks_of_a_stage_that_dvc_has_not_recorded_are_not_trained_again(pro
     assert not list((folder / paths.CHECKPOINTS).glob(f"{kind}-*"))
 
 
-def test_a_second_run_has_nothing_to_do(project):
-    folder, _ = project
+def test_a_second_run_has_nothing_to_do(folder):
     before = (folder / "dvc.lock").read_bytes()
     output = finish(camelsight(folder, "paper"))
     assert "everything is up to date" in output
@@ -254,33 +249,21 @@ def test_after_a_run_one_page_shows_everything_before_any_verdict(project):
     text = (folder / "report/index.html").read_text()
     assert "report/index.html" in output and "Nobody has judged this run yet" in text
     assert text.count("data:image/png;base64,") >= 14 and "profile: smoke" in text and "<svg" in text
-    with open(folder / "results/tables/r2.csv", newline="") as file:
-        row = next(csv.DictReader(file))
+    row = table(folder / "results/tables/r2.csv")[0]
     assert "{:.2f} [{:.2f}, {:.2f}]".format(*(float(row[key]) for key in ("r2", "low", "high"))) in text
     linked = re.findall(r'href="([^"]*)"', text)
     assert linked and all((folder / "report" / place).is_file() for place in linked)
 
 
-def test_the_same_seed_gives_the_same_maps_and_weights_bit_for_bit(project):
-    folder, _ = project
-    files = [
-        folder / paths.maps("IllustrisTNG", "Mtot"),
-        folder / "runs/IllustrisTNG/original/history.json",
-    ]
+def test_the_same_seed_gives_the_same_maps_and_weights_bit_for_bit(folder):
+    files = [folder / paths.maps("IllustrisTNG", "Mtot"), folder / "runs/IllustrisTNG/original/history.json"]
     before = [path.read_bytes() for path in files]
     targets = ["maps", "cut@IllustrisTNG-original", "tune@IllustrisTNG-original", "train@IllustrisTNG-original"]
-    subprocess.run(
-        [".venv/bin/python", "-m", "dvc", "repro", "--quiet", "--force", "--no-run-cache", "--single-item", *targets],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(folder / "code")},
-        check=True,
-        capture_output=True,
-    )
+    dvc(folder, "repro", "--quiet", "--force", "--no-run-cache", "--single-item", *targets)
     assert [path.read_bytes() for path in files] == before
 
 
-def test_a_training_that_was_interrupted_goes_on_to_the_same_weights(project, monkeypatch):
-    folder, _ = project
+def test_a_training_that_was_interrupted_goes_on_to_the_same_weights(folder, monkeypatch):
     monkeypatch.setattr(environment, "ROOT", folder)
     monkeypatch.chdir(folder)
     loaded, history = params.load(), folder / "runs/IllustrisTNG/original/history.json"
@@ -303,9 +286,8 @@ def test_a_training_that_was_interrupted_goes_on_to_the_same_weights(project, mo
     assert history.read_bytes() == before, "what was trained to the end was lost"
 
 
-def test_unfinished_work_of_another_split_is_never_picked_up(project, monkeypatch):
+def test_unfinished_work_of_another_split_is_never_picked_up(folder, monkeypatch):
     """It once was, and simulations it had been trained on became its test simulations."""
-    folder, _ = project
     monkeypatch.chdir(folder)
     loaded, device = params.load(), torch.device("cpu")
     key = dataset.resume_key(loaded, "IllustrisTNG", "original", device, "train")
@@ -314,10 +296,9 @@ def test_unfinished_work_of_another_split_is_never_picked_up(project, monkeypatc
     assert dataset.resume_key(other, "IllustrisTNG", "original", device, "train") != key
 
 
-def test_predictions_in_cmd_format_are_written_and_evaluated_to_the_same_numbers(project, tmp_path):
-    folder, _ = project
+def test_predictions_in_cmd_format_are_written_and_evaluated_to_the_same_numbers(folder, tmp_path):
     path = folder / "results/evaluate/IllustrisTNG/original.txt"
-    ours = json.loads((folder / "results/evaluate/IllustrisTNG/original.json").read_text())["metrics"]
+    ours = store.read_json(folder / "results/evaluate/IllustrisTNG/original.json")["metrics"]
     report = json.loads(stage(folder, "evaluate", "--predictions", path, "--json"))
     each = "30 rows, 2 simulations by their true values, 15 maps each"
     assert report["mapping"] == f"{each}: simulations of IllustrisTNG"
@@ -335,8 +316,7 @@ def test_predictions_in_cmd_format_are_written_and_evaluated_to_the_same_numbers
     assert failed.startswith("evaluate: expected a table of numbers") and failed.count("\n") == 1
 
 
-def test_a_released_checkpoint_is_evaluated_with_the_released_normalisation_and_views(project, tmp_path, monkeypatch):
-    folder, _ = project
+def test_a_released_checkpoint_is_evaluated_with_the_released_normalisation_and_views(folder, tmp_path, monkeypatch):
     tensors = safetensors.torch.load_file(folder / "runs/IllustrisTNG/kmax_1/weights.safetensors")
     torch.save({f"module.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "weights_10.pt")
     where = ("--weights", tmp_path / "weights_10.pt", "--suite", "IllustrisTNG", "--case", "kmax_1")
@@ -368,8 +348,7 @@ def test_a_released_checkpoint_is_evaluated_with_the_released_normalisation_and_
     assert stage(folder, "evaluate", *where, code=1).count("\n") == 1
 
 
-def test_without_trials_a_case_takes_its_own_starting_point(project, monkeypatch, tmp_path):
-    folder, _ = project
+def test_without_trials_a_case_takes_its_own_starting_point(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(folder)
     loaded = params.load()
     own = dataclasses.replace(loaded.tune.start["original"], hidden=3)
@@ -383,8 +362,7 @@ def test_without_trials_a_case_takes_its_own_starting_point(project, monkeypatch
     assert loaded.cases[:2] == ("original", "kmax_1") and hidden == [loaded.tune.start["original"].hidden, 3]
 
 
-def test_what_an_interrupted_latex_left_is_no_obstacle(project, monkeypatch):
-    folder, _ = project
+def test_what_an_interrupted_latex_left_is_no_obstacle(folder, monkeypatch):
     monkeypatch.chdir(folder)
     auxiliary = folder / "paper/build/ms.aux"
     auxiliary.write_bytes(auxiliary.read_bytes()[:1000])
@@ -392,22 +370,17 @@ def test_what_an_interrupted_latex_left_is_no_obstacle(project, monkeypatch):
     assert "undefined" not in (folder / "paper/build/ms.log").read_text(errors="replace").lower()
 
 
-def test_the_plan_says_what_a_change_would_run_and_why_and_touches_nothing(project):
-    folder, _ = project
-    path, kept = folder / "params.yaml", [folder / "dvc.lock", folder / "results/tables/r2.csv"]
-    text, before = path.read_text(), [file.read_bytes() for file in kept]
-
-    path.write_text(text.replace("resamples: 200", "resamples: 300"))
-    try:
-        changed, unchanged = plan(folder), plan(folder, "--profile", "smoke", "--full")
-    finally:
-        path.write_text(text)
+def test_the_plan_says_what_a_change_would_run_and_why_and_touches_nothing(folder):
+    kept = [folder / "dvc.lock", folder / "results/tables/r2.csv"]
+    before = [file.read_bytes() for file in kept]
+    with changed(lambda text: text.replace("resamples: 200", "resamples: 300"), folder / "params.yaml"):
+        other, unchanged = plan(folder), plan(folder, "--profile", "smoke", "--full")
     assert list(unchanged) == ["profile", "jobs", "seconds", "stages"] and unchanged["stages"] == []
-    ran = [stage["stage"].partition("@")[0] for stage in changed["stages"]]
-    assert ran.count("evaluate") == 6 and ran[-3:] == ["tabulate", "figures", "paper"] and changed["seconds"] > 0
+    ran = [stage["stage"].partition("@")[0] for stage in other["stages"]]
+    assert ran.count("evaluate") == 6 and ran[-3:] == ["tabulate", "figures", "paper"] and other["seconds"] > 0
     assert not {"maps", "universe", "cut", "tune", "train", "attribute"} & set(ran)
     cause = {"kind": "parameter", "name": "evaluate.resamples", "change": "200 -> 300"}
-    assert all(stage["why"] == [cause] for stage in changed["stages"] if stage["stage"].startswith("evaluate@"))
+    assert all(stage["why"] == [cause] for stage in other["stages"] if stage["stage"].startswith("evaluate@"))
     assert [file.read_bytes() for file in kept] == before
 
 
@@ -431,40 +404,26 @@ EDITS = [  # files of the code with a line more each, the kinds of stages that r
 
 
 @pytest.mark.parametrize(("names", "ran", "spared"), EDITS)
-def test_an_edit_runs_what_it_can_change_and_nothing_else(project, names, ran, spared):
+def test_an_edit_runs_what_it_can_change_and_nothing_else(folder, names, ran, spared):
     """A docstring in the command line ran all 83 stages of mini, and a figure's label trained 18 networks anew."""
-    folder, _ = project
     files = [folder / "code/camelsight" / name for name in names]
-    before = [file.read_text() for file in files]
-    try:
-        for file, text in zip(files, before, strict=True):
-            file.write_text(text.replace('"""', '"""Said otherwise. ', 1).replace("\n\n\n", "\n\n\n# Said.\n", 1))
+    said = ('"""', '"""Said otherwise. '), ("\n\n\n", "\n\n\n# Said.\n")
+    with changed(lambda text: text.replace(*said[0], 1).replace(*said[1], 1), *files):
         assert planned(folder) == set()
-        for file, text in zip(files, before, strict=True):
-            file.write_text(text + "\nEDITED = True\n")
+    with changed(lambda text: text + "\nEDITED = True\n", *files):
         stages = planned(folder)
-    finally:
-        for file, text in zip(files, before, strict=True):
-            file.write_text(text)
     assert ran <= stages and not spared & stages and bool(ran) == bool(stages)
 
 
-def test_a_mistake_in_params_is_one_line_and_touches_nothing(project):
-    folder, _ = project
-    path = folder / "params.yaml"
-    text = path.read_text()
+def test_a_mistake_in_params_is_one_line_and_touches_nothing(folder):
     lock = (folder / "dvc.lock").read_bytes()
-    path.write_text(text.replace("epochs: 2", "epochs: two"))
-    try:
+    with changed(lambda text: text.replace("epochs: 2", "epochs: two"), folder / "params.yaml"):
         output = finish(camelsight(folder, "paper"), code=1)
-    finally:
-        path.write_text(text)
     assert output == "paper: params.yaml: train.epochs: expected an integer, got 'two'\n"
     assert (folder / "dvc.lock").read_bytes() == lock
 
 
-def test_another_profile_keeps_own_changes_beside_it(project):
-    folder, _ = project
+def test_another_profile_keeps_own_changes_beside_it(folder):
     path = folder / "params.yaml"
     path.write_text(path.read_text() + "# of my own\n")
     output = finish(camelsight(folder, "paper", "--profile", "smoke", "--jobs", "1"))

@@ -1,13 +1,10 @@
 """A finished run elsewhere: pulled, loaded, packed, driven by an assistant; files of a release, studies of others."""
 
 import csv
-import functools
-import http.server
 import json
 import os
 import shutil
 import sys
-import threading
 
 import anyio
 import numpy as np
@@ -20,12 +17,7 @@ from camelsight.ground import cmd, theta
 from camelsight.interpretation import attribution
 from camelsight.pipeline import environment, params, paths, store
 from camelsight.referee import evidence, locked, pack, verify
-from smoke import ROOT, SUITES, camelsight, check_out, commit, dvc, finish, git, planned, stage, stages_run
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
+from smoke import ROOT, SUITES, camelsight, check_out, commit, dvc, finish, git, planned, served, stage, stages_run
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +30,10 @@ def pulled(project, tmp_path_factory):
     (folder / ".venv").symlink_to(sys.prefix)
     for library in (ROOT / "code").rglob("*.so"):
         shutil.copy(library, folder / library.relative_to(ROOT))
-    handler = functools.partial(Quiet, directory=str(remote))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        dvc(folder, "remote", "add", "--local", "--default", "web", f"http://127.0.0.1:{server.server_port}")
+    with served(remote) as (url, _):
+        dvc(folder, "remote", "add", "--local", "--default", "web", url)
         dvc(folder, "pull")
         yield folder
-        server.shutdown()
 
 
 def judge_in(folder, monkeypatch):
@@ -85,9 +74,8 @@ def test_of_a_pulled_run_what_is_wrong_or_missing_is_one_row(pulled, monkeypatch
 
 def test_a_note_among_what_stages_wrote_changes_nothing(project, pulled, monkeypatch):
     """Attributions depend on the folder of a case; what an older version had left there failed for whoever pulled."""
-    notes = [
-        folder / paths.weights("IllustrisTNG", "original").with_name("note.txt") for folder in (project[0], pulled)
-    ]
+    name = paths.weights("IllustrisTNG", "original").with_name("note.txt")
+    notes = [folder / name for folder in (project[0], pulled)]
     for note in notes:
         note.write_text("seen")
     try:
@@ -169,7 +157,7 @@ def test_a_network_is_loaded_by_itself_from_a_folder_a_cache_and_an_archive(proj
 def test_dvc_shows_what_a_change_did_and_runs_experiments_beside_it(pulled):
     """``exp run --temp`` works in a copy of the checkout, without a .venv, and leaves this one as it is."""
     shown = json.loads(dvc(pulled, "metrics", "show", "--json"))[""]["data"]["results/metrics.json"]["data"]
-    record = json.loads((pulled / paths.metrics(SUITES[0], "kmax_1")).read_text())["metrics"]
+    record = store.read_json(pulled / paths.metrics(SUITES[0], "kmax_1"))["metrics"]
     assert shown[SUITES[0]]["kmax_1"]["r2"]["omega_m"] == record["r2"]["omega_m"][0]
     assert set(shown[SUITES[1]]["original"]) == {"r2", "coverage_68", "coverage_95", "loss"}
     plots = json.loads(dvc(pulled, "plots", "show", "--json"))["data"]
@@ -187,14 +175,12 @@ def test_dvc_shows_what_a_change_did_and_runs_experiments_beside_it(pulled):
 def test_studies_travel_both_ways(project, tmp_path):
     folder, _ = project
     stage(folder, "tune", "--export", tmp_path / "study.db", "--suite", "IllustrisTNG", "--case", "original")
-    before = json.loads((folder / "results/hyperparameters/IllustrisTNG/original.json").read_text())
+    before = store.read_json(folder / paths.hyperparameters("IllustrisTNG", "original"))
     where = ("--import", tmp_path / "study.db", "--suite", "SIMBA", "--case", "original")
     record = json.loads(stage(folder, "tune", *where, "--json"))
-    assert list(record) == ["study", "value", "trial", "complete", "hyperparameters"]
-    assert {key: record[key] for key in ("value", "trial", "complete", "hyperparameters")} == {
-        key: before[key] for key in ("value", "trial", "complete", "hyperparameters")
-    }
-    assert json.loads((folder / "results/hyperparameters/SIMBA/original.json").read_text()) == record
+    same = ("value", "trial", "complete", "hyperparameters")
+    assert list(record) == ["study", *same] and [record[key] for key in same] == [before[key] for key in same]
+    assert store.read_json(folder / paths.hyperparameters("SIMBA", "original")) == record
     assert "tune.start" in stage(folder, "tune", *where)
     shutil.rmtree(folder / "results/hyperparameters/SIMBA")
     half = stage(folder, "tune", *where[:4], code=1)
@@ -221,10 +207,8 @@ def test_files_of_a_release_are_adopted_and_bad_ones_refused(project, tmp_path):
     other.mkdir()
     for name in ("code", ".venv"):
         (other / name).symlink_to(folder / name)
-    text = (folder / "params.yaml").read_text()
-    (other / "params.yaml").write_text(
-        text.replace("source: twin", "source: camels").replace("data/CMD", str(tmp_path))
-    )
+    text = (folder / "params.yaml").read_text().replace("source: twin", "source: camels")
+    (other / "params.yaml").write_text(text.replace("data/CMD", str(tmp_path)))
     for suite in SUITES:
         shutil.copy(folder / paths.parameters(suite), tmp_path)
         shutil.copy(folder / paths.maps(suite, "Mtot"), tmp_path)

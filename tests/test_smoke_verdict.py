@@ -17,6 +17,10 @@ from camelsight.referee import anew, evidence, explain, locked, verification, ve
 from camelsight.stages import paper
 from smoke import CHAIN
 
+TNG, GRAVITY = "IllustrisTNG", "Nbody_IllustrisTNG"
+METRICS, ATTRIBUTION = paths.metrics(TNG, "kmax_1"), paths.attribution_statistics(TNG, "original")
+PREDICTIONS, PREDICTIONS_TEXT = paths.predictions(TNG, "kmax_1"), paths.predictions_text(TNG, "kmax_1")
+
 
 @pytest.fixture
 def run(project, tmp_path, monkeypatch):
@@ -35,219 +39,178 @@ def edit(path, change):
     store.write_text(path, change(text))
 
 
-def without_line(holding):
-    return lambda text: "".join(line for line in text.splitlines(keepends=True) if holding not in line)
+def without_line(path, holding):
+    edit(path, lambda text: "".join(line for line in text.splitlines(keepends=True) if holding not in line))
 
 
-def canary_result(folder):
-    path = folder / paths.metrics("IllustrisTNG", "kmax_1")
-    record = store.read_json(path)
-    record["metrics"]["r2"]["omega_m"][0] += 1e-3
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def forge(path, *keys, by=1.001):
+    """Make the number at these keys of a record larger by a factor."""
+    inner = record = store.read_json(path)
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] *= by
     store.write_json(path, record)
 
 
-def canary_weights(folder):
-    path = folder / paths.weights("Nbody_IllustrisTNG", "original")
+def forge_maps(change):
+    """Put other maps in the place of these, in a file of its own: the one that is there may be a link."""
+    path = paths.maps(TNG, "Mtot")
+    maps = change(np.load(path))
+    path.unlink()
+    np.save(path, maps)
+
+
+def brighter(maps):
+    maps[3 * cmd.MAPS_PER_SIMULATION + 4, 5, 6] *= 1.001
+    return maps
+
+
+def forge_weights():
+    path = paths.weights(GRAVITY, "original")
     tensors = safetensors.torch.load_file(path)
     tensors["C11.weight"][0, 0, 0, 0] += 1e-6
     store.write_bytes(path, safetensors.torch.save(tensors))
 
 
-def canary_truncated(folder):
-    path = folder / paths.weights("Nbody_IllustrisTNG", "original")
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def canary_archive(folder):
-    path = folder / paths.predictions("IllustrisTNG", "kmax_1")
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def canary_shape(folder):
-    path = folder / paths.maps("IllustrisTNG", "Mtot")
-    maps = np.load(path)
-    path.unlink()
-    np.save(path, maps[:-1])
-
-
-def canary_error(folder):
-    path = folder / paths.metrics("IllustrisTNG", "kmax_1")
-    record = store.read_json(path)
-    record["metrics"]["rmse"]["sigma_8"][0] *= 1.001
-    store.write_json(path, record)
-
-
-def canary_pdf(folder):
-    (folder / paths.PDF).write_bytes(b"%PDF-1.5")
-
-
-def canary_map(folder):
-    path = folder / paths.maps("IllustrisTNG", "Mtot")
-    maps = np.load(path)
-    maps[3 * cmd.MAPS_PER_SIMULATION + 4, 5, 6] *= 1.001
-    path.unlink()
-    np.save(path, maps)
-
-
-def canary_digit(folder):
-    edit(folder / "results/tables/r2.tex", lambda text: text.replace("^{+", "1^{+", 1))
-
-
-def canary_macro(folder):
-    change = lambda text: re.sub(r"(PerPixelRatioOmegaM\}\{)", r"\g<1>1", text)  # noqa: E731
-    edit(folder / "results/numbers.tex", change)
-
-
-def canary_typed(folder):
-    edit(folder / "paper/ms.tex", lambda text: text.replace(r"\val{\TightOmegaM}", "0.314", 1))
-
-
-def canary_row(folder):
-    edit(folder / "results/tables/r2.csv", without_line("Nbody_IllustrisTNG,kmax_1,sigma_8"))
-
-
-def canary_result_gone(folder):
-    (folder / paths.metrics("IllustrisTNG", "max_1e12_random")).unlink()
-
-
-def canary_expected(folder):
-    edit(folder / "paper/expected.yaml", without_line("r2_table.Nbody_IllustrisTNG.kmax_20.sigma_8}"))
+CANARIES = {
+    "result": lambda: forge(METRICS, "metrics", "r2", "omega_m", 0),
+    "error": lambda: forge(METRICS, "metrics", "rmse", "sigma_8", 0),
+    "result gone": paths.metrics(TNG, "max_1e12_random").unlink,
+    "weights": forge_weights,
+    "weights cut short": lambda: cut_short(paths.weights(GRAVITY, "original")),
+    "archive": lambda: cut_short(PREDICTIONS),
+    "shape": lambda: forge_maps(lambda maps: maps[:-1]),
+    "pixel": lambda: forge_maps(brighter),
+    "PDF": lambda: paths.PDF.write_bytes(b"%PDF-1.5"),
+    "digit": lambda: edit(paths.TABLES / "r2.tex", lambda text: text.replace("^{+", "1^{+", 1)),
+    "macro": lambda: edit(paths.NUMBERS, lambda text: re.sub(r"(PerPixelRatioOmegaM\}\{)", r"\g<1>1", text)),
+    "typed": lambda: edit(Path("paper/ms.tex"), lambda text: text.replace(r"\val{\TightOmegaM}", "0.314", 1)),
+    "row": lambda: without_line(paths.TABLES / "r2.csv", "Nbody_IllustrisTNG,kmax_1,sigma_8"),
+    "expected": lambda: without_line(paths.EXPECTED, "r2_table.Nbody_IllustrisTNG.kmax_20.sigma_8}"),
+}
 
 
 @pytest.mark.parametrize(
     ("canary", "name", "why"),
     [
-        (canary_result, "r2.IllustrisTNG.kmax_1.omega_m", "the predictions give"),
-        (canary_weights, "weights.Nbody_IllustrisTNG.original", "are not those evaluated"),
-        (canary_truncated, "weights.Nbody_IllustrisTNG.original", "original/weights.safetensors cannot be read"),
-        (canary_archive, "file.evaluate/IllustrisTNG/kmax_1.npz", "BadZipFile"),
-        (canary_shape, "data.IllustrisTNG", "Maps_Mtot_IllustrisTNG"),
-        (canary_error, "r2.IllustrisTNG.kmax_1.sigma_8", "the predictions give rmse"),
-        (canary_pdf, "stage.paper", "paper/ms.pdf"),
-        (canary_map, "data.IllustrisTNG", "simulation 418 of data/maps"),
-        (canary_digit, "file.tables/r2.tex", "results/tables/r2.tex: line 5, 'IllustrisTNG & original"),
-        (canary_macro, "file.numbers.tex", "PerPixelRatioOmegaM"),
-        (canary_typed, "lint.ms.tex", "0.314 is typed by hand"),
-        (canary_row, "r2.Nbody_IllustrisTNG.kmax_1.sigma_8", "r2.csv has no such row"),
-        (canary_result_gone, "r2.IllustrisTNG.max_1e12_random.omega_m", "max_1e12_random.json is missing"),
-        (canary_expected, "expected.r2_table.Nbody_IllustrisTNG.kmax_20.sigma_8", "has no such row"),
+        ("result", "r2.IllustrisTNG.kmax_1.omega_m", "the predictions give"),
+        ("error", "r2.IllustrisTNG.kmax_1.sigma_8", "the predictions give rmse"),
+        ("result gone", "r2.IllustrisTNG.max_1e12_random.omega_m", "max_1e12_random.json is missing"),
+        ("weights", "weights.Nbody_IllustrisTNG.original", "are not those evaluated"),
+        ("weights cut short", "weights.Nbody_IllustrisTNG.original", "original/weights.safetensors cannot be read"),
+        ("archive", "file.evaluate/IllustrisTNG/kmax_1.npz", "BadZipFile"),
+        ("shape", "data.IllustrisTNG", "Maps_Mtot_IllustrisTNG"),
+        ("pixel", "data.IllustrisTNG", "simulation 418 of data/maps"),
+        ("PDF", "stage.paper", "paper/ms.pdf"),
+        ("digit", "file.tables/r2.tex", "results/tables/r2.tex: line 5, 'IllustrisTNG & original"),
+        ("macro", "file.numbers.tex", "PerPixelRatioOmegaM"),
+        ("typed", "lint.ms.tex", "0.314 is typed by hand"),
+        ("row", "r2.Nbody_IllustrisTNG.kmax_1.sigma_8", "r2.csv has no such row"),
+        ("expected", "expected.r2_table.Nbody_IllustrisTNG.kmax_20.sigma_8", "has no such row"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # NumPy leaves a broken archive open
 def test_every_canary_turns_the_verdict_and_names_its_row(run, monkeypatch, canary, name, why):
     monkeypatch.setattr(evidence, "REMADE", ("tabulate",))
-    canary(run)
+    CANARIES[canary]()
     verdict = verify.judge()
     assert verdict["conclusion"]["exit_code"] == 1
     failed = {row["id"]: row["why"] for row in verdict["rows"] if row["verdict"] == "FAIL"}
     assert why in failed.get(name, ""), failed
 
 
-def forge(path, change):
-    record = store.read_json(path)
-    change(record)
-    store.write_json(path, record)
-
-
-def forge_interval(_):
-    forge(
-        paths.metrics("IllustrisTNG", "kmax_1"), lambda record: record["metrics"]["r2"]["omega_m"].__setitem__(1, 0.9)
-    )
-
-
-def forge_predictions(_):
-    """R² of .97 in predictions, their text and their measures, which agree with one another."""
-    place, loaded = ("IllustrisTNG", "original"), params.load()
+def forge_predictions(place, change):
+    """Predictions and their text, which agree with one another; returns what was written."""
     arrays = store.read_arrays(paths.predictions(*place))
-    noise = np.random.default_rng(0).normal(size=arrays["truth"].shape) * arrays["truth"].std(0) * 0.17
-    arrays["mean"] = arrays["truth"] + noise
+    change(arrays)
     store.write_arrays(paths.predictions(*place), **arrays)
     columns = (arrays[key] for key in ("truth", "mean", "sigma"))
     text_tables.write_predictions(paths.predictions_text(*place), *columns)
+    return arrays
+
+
+def forge_truth():
+    forge_predictions((TNG, "kmax_1"), lambda arrays: arrays["truth"].__setitem__((0, 0), 1.01 * arrays["truth"][0, 0]))
+
+
+def forge_skill():
+    """R² of .97 in predictions, their text and their measures, which agree with one another."""
+    place, noise = (TNG, "original"), np.random.default_rng(0)
+
+    def better(arrays):
+        truth = arrays["truth"]
+        arrays["mean"] = truth + noise.normal(size=truth.shape) * truth.std(0) * 0.17
+
+    loaded, record = params.load(), store.read_json(paths.metrics(*place))
+    arrays = forge_predictions(place, better)
     measured = prediction.measure(arrays, prediction.bootstrap(loaded, *place), loaded)
-    forge(paths.metrics(*place), lambda record: record.update(metrics=measured))
+    store.write_json(paths.metrics(*place), record | {"metrics": measured})
 
 
-def forge_text(_):
-    edit(paths.predictions_text("IllustrisTNG", "kmax_1"), lambda text: "1" + text[1:])
+def forge_sanity():
+    record = store.read_json(paths.sanity(TNG))
+    record["cascade"] = json.loads(re.sub(r"\d\.\d+", "0.5", json.dumps(record["cascade"]), count=1))
+    store.write_json(paths.sanity(TNG), record)
 
 
-def forge_truth(_):
-    path = paths.predictions("IllustrisTNG", "kmax_1")
-    arrays = store.read_arrays(path)
-    arrays["truth"][0, 0] *= 1.01
-    store.write_arrays(path, **arrays)
-    columns = (arrays[key] for key in ("truth", "mean", "sigma"))
-    text_tables.write_predictions(paths.predictions_text("IllustrisTNG", "kmax_1"), *columns)
-
-
-def forge_pixels(_):
-    forge(paths.UNIVERSE, lambda record: record["statistics"]["IllustrisTNG"]["Mtot"].update(mean=4e11))
-
-
-def forge_attribution(_):
-    def change(record):
-        record["statistics"]["omega_m"]["integrated_gradients"]["ratio"][0] *= 1.1
-
-    forge(paths.attribution_statistics("IllustrisTNG", "original"), change)
-
-
-def forge_sanity(_):
-    def change(record):
-        record["cascade"] = json.loads(re.sub(r"\d\.\d+", "0.5", json.dumps(record["cascade"]), count=1))
-
-    forge(paths.sanity("IllustrisTNG"), change)
-
-
-def forge_pipeline(folder):
-    edit(folder / paths.DVC, lambda text: text[: text.index("\n  attribute:")] + "\n")
-
-
-def forge_lock(folder):
-    store.write_text(folder / paths.DVC_LOCK, "schema: '2.0'\nstages: {}\n")
-
-
-def forge_outs(folder):
+def forge_outs():
     """One output less in the lock, changed."""
-    edit(folder / paths.predictions_text("IllustrisTNG", "kmax_1"), lambda text: text.replace("e", "E", 1))
-    lock = store.parse_yaml((folder / paths.DVC_LOCK).read_bytes())
+    edit(PREDICTIONS_TEXT, lambda text: text.replace("e", "E", 1))
+    lock = store.parse_yaml(paths.DVC_LOCK.read_bytes())
     entry = lock["stages"]["evaluate@IllustrisTNG-kmax_1"]
     entry["outs"] = [one for one in entry["outs"] if not one["path"].endswith(".txt")]
-    store.write_text(folder / paths.DVC_LOCK, json.dumps(lock))
+    store.write_text(paths.DVC_LOCK, json.dumps(lock))
 
 
-def lock_again(folder):
+def lock_again():
     """Write the digests that a forger would: of what is there now."""
-    lock = store.parse_yaml((folder / paths.DVC_LOCK).read_bytes())
+    lock = store.parse_yaml(paths.DVC_LOCK.read_bytes())
     for entry in lock["stages"].values():
         for one in [*entry.get("outs", []), *entry.get("deps", [])]:
-            if (folder / one["path"]).exists():
-                one["md5"] = locked._md5(folder / one["path"])
-    store.write_text(folder / paths.DVC_LOCK, json.dumps(lock))
+            if Path(one["path"]).exists():
+                one["md5"] = locked._md5(Path(one["path"]))
+    store.write_text(paths.DVC_LOCK, json.dumps(lock))
+
+
+FORGERIES = {
+    "interval": lambda: forge(METRICS, "metrics", "r2", "omega_m", 1),
+    "text": lambda: edit(PREDICTIONS_TEXT, lambda text: "1" + text[1:]),
+    "truth": forge_truth,
+    "pixels": lambda: forge(paths.UNIVERSE, "statistics", TNG, "Mtot", "mean"),
+    "pipeline": lambda: edit(paths.DVC, lambda text: text[: text.index("\n  attribute:")] + "\n"),
+    "lock": lambda: store.write_text(paths.DVC_LOCK, "schema: '2.0'\nstages: {}\n"),
+    "outs": forge_outs,
+    "predictions": forge_skill,
+    "attribution": lambda: forge(ATTRIBUTION, "statistics", "omega_m", "integrated_gradients", "ratio", 0, by=1.1),
+}
 
 
 @pytest.mark.parametrize(
     ("forgery", "tier", "name", "why"),
     [
-        (forge_interval, 0, "r2.IllustrisTNG.kmax_1.omega_m", "the predictions give r2 low"),
-        (forge_text, 0, "predictions.IllustrisTNG.kmax_1", "kmax_1.txt is not what kmax_1.npz holds: line 1"),
-        (forge_truth, 0, "predictions.IllustrisTNG.kmax_1", "not those of the test maps of IllustrisTNG: truth"),
-        (forge_pixels, 0, "statistics.IllustrisTNG", "mean of the maps"),
-        (forge_pipeline, 0, "stage.attribute@IllustrisTNG-original", "dvc.yaml has no such stage"),
-        (forge_lock, 0, "stage.train@IllustrisTNG-original", "is there, but dvc.lock has no run that made it"),
-        (forge_outs, 0, "stage.evaluate@IllustrisTNG-kmax_1", "kmax_1.txt, which dvc.lock leaves out"),
-        (forge_predictions, 1, "r2.IllustrisTNG.original.omega_m", "the given weights, on the same maps"),
-        (forge_attribution, 1, "file.attribute/IllustrisTNG/original.json", "integrated_gradients.ratio: expected"),
+        ("interval", 0, "r2.IllustrisTNG.kmax_1.omega_m", "the predictions give r2 low"),
+        ("text", 0, "predictions.IllustrisTNG.kmax_1", "kmax_1.txt is not what kmax_1.npz holds: line 1"),
+        ("truth", 0, "predictions.IllustrisTNG.kmax_1", "not those of the test maps of IllustrisTNG: truth"),
+        ("pixels", 0, "statistics.IllustrisTNG", "mean of the maps"),
+        ("pipeline", 0, "stage.attribute@IllustrisTNG-original", "dvc.yaml has no such stage"),
+        ("lock", 0, "stage.train@IllustrisTNG-original", "is there, but dvc.lock has no run that made it"),
+        ("outs", 0, "stage.evaluate@IllustrisTNG-kmax_1", "kmax_1.txt, which dvc.lock leaves out"),
+        ("predictions", 1, "r2.IllustrisTNG.original.omega_m", "the given weights, on the same maps"),
+        ("attribution", 1, "file.attribute/IllustrisTNG/original.json", "integrated_gradients.ratio: expected"),
     ],
 )
 def test_a_forgery_whose_digests_were_made_anew_is_noticed(run, monkeypatch, forgery, tier, name, why):
     monkeypatch.setattr(evidence, "REMADE", ("tabulate",))
     monkeypatch.setattr(rerun, "everywhere", in_this_process)
-    forgery(run)
-    if forgery not in (forge_pipeline, forge_lock, forge_outs):
+    FORGERIES[forgery]()
+    if forgery not in ("pipeline", "lock", "outs"):
         rerun.here(run, params.load(), "tabulate")
-    if forgery not in (forge_lock, forge_outs):
-        lock_again(run)
+    if forgery not in ("lock", "outs"):
+        lock_again()
     verdict = verify.judge(tier)
     rows = {(row["id"], row["tier"]): row for row in verdict["rows"]}
     assert rows[name, tier]["verdict"] == "FAIL" and why in rows[name, tier]["why"], rows[name, tier]
@@ -264,7 +227,7 @@ def test_figures_and_a_pdf_that_were_swapped_are_noticed_whatever_their_digests(
     edit(run / paths.NUMBERS, lambda text: re.sub(r"(OrigOmegaM\}\{)[^}]*", r"\g<1>0.97", text))
     paper.main(params.load())
     store.write_text(run / paths.NUMBERS, numbers)
-    lock_again(run)
+    lock_again()
     failed = {row["id"]: row["why"] for row in verify.judge()["rows"] if row["verdict"] == "FAIL"}
     assert sorted(failed) == [
         *(f"file.figures/{name}.{ending}" for name in ("more", "r2_density") for ending in ("pdf", "png")),
@@ -279,9 +242,9 @@ def test_figures_and_a_pdf_that_were_swapped_are_noticed_whatever_their_digests(
 def test_what_a_tier_cannot_recompute_is_not_passed_and_the_verdict_says_what_it_trusts(run, monkeypatch):
     """Sanity checks, which only the highest tier makes anew."""
     monkeypatch.setattr(evidence, "REMADE", ("tabulate",))
-    forge_sanity(run)
+    forge_sanity()
     rerun.here(run, params.load(), "tabulate")
-    lock_again(run)
+    lock_again()
     verdict = verify.judge()
     rows = {row["id"]: row for row in verdict["rows"] if row["group"] == verification.BEYOND}
     assert list(rows) == [name for name, _, _ in verification.TRUSTED] and verdict["conclusion"]["exit_code"] == 0
@@ -290,8 +253,8 @@ def test_what_a_tier_cannot_recompute_is_not_passed_and_the_verdict_says_what_it
 
 
 def test_the_highest_tier_compares_everything_that_came_out_with_what_was_given(run, project, monkeypatch):
-    forge_sanity(run)
-    forge(paths.UNIVERSE, lambda record: record["gravity"]["power"][0].__setitem__(0, 1.0))
+    forge_sanity()
+    forge(paths.UNIVERSE, "gravity", "power", 0, 0, by=2)
     rows = {row["id"]: row for row in anew._everything_recorded(project[0], [verification.row("w", "", "PASS")])}
     assert {name for name, row in rows.items() if row["verdict"] != "PASS"} == {
         "file.universe.json", "file.sanity/IllustrisTNG.json"

@@ -167,46 +167,40 @@ def test_the_optimiser_is_the_published_one():
     assert (tuple(group["betas"]), group["weight_decay"], group["eps"]) == ((0.5, 0.999), 3e-3, 1e-8)
 
 
-@pytest.mark.parametrize("channels", [1, 2])
-def test_training_sees_every_symmetry_and_validation_none(monkeypatch, channels):
-    seen = {True: [], False: []}
-    forward = training._forward
+@pytest.fixture
+def seen(monkeypatch):
+    """The batches that networks are given from here on, in training (True) and in evaluation (False)."""
+    seen, forward = {True: [], False: []}, training._forward
 
     def spy(net, maps, precision):
         seen[net.training].append(maps.detach().clone())
         return forward(net, maps, precision)
 
     monkeypatch.setattr(training, "_forward", spy)
-    maps, theta = toy(1)[0].expand(-1, channels, -1, -1), toy(1)[1]
-    maps = torch.randn_like(maps).expand(64, channels, SIZE, SIZE).contiguous()
-    fit(
-        build(channels=channels),
-        train=(maps, theta.expand(64, 2).contiguous()),
-        valid=(maps, theta.expand(64, 2)),
-        epochs=2,
-    )
+    return seen
+
+
+def copies(channels=1):
+    """One map, 64 times over."""
+    maps = torch.randn(1, channels, SIZE, SIZE, generator=torch.Generator().manual_seed(4))
+    return maps.expand(64, -1, -1, -1).contiguous(), toy(1)[1].expand(64, 2).contiguous()
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_training_sees_every_symmetry_and_validation_none(seen, channels):
+    part = copies(channels)
+    fit(build(channels=channels), train=part, valid=part, epochs=2)
     assert len(torch.unique(torch.cat(seen[True]), dim=0)) == 8
-    assert torch.equal(torch.unique(torch.cat(seen[False]), dim=0), maps[:1])
+    assert torch.equal(torch.unique(torch.cat(seen[False]), dim=0), part[0][:1])
 
 
-def test_augmentation_can_be_left_out_or_be_rotations_alone(monkeypatch):
+def test_augmentation_can_be_left_out_or_be_rotations_alone(seen):
     """The first release drew its flips with randint(0, 1), which is always 0: its maps were never mirrored."""
-    seen = []
-    forward = training._forward
-
-    def spy(net, maps, precision):
-        if net.training:
-            seen.append(maps.detach().clone())
-        return forward(net, maps, precision)
-
-    monkeypatch.setattr(training, "_forward", spy)
-    maps, theta = toy(1)
-    maps = torch.randn_like(maps).expand(64, 1, SIZE, SIZE).contiguous()
-    part = (maps, theta.expand(64, 2).contiguous())
+    part = maps, _ = copies()
     for symmetries, wanted in ((range(1), maps[:1]), (range(4), [torch.rot90(maps[0], k, (1, 2)) for k in range(4)])):
-        seen.clear()
+        seen[True].clear()
         fit(build(), train=part, valid=part, epochs=2, symmetries=symmetries)
-        views = torch.unique(torch.cat(seen), dim=0)
+        views = torch.unique(torch.cat(seen[True]), dim=0)
         assert torch.equal(views, torch.unique(torch.stack(list(wanted)), dim=0))
 
 
