@@ -85,9 +85,9 @@ def _in_one_go(modify):
     def modify_whole(path, fs=None):
         with store.replacing(path) as part:
             text = Path(path).read_text(encoding="utf-8") if os.path.exists(path) else ""
-            part.write_text(text, encoding="utf-8")
             data = parse_yaml(text, path)
             if not data.get("stages"):
+                part.write_text(text, encoding="utf-8")
                 with modify(str(part), fs=fs) as data:
                     yield data
                 return

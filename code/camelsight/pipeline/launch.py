@@ -226,7 +226,7 @@ def default_jobs(loaded):
 
 def repro(*targets):
     """Run stages here, in sight: these, or all that are out of date."""
-    process = _start([*DVC, *targets], 0, [], stdout=sys.stdout)
+    process = _start([*DVC, *targets], stdout=sys.stdout)
     with _ending({process: None}):
         code = process.wait()
     if code < 0:
@@ -257,33 +257,34 @@ def local(queue, jobs, on_end):
                 if not worker.recv(1):
                     raise ValueError(f"{name} failed: {reason(paths.log(name))} (see {paths.log(name)})")
                 idle.append(worker)
-                _tell(bar, on_end(name))
+                if line := on_end(name):
+                    bar.write(line, file=sys.stderr)
+                bar.update()
 
 
 @contextlib.contextmanager
 def _workers(count):
     """Sockets to as many DVC processes, each with one GPU where there are some; they end with the block."""
-    running, devices = {}, gpus()
+    running, devices = {}, gpus() or [None]
     with contextlib.ExitStack() as sockets, _ending(running):
         for slot in range(count):
             ours, theirs = forks.channel()
             sockets.enter_context(ours)
             with theirs:
-                command, here = [*DVC, "--chains", str(theirs.fileno())], {"pass_fds": [theirs.fileno()]}
-                running[_start(command, slot, devices, **here)] = ours
+                command, gpu = [*DVC, "--chains", str(theirs.fileno())], devices[slot % len(devices)]
+                running[_start(command, gpu, pass_fds=[theirs.fileno()])] = ours
         yield list(running.values())
         sockets.close()
         for process in running:
             process.wait()
 
 
-def processes(queue, jobs, what, on_end=lambda name: None):
+def processes(queue, jobs, what):
     """Run commands, ``jobs`` at a time, each with one GPU where there are some; the first that fails ends all.
 
-    ``queue``: (name, command, log, more arguments of Popen) of each; ``on_end(name)`` may return a line for the
-    terminal. ValueError with the reason of the one that failed.
+    ``queue``: (name, command, log, more arguments of Popen) of each. ValueError with the reason of the one that failed.
     """
-    queue, running, slots, devices = list(queue), {}, list(range(jobs)), gpus()
+    queue, running, slots, devices = list(queue), {}, list(range(jobs)), gpus() or [None]
     if not queue:
         return
     with cli.progress(len(queue), what, "case") as bar, _ending(running):
@@ -292,7 +293,8 @@ def processes(queue, jobs, what, on_end=lambda name: None):
                 (name, command, log, more), slot = queue.pop(0), slots.pop(0)
                 log.parent.mkdir(parents=True, exist_ok=True)
                 with open(log, "w", encoding="utf-8") as output:
-                    process = _start(command, slot, devices, stdout=output, stderr=subprocess.STDOUT, **more)
+                    gpu = devices[slot % len(devices)]
+                    process = _start(command, gpu, stdout=output, stderr=subprocess.STDOUT, **more)
                 running[process] = name, log, slot
             time.sleep(0.1)
             for process in [process for process in running if process.poll() is not None]:
@@ -301,20 +303,14 @@ def processes(queue, jobs, what, on_end=lambda name: None):
                     raise ValueError(f"{name} failed: {reason(log)} (see {log})")
                 del running[process]
                 slots.append(slot)
-                _tell(bar, on_end(name))
+                bar.update()
 
 
-def _start(command, slot, devices, env=None, **more):
-    """Start a session that hears of our end, with the GPU of its ``slot`` where there are ``devices``."""
-    device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
+def _start(command, gpu=None, env=None, **more):
+    """Start a session that hears of our end; it sees all GPUs, or the one that is named."""
+    device = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
     session = {"start_new_session": True, "preexec_fn": cli.die_with_parent, "env": (env or os.environ) | device}
     return subprocess.Popen(command, **session, **more)
-
-
-def _tell(bar, line):
-    if line:
-        bar.write(line, file=sys.stderr)
-    bar.update()
 
 
 def suite_of(key, loaded):

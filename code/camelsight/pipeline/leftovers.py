@@ -29,6 +29,7 @@ def repository(**options):
 
 
 def repository_settings():
+    """DVC's settings of this folder, beyond those in .dvc."""
     return {} if Path(".git").exists() else {"core": {"no_scm": True}}
 
 
