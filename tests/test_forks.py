@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STAGE = """
-import json, os, signal, sys, time
+import atexit, json, os, signal, sys, threading, time
 
 from camelsight.stages import slow_to_import
 
@@ -21,7 +21,7 @@ HEARD = []
 if __name__ == "__main__":
     word = sys.argv[1]
     names = "DVC_STAGE", "PYTHONPATH"
-    print(json.dumps([sys.argv[1:], *map(os.environ.get, names), os.getsid(0)]), flush=True)
+    print(json.dumps([sys.argv[1:], *map(os.environ.get, names), os.getsid(0)]), flush=word != "late")
     if word == "fail":
         raise ValueError("no luck")
     if word == "wait":
@@ -31,6 +31,10 @@ if __name__ == "__main__":
         print("heard", len(HEARD))
     if word == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if word == "leave":
+        atexit.register(print, "the last word")
+        threading.Thread(target=lambda: [time.sleep(0.3), print("a thread's")]).start()
+        sys.exit("a word to leave")
     sys.exit(int(word) if word.isdigit() else None)
 """
 IMPORTED = "import time\nprint('imported', flush=True)\nopen('importing', 'w').close()\ntime.sleep({seconds})\n"
@@ -60,7 +64,7 @@ def start(tmp_path, monkeypatch):
 
     def start(*commands, seconds=0):
         (stages / "slow_to_import.py").write_text(IMPORTED.format(seconds=seconds))
-        surroundings = os.environ | {"PYTHONPATH": f"{tmp_path}/code"}
+        surroundings = os.environ | {"PYTHONPATH": f"{tmp_path}/code", "PYTHONUNBUFFERED": ""}
         return subprocess.Popen([sys.executable, "-c", CALLER, *commands], env=surroundings, start_new_session=True)
 
     return start
@@ -80,14 +84,23 @@ def until_there(name):
 
 
 def test_stages_run_as_by_themselves_one_after_the_other_and_what_they_import_is_imported_once(start, tmp_path):
-    caller = start("code/stage talk 0 'a b'", "code/stage talk 3", "code/stage talk fail", "code/stage talk killed")
+    words = "0 'a b'", "3", "fail", "killed", "leave"
+    caller = start(*(f"code/stage talk {word}" for word in words))
     assert caller.wait() == 0
-    assert [code(number) for number in range(4)] == [0, 3, 1, -signal.SIGKILL]
-    assert said(0)[0] == "imported" and not any("imported" in said(number) for number in (1, 2, 3))
+    assert [code(number) for number in range(5)] == [0, 3, 1, -signal.SIGKILL, 1]
+    assert said(0)[0] == "imported" and not any("imported" in said(number) for number in range(1, 5))
     path = f"{tmp_path}/code"
     assert json.loads(said(0)[1]) == [["0", "a b"], "stage 0", f"{path}{os.pathsep}{path}", caller.pid]
     assert json.loads(said(1)[0])[:2] == [["3"], "stage 1"]
     assert said(2)[1] == "Traceback (most recent call last):" and said(2)[-1] == "ValueError: no luck"
+    assert said(4)[1:] == ["a word to leave", "a thread's", "the last word"]
+
+
+def test_a_stage_whose_words_find_no_room_has_failed(start, tmp_path):
+    for number in (1, 2):
+        (tmp_path / f"{number}.log").symlink_to("/dev/full")
+    assert start(*(f"code/stage talk {word}" for word in ("0", "late", "0"))).wait() == 0
+    assert list(map(code, range(3))) == [0, 120, 1]
 
 
 def test_a_command_that_is_no_stage_of_this_code_is_left_to_the_caller(start, tmp_path):

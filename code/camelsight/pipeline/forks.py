@@ -12,12 +12,14 @@ import shlex
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from camelsight.pipeline import cli, paths
 
 SCRIPT = "code/stage"
 SIZE = 1 << 16  # bytes of a message
+LOST_OUTPUT = 120  # the exit code of Python that could not write all it printed
 
 
 def channel():
@@ -96,14 +98,40 @@ def _serve(requests, unheard, mask):
 
 
 def _become(name, arguments, environment, mask):
-    """Run a stage as ``python -m`` does, and end."""
+    """Run a stage as ``python -m`` does, and end without taking Python apart, which with torch in it takes 2 s."""
     cli.die_with_parent()
     places = str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH")
     os.environ.update(environment, PYTHONPATH=os.pathsep.join(filter(None, places)))
     sys.argv = [name, *arguments]
+    code = 1
     try:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        runpy.run_module(f"camelsight.stages.{name}", run_name="__main__", alter_sys=True)
+        code = _exit_code(lambda: _run(name, mask))
+        threading._shutdown()  # as Python's own end does: it waits for threads
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+    except OSError:  # what was printed is lost, on a full disk
+        code = code or LOST_OUTPUT
+    finally:
+        os._exit(code)
+
+
+def _run(name, mask):
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    runpy.run_module(f"camelsight.stages.{name}", run_name="__main__", alter_sys=True)
+
+
+def _exit_code(action):
+    """Call ``action`` and say what it raises, as Python does it for a program."""
+    try:
+        action()
+    except SystemExit as leaving:
+        if leaving.code is None or isinstance(leaving.code, int):
+            return leaving.code or 0
+        print(leaving.code, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # before the stage could hear it
-        sys.exit(cli.INTERRUPTED)
-    sys.exit()
+        return cli.INTERRUPTED
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
