@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -102,10 +103,16 @@ def test_without_a_gpu_processes_times_threads_are_the_cores(smoke, monkeypatch)
     assert launch.default_jobs(smoke) == 1
 
 
-def test_a_case_that_fails_is_named_with_its_reason_and_its_log(smoke, fake_dvc, monkeypatch):
+@pytest.mark.parametrize("background", [False, True], ids=["in sight", "in the background"])
+def test_a_case_that_fails_is_named_with_its_reason_and_its_log(smoke, fake_dvc, monkeypatch, background):
+    """Also where the shell lets its children ignore SIGINT, as it does for those in the background of a script."""
     monkeypatch.setenv("FAIL", "case-3")
-    with pytest.raises(ValueError, match=r"case-3 failed: train: out of luck \(see runs/logs/case-3.log\)"):
-        launch.local(QUEUE, 2, str)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN if background else signal.default_int_handler)
+    try:
+        with pytest.raises(ValueError, match=r"case-3 failed: train: out of luck \(see runs/logs/case-3.log\)"):
+            launch.local(QUEUE, 2, str)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_on_a_cluster_the_workers_of_a_search_are_jobs_that_join_it(smoke):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from dvc.utils.serialize import modify_yaml, parse_yaml
 
-from camelsight.pipeline import dvc_repro, launch, leftovers, params, paths
+from camelsight.pipeline import cli, dvc_repro, forks, launch, leftovers, params, paths
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of DVC's own
 ROOT = Path(__file__).parent.parent
@@ -112,6 +113,23 @@ def test_a_result_that_was_changed_is_restored_and_a_damaged_cache_is_not_believ
     Path("input").write_text("2")  # the stage makes the same again, and DVC would take the cache's copy in its place
     said = run()
     assert "was damaged" in said[0] and said[-1] == "ran one" and result.read_text() == cached().read_text() == RESULT
+
+
+def test_dvc_hears_ctrl_c_also_where_a_background_shell_ignores_it():
+    """It waited forever for work, and so did a run in the background of a script, of which a case had failed."""
+    ours, theirs = forks.channel()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        command = [*launch.DVC, "--chains", str(theirs.fileno())]
+        worker = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with ours, open("log", "w") as log:
+        theirs.close()
+        socket.send_fds(ours, [b'["one"]'], [log.fileno()] * 2)
+        assert ours.recv(1) == b"1" and "ran one" in Path("log").read_text()
+        os.killpg(worker.pid, signal.SIGINT)
+        assert worker.wait(60) == cli.INTERRUPTED
 
 
 def test_what_the_cache_has_lost_is_put_back_from_the_working_folder(run):

@@ -165,6 +165,7 @@ def reason(error):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background shell ignores
     chains = socket.socket(fileno=int(sys.argv[2])) if sys.argv[1:2] == ["--chains"] else None
     run = forks.begin(*filter(None, [chains]))  # a stage goes on from here, so that what it raises is its own
     try:

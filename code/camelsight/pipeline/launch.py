@@ -264,9 +264,12 @@ def local(queue, jobs, on_end):
 
 @contextlib.contextmanager
 def _workers(count):
-    """Sockets to as many DVC processes, each with one GPU where there are some; they end with the block."""
+    """Sockets to as many DVC processes, each with one GPU where there are some; they end with the block.
+
+    Before they are waited for, the sockets close: an idle process hears that, if it hears no signal.
+    """
     running, devices = {}, gpus() or [None]
-    with contextlib.ExitStack() as sockets, _ending(running):
+    with _ending(running), contextlib.ExitStack() as sockets:
         for slot in range(count):
             ours, theirs = forks.channel()
             sockets.enter_context(ours)
