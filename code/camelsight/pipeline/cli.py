@@ -1,8 +1,10 @@
 """How a stage runs: arguments, params, one line for a person's mistake, and how long it took."""
 
 import argparse
+import atexit
 import contextlib
 import ctypes
+import gc
 import inspect
 import json
 import os
@@ -90,6 +92,7 @@ def guard(action, prefix):
     ignores the first.
     """
     print_anything()
+    atexit.register(gc.freeze)  # or Python's end, with torch in it, looks for cycles for half a second and more
     for warning in (signal.SIGINT, *WARNINGS):
         signal.signal(warning, _interrupt)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup

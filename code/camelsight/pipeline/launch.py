@@ -41,7 +41,7 @@ FAMILIES = (
 PEEKS, PEEK_SECONDS = 10, 0.5
 KILL_SECONDS = 60  # SLURM kills what does not end within its KillWait, 30 s
 PROCESS_BYTES = 1.5e9  # of one process without its maps
-START_SECONDS = 3  # of a stage, before and after its own work
+START_SECONDS = 1  # of a stage in a run, before and after its own work
 
 
 def out_of_date(describe=lambda stage, upstream: None, wanted=None):

@@ -31,6 +31,7 @@ TIERS = {
 SAME_MAPS, OTHER_MAPS = 1e-4, 1e-3  # of 1 - R² by the same weights, on the same maps or on maps made anew
 ATTRIBUTED = 0.01  # of attributions and their statistics, where another processor rounds differently
 RECORDED = 1e-6  # of everything else that is made anew from the same bits
+START_SECONDS = 3  # of a process with torch
 
 
 def forecast(number, params):
@@ -38,10 +39,10 @@ def forecast(number, params):
     if number == 0:
         return f"{round(10 + cases / 5 + seconds.tabulate + seconds.figures + seconds.paper)} s"
     if number < 3:
-        one = launch.START_SECONDS + sum(getattr(seconds, stage) for stage in AGAIN[number])
+        one = START_SECONDS + sum(getattr(seconds, stage) for stage in AGAIN[number])
         one += seconds.tune * (number == 2)
         return _minutes(one * (cases / jobs if number == 1 else 1))
-    each = sum(getattr(seconds, stage) + launch.START_SECONDS for stage in AGAIN[2])
+    each = sum(getattr(seconds, stage) + START_SECONDS for stage in AGAIN[2])
     each += len(params.tune.cases) / len(params.cases) * seconds.tune
     each = each * cases + len(params.suites) * (len(params.attribute.cases) * seconds.attribute + seconds.sanity)
     return _minutes(seconds.maps + each / jobs + seconds.universe + seconds.figures + seconds.paper)
@@ -301,8 +302,8 @@ def _train_seeds(params, seeds, jobs, combinations, data, engine, here):
         rerun.prepare(folder, other, [paths.MAPS])
         queue += [(folder, AGAIN[2], *one) for one in combinations if not (folder / paths.metrics(*one)).exists()]
     searches = _searches(params, queue)
-    seconds = len(queue) * (sum(getattr(params.seconds, stage) for stage in AGAIN[2]) + launch.START_SECONDS)
-    seconds += len(searches) * (params.seconds.tune + launch.START_SECONDS)
+    seconds = len(queue) * (sum(getattr(params.seconds, stage) for stage in AGAIN[2]) + START_SECONDS)
+    seconds += len(searches) * (params.seconds.tune + START_SECONDS)
     work = f"{seeds} seeds × {len(combinations)} networks, {len(queue)} to train"
     span = f"roughly {_minutes(seconds / jobs)} with {jobs} processes, on {here['cpu']}"
     print(f"Profile {params.profile}: {work}; {span}", file=sys.stderr)
