@@ -38,6 +38,28 @@ cli.guard(action, prefix="plan")
 """
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_nothing_for_a_command_and_its_children(closed, tmp_path):
+    say = "import sys; print('said'); print('warned', file=sys.stderr); sys.exit(len(sys.stdin.read()))"
+    action = f"""
+import subprocess, sys
+from camelsight.pipeline import cli
+def action():
+    with open("result", "w") as file:
+        print("said", flush=True)
+        file.write(str(subprocess.call([sys.executable, "-c", {say!r}])))
+cli.guard(action, prefix="plan")
+"""
+    surroundings = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent / "code"), "ACTION": action}
+    command = ["bash", "-c", f'exec {sys.executable} -c "$ACTION" {closed}']
+    found = subprocess.run(
+        command, cwd=tmp_path, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    said, warned = "" if ">&-" in closed.split() else "said\nsaid\n", "" if "2>&-" in closed else "warned\n"
+    assert (found.returncode, found.stdout, found.stderr) == (0, said, warned)
+    assert (tmp_path / "result").read_text() == "0"
+
+
 @pytest.mark.parametrize(
     ("locale", "times"),
     [

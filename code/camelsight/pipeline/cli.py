@@ -22,6 +22,7 @@ INTERRUPTED = 130
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 BEAT_SECONDS = 1  # between two writes of a heartbeat
+STREAMS = {"stdin": "r", "stdout": "w", "stderr": "w"}  # by file descriptor
 JOB_NAMES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
 WARNINGS = (signal.SIGTERM, signal.SIGUSR2)  # of the end; submitit sends the latter before a job's time is up
 
@@ -67,7 +68,16 @@ def _choose(main, commands):
 
 
 def print_anything():
-    """Let standard output write what its encoding lacks, such as ² in ASCII, as standard error does: \\xb2."""
+    """Let standard output write what its encoding lacks, such as ² in ASCII, as standard error does: \\xb2.
+
+    A stream that was closed, as some starters of jobs close it, is nothing from now on: for Python it is None, and the
+    next file that is opened would take its number.
+    """
+    for number, (name, mode) in enumerate(STREAMS.items()):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
     sys.stdout.reconfigure(errors="backslashreplace")
 
 
