@@ -35,6 +35,9 @@ def test_a_run_ends_with_three_numbers_and_where_the_results_are(finished, capsy
     assert lines[1].strip() == "what kmax_5__max_2e11_clamp costs of it: 0.370 [0.3, 0.4] and 0.370 [0.3, 0.4]"
     assert "70% of the area: 44% [40, 48]" in lines[2]
     assert [line.split()[0] for line in lines[3:7]] == ["page", "PDF", "tables", "figures"]
+    assert "simulated again" in lines[-1]
+    paper.report(params.load(ROOT / "profiles" / "smoke.yaml"), [], 0)
+    assert capsys.readouterr().out.endswith("Tested on 2 of 8 simulations: these numbers mean nothing.\n")
 
 
 def test_a_profile_without_a_combination_says_what_the_tightest_k_max_leaves():

@@ -277,6 +277,7 @@ def test_words_that_yaml_had_for_true_are_words():
         ("!!int x", "invalid literal for int"),
         ("*nowhere", "found undefined alias in line {0}, column 7"),
         ("\n\t- 1", "character that cannot start any token in line {1}, column 1; indent with spaces, not with tabs"),
+        ("\n  - a\n -b", "; a list has a space after each '-'"),
         ("1\n---\nseed: 2", "but found another document in line {1}"),
         ("\x1b[2J", "unacceptable character #x001b"),
         (
@@ -288,8 +289,8 @@ def test_words_that_yaml_had_for_true_are_words():
         ("9" * 5000, "integer string conversion"),
         ("[" * 10**6, "expected a few levels of keys and lists, got hundreds"),
     ],
-    ids=["key", "flow key", "list as key", "python", "tag", "alias", "tab", "documents", "escape", "merges", "aliases",
-         "itself", "digits", "deep"],
+    ids=["key", "flow key", "list as key", "python", "tag", "alias", "tab", "dash", "documents", "escape", "merges",
+         "aliases", "itself", "digits", "deep"],
 )  # fmt: skip
 def test_yaml_that_dvc_refuses_or_that_grows_is_refused_in_one_line(typed, message):
     last = yaml.safe_dump({name: item for name, item in MINI.items() if name != "seed"}).count("\n") + 2

@@ -1,7 +1,7 @@
 from types import SimpleNamespace
 
 from camelsight.commands import plan
-from camelsight.pipeline import paths
+from camelsight.pipeline import paths, source
 from conftest import refused
 
 
@@ -52,6 +52,22 @@ def test_missing_outputs_are_a_cause_where_there_is_no_other():
     assert [reason["kind"] for reason in plan._reasons(stage("a", changed, missing), [])] == ["file"]
     assert plan._reasons(stage("a", "changed command"), [])[0]["kind"] == "command"
     assert plan._reasons(stage("a", changed, locked=False), [])[0]["change"] == "never run"
+
+
+def test_a_fresh_clone_has_no_run_and_not_dozens_of_modified_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    upstream = [stage("code"), stage("maps")]
+    reasons = plan._reasons(stage("cut@A-x", {"changed outs": {"results/a.json": "not in cache"}}), upstream)
+    assert [(reason["kind"], reason["change"]) for reason in reasons] == [
+        ("upstream", "runs before"),
+        ("stage", "no run is on record here"),
+    ]
+    paths.code("cut").parent.mkdir(parents=True)
+    paths.code("cut").write_text(source.listing("cut").replace("cuts.py", "other.py"))
+    assert {reason["name"] for reason in plan._reasons(stage("cut@A-x"), upstream[:1])} == {
+        "maps/cuts.py",
+        "maps/other.py",
+    }
 
 
 def test_stages_that_run_for_the_same_reasons_share_a_line():

@@ -14,9 +14,11 @@ from itertools import product
 from pathlib import Path
 
 from camelsight.commands import everything, status
-from camelsight.ground import fields
+from camelsight.ground import fields, split
 from camelsight.pipeline import checkpoints, cli, launch, leftovers, params, paths, release, slurm, store
 from camelsight.report import provenance
+
+FEW = 10  # simulations for a test, of which nothing can be said
 
 
 def main():
@@ -282,6 +284,9 @@ def report(loaded, pending, seconds):
     print(f"  figures  {paths.FIGURES}/ ({figures} as PDF and PNG)")
     if loaded.maps.source == "twin":
         print(f"  {provenance.TWIN}")
+    tested = len(split.by_simulation(loaded.maps.simulations, fractions=loaded.split.fractions)["test"])
+    if tested < FEW:
+        print(f"  Tested on {tested} of {loaded.maps.simulations} simulations: these numbers mean nothing.")
 
 
 def headline(numbers, suite):

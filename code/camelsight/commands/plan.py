@@ -49,12 +49,14 @@ def _in_place_of_params(profile, full):
 
 def _reasons(stage, upstream):
     """Why a stage of DVC would run: {kind, name, change} of each cause; what runs before it stands for its files."""
-    code = [other for other in upstream if other.name == "code"]
+    kind, code = stage.name.partition("@")[0], [other for other in upstream if other.name == "code"]
     reasons = [_reason("upstream", other.addressing, "runs before") for other in upstream if other not in code]
-    if code:
-        reasons += [_reason("code", name, "modified") for name in source.changed(stage.name.partition("@")[0])]
     if not any(dependency.hash_info for dependency in stage.deps):
         return [*reasons, _reason("stage", stage.addressing, "never run")]
+    if code and not paths.code(kind).exists():  # dvc.lock tells of a run in another clone, or before make clean
+        return [*reasons, _reason("stage", stage.addressing, "no run is on record here")]
+    if code:
+        reasons += [_reason("code", name, "modified") for name in source.changed(kind)]
     to_be_made = [Path(str(out)) for other in upstream for out in other.outs]
     outs = []
     for entry in stage.status().get(stage.addressing, []):
