@@ -60,6 +60,14 @@ cli.guard(action, prefix="plan")
     assert (tmp_path / "result").read_text() == "0"
 
 
+def test_doctor_runs_without_standard_output(tmp_path):
+    code = str(Path(__file__).parent.parent / "code")
+    command = ["bash", "-c", f"exec {sys.executable} -m camelsight.commands.doctor --help >&-"]
+    environment = os.environ | {"PYTHONPATH": code}
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize(
     ("locale", "times"),
     [

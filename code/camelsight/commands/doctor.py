@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict, dataclass
 
 from camelsight.commands import probe
+from camelsight.pipeline import streams
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 MIN_PYTHON = (3, 11)
@@ -232,7 +233,7 @@ def main():
     parser.add_argument("--profile", help="the profile that is to run; default: params.yaml")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--quiet", action="store_true", help="print only what is not as it should be")
-    sys.stdout.reconfigure(errors="backslashreplace")  # as cli.print_anything, which needs packages
+    streams.prepare()
     arguments = parser.parse_args()
     facts = probe.facts()
     try:

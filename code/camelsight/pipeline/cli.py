@@ -16,13 +16,12 @@ import time
 import threadpoolctl
 from tqdm import tqdm
 
-from camelsight.pipeline import machine, params, paths, store
+from camelsight.pipeline import machine, params, paths, store, streams
 
 INTERRUPTED = 130
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # linux/prctl.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 BEAT_SECONDS = 1  # between two writes of a heartbeat
-STREAMS = {"stdin": "r", "stdout": "w", "stderr": "w"}  # by file descriptor
 JOB_NAMES = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
 WARNINGS = (signal.SIGTERM, signal.SIGUSR2)  # of the end; submitit sends the latter before a job's time is up
 
@@ -33,7 +32,7 @@ def run_stage(main, *commands):
     One of ``commands`` runs instead if its first parameter is given as an option. All of its parameters are options,
     those with the default False are flags. It gets no params, and so works without params.yaml.
     """
-    print_anything()
+    streams.prepare()
     chosen, parser = _choose(main, commands)
     options = list(inspect.signature(chosen).parameters.values())[chosen is main :]
     for option in options:
@@ -67,20 +66,6 @@ def _choose(main, commands):
     return chosen, parser
 
 
-def print_anything():
-    """Let standard output write what its encoding lacks, such as ² in ASCII, as standard error does: \\xb2.
-
-    A stream that was closed, as some starters of jobs close it, is nothing from now on: for Python it is None, and the
-    next file that is opened would take its number.
-    """
-    for number, (name, mode) in enumerate(STREAMS.items()):
-        if getattr(sys, name) is None:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-            os.set_inheritable(number, True)
-            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
-    sys.stdout.reconfigure(errors="backslashreplace")
-
-
 def print_json(value):
     """``value`` on standard output, for a program; NaN and infinities become null."""
     value = json.loads(json.dumps(value, default=store.plain), parse_constant=lambda name: None)  # NaN is not JSON
@@ -101,7 +86,7 @@ def guard(action, prefix):
     Ctrl-C, SIGTERM, a job's last minute and a closed terminal end in one line and 130, also where a background shell
     ignores the first.
     """
-    print_anything()
+    streams.prepare()
     atexit.register(gc.freeze)  # or Python's end, with torch in it, looks for cycles for half a second and more
     for warning in (signal.SIGINT, *WARNINGS):
         signal.signal(warning, _interrupt)

@@ -105,7 +105,7 @@ def _become(name, arguments, environment, mask):
     sys.argv = [name, *arguments]
     code = 1
     try:
-        code = _exit_code(lambda: _run(name, mask))
+        code = _exit_code(name, mask)
         threading._shutdown()  # as Python's own end does: it waits for threads
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -115,15 +115,11 @@ def _become(name, arguments, environment, mask):
         os._exit(code)
 
 
-def _run(name, mask):
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    runpy.run_module(f"camelsight.stages.{name}", run_name="__main__", alter_sys=True)
-
-
-def _exit_code(action):
-    """Call ``action`` and say what it raises, as Python does it for a program."""
+def _exit_code(name, mask):
+    """Run the stage, and say what it raises as Python does it for a program."""
     try:
-        action()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        runpy.run_module(f"camelsight.stages.{name}", run_name="__main__", alter_sys=True)
     except SystemExit as leaving:
         if leaving.code is None or isinstance(leaving.code, int):
             return leaving.code or 0

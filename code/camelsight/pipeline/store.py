@@ -88,7 +88,7 @@ def parse_yaml(text, aliases=True):
         reason = one_line(error).replace(' in "<unicode string>",', " in")
         if "\t" in text and ("start any token" in reason or " tab " in reason):
             reason += "; indent with spaces, not with tabs"
-        elif re.search(r"^ *-[^\s-]", text, re.MULTILINE):
+        elif "find expected" in reason and re.search(r"^ *-[^\s-]", text, re.MULTILINE):
             reason += "; a list has a space after each '-'"
         raise ValueError(f"{reason:.300}") from None
 
