@@ -5,6 +5,7 @@ A stage runs as ``code/stage`` runs it for somebody's ``dvc repro``: in the same
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -85,6 +86,8 @@ def _serve(requests, unheard, mask):
         (name, *arguments), environment = json.loads(message)
         with contextlib.suppress(Exception):  # which the stage itself will say
             runpy.run_module(f"camelsight.stages.{name}", run_name="imported")
+            if "camelsight.inference.training" in sys.modules:
+                importlib.import_module("torch._dynamo")  # as an optimiser does at its first step
         if signal.sigpending() & unheard:
             stage, code = None, cli.INTERRUPTED
         elif not (stage := os.fork()):
