@@ -22,7 +22,7 @@ def test_several_fields_run_to_the_pdf_and_challenges_say_which_tell_how_much(tm
         "suites: [IllustrisTNG, Nbody_IllustrisTNG]": "suites: [IllustrisTNG]",
         "  - kmax_1\n": "",
         "cuts: [kmax_1, max_1e12_random]": "cuts: [max_1e12_random]",
-        "steps: 1024": "steps: 64",
+        "steps: 256": "steps: 64",
         "repeats: []": "repeats: [1]",
     }.items():
         assert before in text, before
