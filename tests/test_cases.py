@@ -18,6 +18,13 @@ def test_combined_cuts_keep_their_order():
     assert case.only is None
 
 
+def test_cases_of_one_cut_are_chosen_by_its_kind():
+    ids = ["original", "max_1e12_clamp", "kmax_5", "kmax_10__min_4e11_random", "smooth_2", "kmax_1", "min_2e11_random"]
+    assert {case: cut.threshold for case, cut in cases.single(ids, "kmax").items()} == {"kmax_5": 5, "kmax_1": 1}
+    assert list(cases.single(ids, *cases.DENSITY)) == ["max_1e12_clamp", "min_2e11_random"]
+    assert cases.single(ids) == {}
+
+
 def test_overdensity_is_in_units_of_the_mean():
     """FACTS of CMD: at omega_m = 0.3, 1e12 is 2.4 times the mean of a 5 Mpc/h slab, 1e11 is 0.24 times."""
     assert cases.parse("min_1e12_clamp").only.overdensity(0.3) == pytest.approx(2.402, abs=1e-3)

@@ -22,6 +22,13 @@ def test_without_seeds_the_cost_is_the_loss_of_this_run():
     assert costs.cost((-0.1, -0.2, -0.05))[1]
 
 
+def test_an_interval_without_a_width_resolves_nothing():
+    """Of two test simulations all resamples are alike, but for those without an R²."""
+    assert costs.cost((0.1, 0.1, 0.1)) == ((0.1, 0.1, 0.1), False)
+    found = numbers(kmax_1=(0.1, 0.1, 0.1), max_1e12_clamp=(0.1, 0.1, 0.1))
+    assert (found["HasKCostOmegaM"], found["DensityCostlyOmegaM"], found["DensityCutsOmegaM"]) == (0, 0, 1)
+
+
 def test_the_interval_joins_simulations_and_seeds_in_quadrature():
     """Eight seeds that lose .1 on average, ±.04 by turns: the standard deviation is .04 √(8/7)."""
     uncut = np.full(8, 0.9)

@@ -177,7 +177,7 @@ def test_every_profile_of_results_has_cuts_of_scales_and_of_densities_in_one_cas
 @pytest.mark.parametrize("path", PROFILES)
 def test_rivals_are_set_beside_the_networks_under_every_k_max_of_a_profile(path):
     profile = params.load(path)
-    alone = [case for case in profile.cases if (cut := cases.parse(case).only) and cut.kind == "kmax"]
+    alone = list(cases.single(profile.cases, "kmax"))
     assert list(profile.rivals.cuts) == alone
 
 

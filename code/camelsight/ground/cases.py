@@ -21,6 +21,7 @@ THRESHOLDS = {  # lowest and highest of each kind of cut, far beyond what change
     "max": (1.0, 1e20),  # (Msun/h)/(Mpc/h)^2; maps of CMD hold 1e9 to 1e16
     "min": (1.0, 1e20),
 }
+DENSITY = "max", "min"  # the kinds of cuts by density
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?(?:e[0-9]+)?"
 _FILTER = re.compile(rf"(kmax|smooth)_({_NUMBER})")
 _DENSITY = re.compile(rf"(max|min)_({_NUMBER})_(clamp|random)")
@@ -47,7 +48,7 @@ class Cut:
 
     def overdensity(self, omega_m=0.3):
         """The threshold of a density cut in units of the mean surface density at ``omega_m``; None for other cuts."""
-        if self.kind not in ("max", "min"):
+        if self.kind not in DENSITY:
             return None
         return self.threshold / (MEAN_SURFACE_DENSITY * omega_m)
 
@@ -65,6 +66,12 @@ class Case:
     def only(self):
         """The cut of a case that has exactly one, otherwise None."""
         return self.cuts[0] if len(self.cuts) == 1 else None
+
+
+def single(case_ids, *kinds):
+    """Case -> its ``Cut``, of those among ``case_ids`` that have one cut alone, and of one of ``kinds``."""
+    cuts = {case: parse(case).only for case in case_ids}
+    return {case: cut for case, cut in cuts.items() if cut and cut.kind in kinds}
 
 
 def parse(case_id):

@@ -76,7 +76,7 @@ def check_case(names, case):
     Thresholds of density are for mass, and random fill is log-uniform.
     """
     for cut in cases.parse(case).cuts:
-        if cut.kind not in ("max", "min"):
+        if cut.kind not in cases.DENSITY:
             continue
         if other := [name for name in names if not FIELDS[name].is_mass]:
             raise ValueError(f"expected cuts of density for densities of mass alone, got {case} and {', '.join(other)}")

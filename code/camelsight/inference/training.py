@@ -82,8 +82,9 @@ def fit(
             valid_loss = evaluate(network, *valid, precision=precision)
         losses = [loss.from_moments(_averaged(moments, sizes)).item(), valid_loss]
         if not all(map(math.isfinite, losses)):
-            at = _learning_rate(schedule, max_lr, epochs * steps, epoch * len(moments) + _first_bad(moments))
-            raise _divergence(losses, moments, epoch, at, precision)
+            bad, seen = _first_bad(moments), len(moments)
+            at = _learning_rate(schedule, max_lr, epochs * steps, epoch * seen + bad)
+            raise _divergence(losses, epoch, f"step {bad + 1} of {seen}", at, precision)
         history.append({"epoch": epoch + 1, "train": losses[0], "valid": losses[1], "lr": lr})
         if losses[1] <= min(record["valid"] for record in history):
             best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
@@ -149,10 +150,10 @@ def _averaged(moments, sizes):
     return (moments * (sizes / sizes.sum()).to(moments)[:, None, None]).sum(0)
 
 
-def _divergence(losses, moments, epoch, learning_rate, precision):
+def _divergence(losses, epoch, step, learning_rate, precision):
     return DivergenceError(
         f"expected a finite loss, got train {losses[0]:g} and valid {losses[1]:g} in epoch {epoch + 1}, "
-        f"from step {_first_bad(moments) + 1} of {len(moments)} on, at learning rate {learning_rate:.2g}; "
+        f"from {step} on, at learning rate {learning_rate:.2g}; "
         "try a smaller max_lr" + (", or precision float32" if precision != "float32" else ""),
         epoch + 1,
     )

@@ -212,9 +212,8 @@ class Rivals:
     cuts: tuple[str, ...]  # cases of one k_max, of the experiment scales
 
     def __post_init__(self):
-        cuts = [cases.parse(case).only for case in self.cuts]
-        good = all(cut and cut.kind == "kmax" for cut in cuts) and len(set(cuts)) == len(cuts)
-        check(good, "rivals.cuts", "cases of one k_max that differ", list(self.cuts))
+        differ = set(cases.single(self.cuts, "kmax").values())
+        check(len(differ) == len(self.cuts), "rivals.cuts", "cases of one k_max that differ", list(self.cuts))
         check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
         good = 4 * len(theta.NAMES) <= self.walkers <= PRIOR and self.walkers % 2 == 0
         check(good, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)} to {PRIOR}", self.walkers)

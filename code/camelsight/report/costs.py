@@ -17,7 +17,7 @@ WORDS = ("not resolved", "resolved")
 
 
 def cost(loss, uncut=(), cut=()):
-    """(cost, low, high) at 95%, and whether it excludes zero.
+    """(cost, low, high) at 95%, and whether it excludes zero, which an interval without a width says of nothing.
 
     ``loss`` is (value, low, high) over simulations; ``uncut`` and ``cut`` are the R² of the same seeds, or nothing.
     """
@@ -27,7 +27,7 @@ def cost(loss, uncut=(), cut=()):
         error = special.stdtrit(len(each) - 1, 0.975) * each.std(ddof=1) / np.sqrt(len(each))
         low, high = each.mean() - np.hypot(value - low, error), each.mean() + np.hypot(high - value, error)
         value = each.mean()
-    return (float(value), float(low), float(high)), bool(low > 0 or high < 0)
+    return (float(value), float(low), float(high)), bool(low < high and (low > 0 or high < 0))
 
 
 def rows(losses, seeds):
@@ -86,10 +86,9 @@ def numbers(found, suite, case_ids):
     of_suite = [row for row in found if row["suite"] == suite]
     for name, symbol in SYMBOLS.items():
         chosen = {row["case"]: row for row in of_suite if row["parameter"] == name}
-        scales = [case for case in case_ids if (cut := cases.parse(case).only) and cut.kind == "kmax"]
-        out |= _scales(symbol, [chosen[case] for case in scales if case in chosen])
-        densities = [row for case, row in chosen.items() if (c := cases.parse(case).only) and c.kind in ("max", "min")]
-        costly = [row for row in densities if row["low"] > 0]
+        out |= _scales(symbol, [chosen[case] for case in cases.single(case_ids, "kmax") if case in chosen])
+        densities = [chosen[case] for case in cases.single(chosen, *cases.DENSITY)]
+        costly = list(filter(_is_costly, densities))
         out |= {f"DensityCuts{symbol}": len(densities), f"DensityCostly{symbol}": len(costly)}
         worst = max(costly, key=lambda row: row["cost"], default=None)
         out |= {
@@ -107,14 +106,14 @@ def numbers(found, suite, case_ids):
 def together(case_ids):
     """The cases in which scales and densities are cut at once."""
     kinds = {case: {cut.kind for cut in cases.parse(case).cuts} for case in case_ids}
-    return [case for case, found in kinds.items() if "kmax" in found and found & {"max", "min"}]
+    return [case for case, found in kinds.items() if "kmax" in found and found & set(cases.DENSITY)]
 
 
 def _scales(symbol, rows):
     """Down to which k_max no loss is seen, and what the next tighter one costs; either may not be there."""
     free, costly = None, None
     for row in sorted(rows, key=lambda row: -cases.parse(row["case"]).only.threshold):
-        if row["low"] > 0:
+        if _is_costly(row):
             costly = row
             break
         free = row
@@ -122,6 +121,10 @@ def _scales(symbol, rows):
     for word, row in (("KFree", free), ("KCostly", costly)):
         out[f"{word}{symbol}"] = f"{cases.parse(row['case']).only.threshold:g}" if row else NOT_AVAILABLE
     return out | _triple(f"KCost{symbol}", costly)
+
+
+def _is_costly(row):
+    return row["resolved"] and row["cost"] > 0
 
 
 def _triple(name, row):

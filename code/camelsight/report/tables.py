@@ -87,9 +87,8 @@ def macros(numbers):
 
 def tightest(case_ids):
     """The case with the smallest k_max and no other cut, or None."""
-    cuts = {case: cases.parse(case).only for case in case_ids}
-    return min((case for case, cut in cuts.items() if cut and cut.kind == "kmax"),
-               key=lambda case: cuts[case].threshold, default=None)  # fmt: skip
+    cuts = cases.single(case_ids, "kmax")
+    return min(cuts, key=lambda case: cuts[case].threshold, default=None)
 
 
 def quoted(suites, case_ids):
@@ -114,13 +113,13 @@ def r2_curves(rows):
 
     ``rows`` as in ``r2_markdown``. For k_max in h/Mpc a file per suite, for thresholds of density one per fill, too.
     """
-    found = {}
+    found, cuts = {}, cases.single([row["case"] for row in rows], "kmax", *cases.DENSITY)
     for (suite, case), group in groupby(rows, lambda row: (row["suite"], row["case"])):
-        cut = cases.parse(case).only
-        if cut is None or cut.kind not in ("kmax", "max", "min"):
+        if (cut := cuts.get(case)) is None:
             continue
-        kind, x = ("r2_kmax", "k_max") if cut.kind == "kmax" else ("r2_threshold", "threshold")
-        name = f"{kind}/{suite}.csv" if cut.kind == "kmax" else f"{kind}/{suite}_{cut.kind}_{cut.fill}.csv"
+        x, name = "k_max", f"r2_kmax/{suite}.csv"
+        if cut.kind != "kmax":
+            x, name = "threshold", f"r2_threshold/{suite}_{cut.kind}_{cut.fill}.csv"
         values = {row["parameter"]: row["r2"] for row in group if row["parameter"] in theta.COSMOLOGICAL}
         found.setdefault(name, []).append({x: cut.threshold} | values)
     return {name: sorted(points, key=lambda point: next(iter(point.values()))) for name, points in found.items()}
