@@ -267,6 +267,7 @@ def saved(figure):
 def printed_texts(figure):
     """Every text that reaches the paper, with its box in pixels; labels of ticks outside the axes do not."""
     canvas = FigureCanvasAgg(figure)
+    figure.settle()
     canvas.draw()
     hidden = set()
     for axis in figure.findobj(Axis):
@@ -310,6 +311,16 @@ def test_fonts_are_embedded_the_bytes_are_the_same_twice_and_the_callers_setting
     pdf, again = (saved(plotting.r2_against_kmax(rows_of(SMALL), 2.0, 2.8)) for _ in range(2))
     assert b"/FontFile2" in pdf and b"/Type3" not in pdf
     assert pdf == again and dict(mpl.rcParams) == before
+
+
+def test_every_format_shows_the_same_layout_and_one_more_pass_would_move_nothing():
+    figure = figures()["cuts, few cases"]
+    drawn = [saved(figure), saved(figure)]
+    places = [axes.get_position().bounds for axes in figure.axes]
+    figure.set_layout_engine("constrained")
+    figure.draw_without_rendering()
+    assert drawn[0] == drawn[1]
+    assert np.allclose(places, [axes.get_position().bounds for axes in figure.axes], atol=2e-3)
 
 
 def test_suites_differ_in_grey_and_in_marker():

@@ -19,6 +19,7 @@ from camelsight.ground.fields import FIELDS, TOTAL
 from camelsight.report.tables import suite_label
 
 PAGE = 7.0  # width in inches
+PASSES, SETTLED = 5, 1e-3  # of the layout at most, and the share of a figure by which the last one moves nothing
 STYLE = {
     "font.family": "STIXGeneral",
     "mathtext.fontset": "stix",
@@ -71,8 +72,23 @@ class _StyledFigure(Figure):
             super().draw(renderer)
 
     def savefig(self, *args, **kwargs):
+        self.settle()
         with mpl.rc_context(STYLE):
             super().savefig(*args, **kwargs)
+
+    def settle(self):
+        """Lay it out, for good: every format that it is saved in shows the same.
+
+        Matplotlib does so anew for each, and in one pass, after which images, of fixed aspect, are not in their place.
+        """
+        engine, places = self.get_layout_engine(), None
+        with mpl.rc_context(STYLE):
+            for _ in range(PASSES if engine and self.axes else 0):
+                engine.execute(self)
+                before, places = places, np.array([axes.get_position().bounds for axes in self.axes])
+                if before is not None and np.allclose(before, places, rtol=0, atol=SETTLED):
+                    break
+        self.set_layout_engine(None)
 
 
 def _styled(function):
@@ -267,7 +283,7 @@ def r2_against_kmax(rows, k_nyquist, k_corner):
     figure = _figure(PAGE, 2.3)
     panels = figure.subplots(1, len(theta.COSMOLOGICAL), sharex=True)
     suites = list(dict.fromkeys(row["suite"] for row in rows))
-    cutoffs = {cut.threshold for row in rows if (cut := cases.parse(row["case"]).only) and cut.kind == "kmax"}
+    cutoffs = {cut.threshold for cut in _single_cuts(rows, "kmax").values()}
     for axes, name in zip(panels, theta.COSMOLOGICAL, strict=True):
         _originals(axes, rows, name, band=True)
         _curves(axes, rows, name, "kmax")
@@ -298,8 +314,7 @@ def r2_against_density(rows, omega_m=0.3):
     grid = figure.subplots(len(theta.COSMOLOGICAL), 2, sharex="col", sharey="row")
     suites = list(dict.fromkeys(row["suite"] for row in rows))
     for column, (kind, title) in enumerate((("max", "pixels above are cut"), ("min", "pixels below are cut"))):
-        parsed = [cut for row in rows if (cut := cases.parse(row["case"]).only) and cut.kind == kind]
-        thresholds = [cut.threshold for cut in parsed] or [mean]
+        thresholds = [cut.threshold for cut in _single_cuts(rows, kind).values()] or [mean]
         for axes, name in zip(grid[:, column], theta.COSMOLOGICAL, strict=True):
             _originals(axes, rows, name)
             _curves(axes, rows, name, kind)
@@ -344,10 +359,10 @@ def _originals(axes, rows, name, *, band=False):
 
 def _curves(axes, rows, name, kind):
     """R² against the threshold of all single cuts of ``kind``: a line per suite and fill, a little apart in x."""
-    curves = {}
+    curves, cuts = {}, _single_cuts(rows, kind)
     for row in rows:
-        cut = cases.parse(row["case"]).only
-        if cut and cut.kind == kind and row["parameter"] == name and np.isfinite(row["r2"]):
+        if row["case"] in cuts and row["parameter"] == name and np.isfinite(row["r2"]):
+            cut = cuts[row["case"]]
             point = (cut.threshold, row["r2"], row["low"], row["high"], 2 * (row.get("seeds") or 0))
             curves.setdefault((row["suite"], cut.fill), []).append(point)
     if not curves:
@@ -369,6 +384,10 @@ def _curves(axes, rows, name, kind):
             capsize=1.5,
             elinewidth=0.7,
         )
+
+
+def _single_cuts(rows, kind):
+    return cases.single([row["case"] for row in rows], kind)
 
 
 def _suite_handles(suites):
