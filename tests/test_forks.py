@@ -125,3 +125,17 @@ def test_a_signal_reaches_a_stage_once_and_one_that_has_not_begun_does_not_begin
     until_there("importing")
     os.killpg(caller.pid, signal.SIGINT)
     assert caller.wait() == 0 and code(0) == 130 and said(0) == ["imported"]
+
+
+def test_what_is_imported_before_a_training_asks_for_no_gpu():
+    """A process that has asked CUDA for anything cannot fork one that computes on it."""
+    code = """
+import sys, torch
+def asked(*_, **__):
+    sys.exit("CUDA was asked")
+for name in ("is_available", "device_count", "current_device", "get_device_properties", "_lazy_init"):
+    setattr(torch.cuda, name, asked)
+import torch._dynamo
+import camelsight.stages.train, camelsight.stages.tune, camelsight.stages.sanity, camelsight.stages.transfer
+"""
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "code")}, check=True)

@@ -165,7 +165,7 @@ def test_dvc_shows_what_a_change_did_and_runs_experiments_beside_it(pulled):
         assert f"results/plots/{name}" in plots
     assert "results/curves/IllustrisTNG/original.json" in plots
 
-    dvc(pulled, "exp", "run", "--temp", "-S", "sanity.shap_samples=5")
+    dvc(pulled, "exp", "run", "--temp", "-S", "sanity.shap_samples=5", "tabulate")
     dvc(pulled, "plots", "diff", "HEAD~1")
     assert not git(pulled, "status", "--porcelain")
     experiments = list(csv.DictReader(dvc(pulled, "exp", "show", "--csv").splitlines()))
