@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from submitit.core.utils import FailedJobError
 
 from camelsight.commands import paper, status
@@ -58,6 +59,20 @@ def test_the_command_line_does_not_wait_for_torch():
     """It takes 1.5 s to import, more than all the rest that a run without work does."""
     code = "import sys, camelsight.__main__; sys.exit(bool({'torch', 'captum', 'optuna', 'scipy'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "code")}, check=True)
+
+
+def test_torch_is_asked_for_gpus_where_there_is_a_driver_alone(monkeypatch):
+    """It takes 2 s to import, as long as all else that make plan does."""
+
+    def missing(name):
+        raise OSError(name)
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
+    monkeypatch.setattr(launch.os.path, "exists", lambda _: False)
+    for load, found in ((missing, []), (str, ["4", "GPU-7"])):
+        monkeypatch.setattr(launch.ctypes, "CDLL", load)
+        assert launch.gpus() == found
 
 
 def test_every_process_gets_one_gpu_and_the_next_one_the_gpu_that_has_become_free(smoke, fake_dvc, monkeypatch):

@@ -7,6 +7,7 @@ several machines as on one.
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import re
@@ -210,10 +211,19 @@ def process_bytes(loaded):
 
 def gpus():
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES calls them."""
+    if not _has_driver():  # torch, which takes seconds to import, would find none
+        return []
     import torch
 
     count = torch.cuda.device_count()
     return (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))).split(",")[:count]
+
+
+def _has_driver():
+    """Whether there is NVIDIA's driver, or AMD's, without which torch finds no GPU."""
+    with contextlib.suppress(OSError):
+        return bool(ctypes.CDLL("libcuda.so.1"))
+    return os.path.exists("/dev/kfd")
 
 
 def default_jobs(loaded):

@@ -19,7 +19,7 @@ def essence(text):
     """Python source without comments, docstrings and blank lines."""
     lines = text.splitlines(keepends=True)
     dropped = [(token.start, token.end) for token in _tokens(text) if token.type == tokenize.COMMENT]
-    for node in ast.walk(ast.parse(text)):
+    for node in _nodes(text):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_text(body[0]):
             first = body[0]
@@ -28,6 +28,11 @@ def essence(text):
     for (row, start), (last, end) in sorted(dropped, reverse=True):
         lines[row - 1 : last] = [lines[row - 1][:start] + lines[last - 1][end:]] + [""] * (last - row)
     return "".join(line.rstrip() + "\n" for line in lines if line.strip())
+
+
+@functools.cache
+def _nodes(text):
+    return list(ast.walk(ast.parse(text)))
 
 
 def _tokens(text):
@@ -65,7 +70,7 @@ def _imported(path):
     if path.suffix != ".py":
         return []
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _nodes(path.read_text(encoding="utf-8")):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
