@@ -6,7 +6,6 @@ dvc.lock whole or not at all, and when told to end (SIGTERM) ends its stage, too
 """
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -129,8 +128,7 @@ def _read_what_is_restored(cache):
     def check(oid, *arguments, **options):
         meta = trusting(oid, *arguments, **options)
         path = cache.oid_to_path(oid)
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "md5").hexdigest()
+        found = store.file_digest(path, "md5")
         if found != oid.removesuffix(".dir"):
             os.unlink(path)
             print(f"dvc: {os.path.relpath(path)} was damaged (its md5 is {found}) and is dropped", file=sys.stderr)

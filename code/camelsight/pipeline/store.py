@@ -269,9 +269,9 @@ def tensor_digest(tensors):
     return digest.hexdigest()
 
 
-def file_digest(path):
+def file_digest(path, kind="sha256"):
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def digest(*values):

@@ -7,8 +7,6 @@ import re
 from itertools import product
 from pathlib import Path
 
-import yaml
-
 from camelsight.pipeline import environment, launch, packages, paths, source, store
 from camelsight.referee import files, quantities
 from camelsight.referee.files import row
@@ -82,7 +80,7 @@ def _stage(name, definition, entry, known, lost, elsewhere):
     accuses = list(wrong)
     wrong += [f"{path}, which {paths.DVC_LOCK} leaves out" for path in left_out if path not in missing]
     for key, value in entry.get("params", {}).get(str(paths.PARAMS), {}).items():
-        if not _equal(_looked_up(definition["raw"], key), value):
+        if _looked_up(definition["raw"], key) != value:
             wrong.append(f"{paths.PARAMS}: {key}")
     if entry["cmd"] != definition["cmd"]:
         changed.append(f"the command in {paths.DVC}")
@@ -135,8 +133,8 @@ def read(path):
 
 def _expanded():
     """(name, {"raw": params, "cmd", "deps", "outs"}) of every stage that dvc.yaml has with the active params."""
-    raw = store.parse_yaml(paths.PARAMS.read_text(encoding="utf-8"))
-    for name, definition in yaml.safe_load(paths.DVC.read_text(encoding="utf-8"))["stages"].items():
+    raw = store.parse_yaml(paths.PARAMS.read_bytes())
+    for name, definition in store.parse_yaml(paths.DVC.read_bytes())["stages"].items():
         axes = {axis: _axis(raw, values) for axis, values in definition.get("matrix", {}).items()}
         for values in product(*axes.values()):
             item = {f"${{item.{axis}}}": str(value) for axis, value in zip(axes, values, strict=True)}
@@ -164,18 +162,6 @@ def _looked_up(raw, key):
     return raw
 
 
-def _equal(a, b):
-    """Equal, whatever PyYAML and DVC's reader made of numbers such as 1e-3."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    try:
-        return a == b or float(a) == float(b)
-    except (TypeError, ValueError):
-        return False
-
-
 def _md5(path, counted=None):
     """As DVC has it; of a folder's files only those that are ``counted`` count, all where that is None."""
     if path.is_dir():
@@ -183,8 +169,7 @@ def _md5(path, counted=None):
         named = sorted((one.relative_to(path).as_posix(), one) for one in found)
         listed = [{"md5": _md5(one), "relpath": name} for name, one in named]
         return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+    return store.file_digest(path, "md5")
 
 
 def trained_in(params):
