@@ -192,13 +192,12 @@ def main():
     parser.add_argument("--json", action="store_true", help="on standard output, for a program")
     arguments = parser.parse_args()
     if arguments.reference is not None:
-        action = lambda: anew.make_reference(arguments.reference, arguments.jobs)  # noqa: E731
+        anew.make_reference(arguments.reference, arguments.jobs)
     elif arguments.explain:
-        action = lambda: explain.explain(arguments.explain, arguments.json)  # noqa: E731
+        explain.explain(arguments.explain, arguments.json)
     else:
-        action = lambda: verify(arguments.tier, arguments.pack, arguments.suite, arguments.case, arguments.json)  # noqa: E731
-    cli.guard(action, prefix="verify")
+        verify(arguments.tier, arguments.pack, arguments.suite, arguments.case, arguments.json)
 
 
 if __name__ == "__main__":
-    main()
+    cli.guard(main, prefix="verify")
