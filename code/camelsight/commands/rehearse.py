@@ -57,7 +57,7 @@ def rehearse(profile):
         "misfits": misfits(found, jobs, device),
         "forecast": {target: round(value, 2) for target, value in seconds.items()},
     }
-    store.write_json(rehearsal.path(loaded.profile), record)
+    store.write_json(paths.rehearsal(loaded.profile), record)
     return record
 
 

@@ -94,6 +94,7 @@ code = _of_each(CODE, ".txt")  # of a stage: what its code is, as the stage ``co
 log = _of_each(LOGS, ".log")
 heartbeat = _of_each(STATUS, ".json")
 sanity = _of_each(SANITY, ".json")  # of a suite
+rehearsal = _of_each(REHEARSALS, ".json")  # of a profile
 cut = _of_each_case(CUTS, ".json")
 cut_samples = _of_each_case(CUTS, ".npz")
 study = _of_each_case(TRIALS, ".log")  # its journal, for Optuna; empty where no trial was run

@@ -5,10 +5,6 @@ import functools
 from camelsight.pipeline import machine, paths, store
 
 
-def path(profile):
-    return paths.REHEARSALS / f"{profile}.json"
-
-
 def identity(loaded):
     """What a rehearsal holds for: this profile, but for its own forecast, on a machine with these devices."""
     profile = {key: value for key, value in store.plain(loaded).items() if key != "seconds"}
@@ -25,7 +21,8 @@ def _devices():
 
 def seconds(loaded, stage):
     """The forecast for a stage, such as train@SUITE-CASE; None where none was rehearsed, or elsewhere, or otherwise."""
-    if not path(loaded.profile).exists():
+    path = paths.rehearsal(loaded.profile)
+    if not path.exists():
         return None
-    record = store.read_json(path(loaded.profile))
+    record = store.read_json(path)
     return record["forecast"].get(stage) if record["identity"] == identity(loaded) else None
