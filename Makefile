@@ -21,6 +21,8 @@ unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONOPTIMIZE PYTHONWARNINGS PYTHO
 BIN := .venv/bin
 CAMELSIGHT := $(BIN)/python -P -m camelsight
 
+AS_JSON = $(if $(JSON),--json)
+OF_PROFILE = $(if $(PROFILE),--profile $(PROFILE))
 # Only what is given to make itself: a shell may have a variable of such a name for other work.
 given = $(if $(filter command,$(origin $(1))),$(if $($(1)),--$(2)='$($(1))'))
 SLURM = $(if $(LAUNCH),--launch $(LAUNCH)) $(call given,PARTITION,partition) $(call given,ACCOUNT,account) \
@@ -45,31 +47,31 @@ wheels: ## what set-up needs on a machine without a network, in WHEELS=folder [P
 
 doctor: ## whether this machine has what a run needs, and what to do where not [PROFILE=name] [JSON=1]
 	@PYTHONPATH=code $(if $(wildcard $(BIN)/python),$(BIN)/python,$(or $(PYTHON),python3)) -m camelsight.commands.doctor \
-	  $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json) $(if $(QUIET),--quiet)
+	  $(OF_PROFILE) $(AS_JSON) $(if $(QUIET),--quiet)
 
 plan: setup ## what make paper would run, why, and for how long, without running it [PROFILE=name] [FULL=1] [JSON=1]
-	@$(CAMELSIGHT).commands.plan $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(if $(JSON),--json)
+	@$(CAMELSIGHT).commands.plan $(OF_PROFILE) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(AS_JSON)
 
 rehearse: setup ## how long a profile takes here and whether it fits: every stage at its true shapes, on few maps [PROFILE=name] [JSON=1]
-	@$(CAMELSIGHT).commands.rehearse $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
+	@$(CAMELSIGHT).commands.rehearse $(OF_PROFILE) $(AS_JSON)
 
 maps: setup ## the maps alone: simulated, or fetched and checked where the profile names the real ones
-	@$(CAMELSIGHT) maps $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
+	@$(CAMELSIGHT) maps $(OF_PROFILE) $(AS_JSON)
 
 paper: setup ## every figure, every table and the PDF, for the active profile (or PROFILE=name); FULL=1 adds robustness, LAUNCH=slurm a cluster
-	@$(CAMELSIGHT) paper $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(SLURM) $(if $(JSON),--json)
+	@$(CAMELSIGHT) paper $(OF_PROFILE) $(if $(FULL),--full) $(if $(JOBS),--jobs $(JOBS)) $(SLURM) $(AS_JSON)
 
 challenges: setup ## which of the profile's fields tell how much of the parameters, as a table; for two fields or more [JSON=1]
-	@$(CAMELSIGHT) challenges $(if $(JSON),--json)
+	@$(CAMELSIGHT) challenges $(AS_JSON)
 
 status: ## how far each case is, while a run goes on and afterwards; [JSON=1]
-	@$(CAMELSIGHT) status $(if $(JSON),--json)
+	@$(CAMELSIGHT) status $(AS_JSON)
 
 evaluate: setup ## a released checkpoint on the maps of a profile: WEIGHTS=file.pt; or SET=CV, the run's network on another set of CMD [SUITE=name] [CASE=id] [PROFILE=name]
-	@$(CAMELSIGHT).stages.evaluate $(if $(WEIGHTS)$(if $(SET),,1),--weights "$(WEIGHTS)") $(if $(SET),--set $(SET)) $(if $(SUITE),--suite "$(SUITE)") $(if $(CASE),--case $(CASE)) $(if $(PROFILE),--profile $(PROFILE)) $(if $(JSON),--json)
+	@$(CAMELSIGHT).stages.evaluate $(if $(WEIGHTS)$(if $(SET),,1),--weights "$(WEIGHTS)") $(if $(SET),--set $(SET)) $(if $(SUITE),--suite "$(SUITE)") $(if $(CASE),--case $(CASE)) $(OF_PROFILE) $(AS_JSON)
 
 verify: setup ## the referee's verdict; TIER=0 files and numbers, 1 given weights, 2 one case, 3 everything [PACK=file or folder] [JSON=1]
-	@$(CAMELSIGHT).referee.verify --tier $(TIER) $(if $(PACK),--pack "$(PACK)") $(if $(SUITE),--suite $(SUITE)) $(if $(CASE),--case $(CASE)) $(if $(JSON),--json)
+	@$(CAMELSIGHT).referee.verify --tier $(TIER) $(if $(PACK),--pack "$(PACK)") $(if $(SUITE),--suite $(SUITE)) $(if $(CASE),--case $(CASE)) $(AS_JSON)
 
 reference: setup ## what verify compares with: every case trained from several seeds [SEEDS=8] [JOBS=processes]
 	@$(CAMELSIGHT).referee.verify --reference $(SEEDS) $(if $(JOBS),--jobs $(JOBS))
@@ -89,10 +91,10 @@ test: setup ## lint, unit tests and the smoke profile from end to end
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/test_smoke*.py tests
 
 pack: setup ## one archive of a finished run: weights, results, locks and their digests [PACK=file.tar] [JSON=1]
-	@$(CAMELSIGHT).referee.pack $(if $(PACK),--output "$(PACK)") $(if $(JSON),--json)
+	@$(CAMELSIGHT).referee.pack $(if $(PACK),--output "$(PACK)") $(AS_JSON)
 
 release: setup ## the same for a deposit: with an RO-Crate, licence and citation; after make verify [PACK=file.tar] [JSON=1]
-	@$(CAMELSIGHT).referee.pack --release $(if $(PACK),--output "$(PACK)") $(if $(JSON),--json)
+	@$(CAMELSIGHT).referee.pack --release $(if $(PACK),--output "$(PACK)") $(AS_JSON)
 
 image: ## the container image, with docker, podman or buildah [BASE=image] [TAG=name] [TORCH=requirement] [WHEELS=folder]
 	@bash code/image.sh
