@@ -22,6 +22,9 @@ OF_ONE_FIELD = {"probes", *EXPERIMENTS["baseline"]}  # experiments about a singl
 OF_SEVERAL_FIELDS = {"fields"}
 NAME = re.compile("[A-Za-z0-9_-]{1,64}")  # of a profile: names of files are made of it
 ABOVE_0 = Annotated[float, "above 0", lambda value: value > 0]
+DROPOUT = Annotated[
+    tuple[float, float], "two numbers from 0 to below 1, the lower first", lambda ends: 0 <= ends[0] <= ends[1] < 1
+]
 BASELINE = Annotated[str, f"one of {', '.join(BASELINES)}", lambda value: value in BASELINES]
 
 
@@ -82,11 +85,10 @@ class Tune:
     start: dict[str, Hyperparameters]  # by case; the first trial, the others are drawn by TPE from the ranges
     max_lr: positive_range(float)
     weight_decay: positive_range(float)
-    dropout: positive_range(float, may_be_zero=True)
+    dropout: DROPOUT
     hidden: positive_range(int)
 
     def __post_init__(self):
-        check(self.dropout[1] < 1, "tune.dropout", "numbers below 1", list(self.dropout))
         check(self.hidden[1] <= HIDDEN_LIMIT, "tune.hidden", f"numbers up to {HIDDEN_LIMIT}", list(self.hidden))
         differ = self.cases and len(set(self.cases)) == len(self.cases)
         check(differ, "tune.cases", "cases that differ", list(self.cases))
@@ -203,7 +205,7 @@ class Rivals:
     hidden: positive_range(int)
     max_lr: positive_range(float)
     weight_decay: positive_range(float)
-    dropout: positive_range(float, may_be_zero=True)
+    dropout: DROPOUT
     emulator: Emulator
     maps: int  # of each test simulation whose posterior is sampled
     walkers: int
@@ -217,7 +219,6 @@ class Rivals:
         check(1 <= self.maps <= cmd.MAPS_PER_SIMULATION, "rivals.maps", "from 1 to 15", self.maps)
         good = 4 * len(theta.NAMES) <= self.walkers <= PRIOR and self.walkers % 2 == 0
         check(good, "rivals.walkers", f"an even number from {4 * len(theta.NAMES)} to {PRIOR}", self.walkers)
-        check(self.dropout[1] < 1, "rivals.dropout", "numbers below 1", list(self.dropout))
 
 
 # What one item of each stage took where the profile was measured; for the forecast alone.

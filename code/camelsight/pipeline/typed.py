@@ -77,9 +77,7 @@ def one_of(*words):
     return typing.Annotated[str, f"{', '.join(words[:-1])} or {words[-1]}", lambda value: value in words]
 
 
-def positive_range(kind, may_be_zero=False):
+def positive_range(kind):
     """The type of a pair of positive numbers of this ``kind``, the ends of a range."""
     expected = "two positive numbers, the lower first"
-    return typing.Annotated[
-        tuple[kind, kind], expected, lambda ends: 0 <= ends[0] <= ends[1] and (ends[0] or may_be_zero)
-    ]
+    return typing.Annotated[tuple[kind, kind], expected, lambda ends: 0 < ends[0] <= ends[1]]
