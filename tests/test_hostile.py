@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from camelsight.pipeline import environment, params, paths, references, rerun, store
 from camelsight.referee import comparison, explain, verification, verify
 from conftest import refused
+from smoke import git
 
 ROOT = Path(__file__).parent.parent
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git, which the image has not")
@@ -46,10 +46,6 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
-def git(folder, *arguments):
-    subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True)
-
-
 def with_git(folder, mark):
     """A repository in ``folder`` whose configuration has Git run a program."""
     program = folder / ".git" / "program"
@@ -77,7 +73,7 @@ def test_git_is_not_asked_about_the_folder_that_is_judged(given, mark, monkeypat
 def test_git_runs_nothing_that_the_configuration_of_a_checkout_names(home, mark):
     with_git(home, mark)
     git(home, "-c", "core.fsmonitor=false", "-c", "filter.x.clean=cat", "add", "--all")
-    git(home, "-c", "core.fsmonitor=false", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "one")
+    git(home, "-c", "core.fsmonitor=false", "commit", "-m", "one")
     mark.unlink(missing_ok=True)
     git(home, "config", "--unset", "filter.x.clean")
     here = environment.read()
@@ -87,14 +83,14 @@ def test_git_runs_nothing_that_the_configuration_of_a_checkout_names(home, mark)
 @needs_git
 def test_the_commit_of_a_repository_around_this_one_is_not_ours(home, tmp_path):
     git(tmp_path, "init")
-    git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "theirs")
+    git(tmp_path, "commit", "--allow-empty", "-m", "theirs")
     assert environment.read()["commit"] == "unknown"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_a_checkout_of_another_user_is_said_to_be_one(home):
     git(home, "init")
-    git(home, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "one")
+    git(home, "commit", "--allow-empty", "-m", "one")
     assert environment.refusal() == "" and len(environment.read()["commit"]) == 40
     for path in (home, home / ".git"):
         os.chown(path, 12345, 12345)
