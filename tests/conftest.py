@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import filelock
@@ -23,6 +24,13 @@ def refused(message):
     with pytest.raises(ValueError, match=message) as caught:
         yield caught
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def ran(*command, folder, **variables):
+    """A command that has ended, in ``folder``, with these variables; its Python takes the code that is here."""
+    surroundings = os.environ | {"PYTHONPATH": str(smoke.ROOT / "code")} | variables
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "check": False, "timeout": 600}
+    return subprocess.run(command, cwd=folder, env=surroundings, **options)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,9 @@ import threadpoolctl
 import torch
 
 from camelsight.pipeline import cli
+from conftest import ran
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_a_process_computes_with_as_many_threads_as_it_is_told():
@@ -50,21 +53,14 @@ def action():
         file.write(str(subprocess.call([sys.executable, "-c", {say!r}])))
 cli.guard(action, prefix="plan")
 """
-    surroundings = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent / "code"), "ACTION": action}
-    command = ["bash", "-c", f'exec {sys.executable} -c "$ACTION" {closed}']
-    found = subprocess.run(
-        command, cwd=tmp_path, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
+    found = ran("bash", "-c", f'exec {sys.executable} -c "$ACTION" {closed}', folder=tmp_path, ACTION=action)
     said, warned = "" if ">&-" in closed.split() else "said\nsaid\n", "" if "2>&-" in closed else "warned\n"
     assert (found.returncode, found.stdout, found.stderr) == (0, said, warned)
     assert (tmp_path / "result").read_text() == "0"
 
 
 def test_doctor_runs_without_standard_output(tmp_path):
-    code = str(Path(__file__).parent.parent / "code")
-    command = ["bash", "-c", f"exec {sys.executable} -m camelsight.commands.doctor --help >&-"]
-    environment = os.environ | {"PYTHONPATH": code}
-    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    found = ran("bash", "-c", f"exec {sys.executable} -m camelsight.commands.doctor --help >&-", folder=tmp_path)
     assert (found.returncode, found.stdout, found.stderr) == (0, "", "")
 
 
@@ -78,14 +74,13 @@ def test_doctor_runs_without_standard_output(tmp_path):
     ],
 )
 def test_files_are_utf_8_and_anything_can_be_printed_in_every_locale(locale, times, tmp_path):
-    root = Path(__file__).parent.parent
     for name in ("paper", "code"):
-        (tmp_path / name).symlink_to(root / name)
-    text = (root / "profiles" / "mini.yaml").read_text(encoding="utf-8")
+        (tmp_path / name).symlink_to(ROOT / name)
+    text = (ROOT / "profiles" / "mini.yaml").read_text(encoding="utf-8")
     (tmp_path / "params.yaml").write_text(f"# R² of π\n{text}", encoding="utf-8")
     path = Path(tmp_path, "say.py")
     path.write_text(READ_AND_SAY, encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(root / "code")} | locale
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "code")} | locale
     found = subprocess.run([sys.executable, path], cwd=tmp_path, env=environment, capture_output=True, check=False)
     assert (found.returncode, found.stderr) == (0, b"")
     assert times in found.stdout.decode(locale.get("PYTHONIOENCODING", "ascii"))
@@ -128,9 +123,6 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("code", [SWALLOWED, STARTING])
 def test_ctrl_c_ends_in_one_line_while_a_library_or_a_starting_process_is_at_work(code, tmp_path):
-    root = Path(__file__).parent.parent
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(root / "code")}
-    command = [sys.executable, tmp_path / "run.py"]
-    found = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    found = ran(sys.executable, tmp_path / "run.py", folder=ROOT)
     assert (found.returncode, found.stderr) == (130, "maps: interrupted; the same command goes on from here\n")

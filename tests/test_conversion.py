@@ -4,19 +4,16 @@ import gzip
 import os
 import re
 import shlex
-import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from camelsight.ground import cmd
 from camelsight.pipeline import conversion, map_files
-from conftest import refused
+from conftest import ran, refused
 
-ROOT = Path(__file__).parent.parent
 SUITE = "IllustrisTNG"
 NAME = cmd.maps_file_name(SUITE)
 MAPS = np.random.default_rng(0).lognormal(27, 1, (60, 16, 16)).astype(np.float32)
@@ -81,10 +78,7 @@ def test_what_cannot_be_mapped_is_refused_with_the_command_that_converts_it(tmp_
 def test_the_command_that_is_named_exists(tmp_path):
     path = tmp_path / "a b.npz"
     np.savez(path, MAPS)
-    done = subprocess.run(
-        [sys.executable, *shlex.split(f"{cmd.CONVERT} '{path}'")[1:]], cwd=tmp_path, capture_output=True, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "code")}, check=True,
-    )  # fmt: skip
+    done = ran(sys.executable, *shlex.split(f"{cmd.CONVERT} '{path}'")[1:], folder=tmp_path)
     assert done.stdout == f"{tmp_path / 'a b.npy'}: the same numbers\n"
 
 

@@ -1,14 +1,14 @@
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from camelsight.commands import doctor, probe
-from camelsight.pipeline import packages, store
+from camelsight.pipeline import leftovers, packages, store
+from conftest import ran
 
 ROOT = Path(__file__).parent.parent
 
@@ -121,17 +121,11 @@ def test_a_running_run_and_a_record_that_make_paper_will_mend_warn():
     assert check.status == doctor.WARN and "dvc.lock is cut off" in check.found and "make paper" in check.fix
 
 
-def test_holders_of_the_lock_are_told_from_programs_that_got_their_process_id(tmp_path):
-    lock, processes = tmp_path / "rwlock", tmp_path / "proc"
-    info = {pid: {"pid": str(pid), "cmd": f"dvc repro {pid}"} for pid in (5, 6, 7)}
-    lock.write_text(json.dumps({"read": {"a": [info[5], info[6]], "b": [info[5]]}, "write": {"c": info[7]}}))
-    for pid, line in ((5, b"python\0-m\0dvc\0repro"), (6, b"bash")):
-        (processes / str(pid)).mkdir(parents=True)
-        (processes / str(pid) / "cmdline").write_bytes(line)
-    assert list(probe._locks_held(lock, processes)) == [(5, "dvc repro 5")]
-    lock.write_text('{"read": {"a": [')
-    assert not list(probe._locks_held(lock, processes))
-    assert not list(probe._locks_held(tmp_path / "none", processes))
+def test_who_is_at_work_is_told_unless_packages_are_missing(monkeypatch):
+    monkeypatch.setattr(leftovers, "at_work", lambda: {7: "dvc repro"})
+    assert list(probe._at_work()) == [(7, "dvc repro")]
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert list(probe._at_work()) == []
 
 
 def test_a_record_that_was_cut_off_is_noticed(tmp_path):
@@ -161,9 +155,7 @@ def project(tmp_path):
 
 def doctor_in(project, **environment):
     """What doctor, started by hand, says there: name -> (status, found, fix)."""
-    command = [sys.executable, "-m", "camelsight.commands.doctor", "--json"]
-    surroundings = os.environ | {"PYTHONPATH": str(ROOT / "code")} | environment
-    run = subprocess.run(command, cwd=project, env=surroundings, capture_output=True, text=True, check=False)
+    run = ran(sys.executable, "-m", "camelsight.commands.doctor", "--json", folder=project, **environment)
     assert "Traceback" not in run.stderr and run.stdout, run.stderr
     checks = {check["name"]: check for check in json.loads(run.stdout)["checks"]}
     assert (run.returncode == 0) == all(check["status"] != doctor.FAIL for check in checks.values())
@@ -185,9 +177,8 @@ def test_packages_of_a_module_are_named_by_doctor_and_left_out_by_make(project):
     assert checks["packages"]["status"] == doctor.FAIL and "of a module" in checks["packages"]["found"]
     assert checks["packages"]["fix"].startswith("unset PYTHONPATH")
     assert checks["environment"]["status"] == doctor.WARN and "PYTHONPATH set" in checks["environment"]["found"]
-    surroundings = os.environ | {"PYTHONPATH": str(foreign), "PYTHONHOME": "/nowhere", "PYTHONSTARTUP": "/nowhere"}
-    command = ["make", "doctor", "JSON=1"]
-    run = subprocess.run(command, cwd=project, env=surroundings, capture_output=True, text=True, check=False)
+    others = {"PYTHONPATH": str(foreign), "PYTHONHOME": "/nowhere", "PYTHONSTARTUP": "/nowhere"}
+    run = ran("make", "doctor", "JSON=1", folder=project, **others)
     checks = {check["name"]: check for check in json.loads(run.stdout)["checks"]}
     assert checks["packages"]["status"] == doctor.OK and "left out by make" in checks["environment"]["found"]
 

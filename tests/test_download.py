@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import itertools
 import json
 import os
@@ -28,11 +29,9 @@ NAME = cmd.maps_file_name("IllustrisTNG")
 
 def cmd_shaped(seed=0):
     """The bytes of a small maps file, 245,888 of them."""
-    maps = np.random.default_rng(seed).lognormal(26, 1, (SIMULATIONS * 15, PIXELS, PIXELS)).astype(np.float32)
-    header = np.lib.format.header_data_from_array_1_0(maps)
-    text = repr(header).encode()
-    text += b" " * (cmd.HEADER_BYTES - 10 - len(text) - 1) + b"\n"
-    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + maps.tobytes()
+    maps, file = np.random.default_rng(seed).lognormal(26, 1, (SIMULATIONS * 15, PIXELS, PIXELS)), io.BytesIO()
+    np.save(file, maps.astype(np.float32))
+    return file.getvalue()
 
 
 WHOLE, OTHER = cmd_shaped(), cmd_shaped(1)

@@ -16,6 +16,7 @@ from submitit.core.utils import FailedJobError
 
 from camelsight.commands import paper, status
 from camelsight.pipeline import cli, launch, machine, params, paths, slurm, store
+from conftest import ran
 
 ROOT = Path(__file__).parent.parent
 QUEUE = [(f"case-{number}", [f"train@case-{number}"]) for number in range(5)]
@@ -58,7 +59,7 @@ def fake_dvc(monkeypatch, tmp_path):
 def test_the_command_line_does_not_wait_for_torch():
     """It takes 1.5 s to import, more than all the rest that a run without work does."""
     code = "import sys, camelsight.__main__; sys.exit(bool({'torch', 'captum', 'optuna', 'scipy'} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(ROOT / "code")}, check=True)
+    assert ran(sys.executable, "-c", code, folder=ROOT).returncode == 0
 
 
 def test_torch_is_asked_for_gpus_where_there_is_a_driver_alone(monkeypatch):

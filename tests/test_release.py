@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections import namedtuple
@@ -21,7 +20,7 @@ from camelsight.ground.fields import TOTAL
 from camelsight.pipeline import map_files, params, paths, release, store
 from camelsight.stages import maps as stage
 from camelsight.universe import camels
-from conftest import refused
+from conftest import ran, refused
 
 ROOT = Path(__file__).parent.parent
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
@@ -307,8 +306,7 @@ def test_of_a_gravity_only_table_the_cosmological_columns_count():
         release._compare_table(table, "Nbody_Astrid", "x")
 
 
-def test_the_command_that_examines_files_compares_tables(copied, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def test_the_command_that_examines_files_compares_tables(copied):
     path = Path(copied.maps.folder, cmd.params_file_name("Astrid"))
     np.savetxt(path, camels.parameters("IllustrisTNG"), fmt="%.5f")
     spec = dataclasses.replace(copied.maps, simulations=1000)
@@ -340,23 +338,13 @@ def test_maps_of_no_known_release_are_refused_unless_their_line_is_in_the_lock_f
     assert release.check(copied)[1]["release"] == "before May 2024"
 
 
-def run_check(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "camelsight.stages.maps", "--check", *arguments],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "code")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_check_is_a_command_with_json_and_an_exit_code(copied, tmp_path):
     text = (ROOT / "profiles" / "smoke.yaml").read_text()
     for old, new in (("source: twin", "source: camels"), ("simulations: 8", f"simulations: {SIMULATIONS}")):
         text = text.replace(old, new)
     (tmp_path / "params.yaml").write_text(text)
-    good = run_check(tmp_path, "--json")
+    check = sys.executable, "-m", "camelsight.stages.maps", "--check"
+    good = ran(*check, "--json", folder=tmp_path)
     answer = json.loads(good.stdout)
     assert good.returncode == 0 and answer["good"] and good.stderr == ""
     parameters, maps = answer["files"][:2]
@@ -370,7 +358,7 @@ def test_the_check_is_a_command_with_json_and_an_exit_code(copied, tmp_path):
 
     (tmp_path / "elsewhere").mkdir()
     shutil.copy(maps["file"], tmp_path / "elsewhere")
-    bad = run_check(tmp_path, "--folder", "elsewhere")
+    bad = ran(*check, "--folder", "elsewhere", folder=tmp_path)
     assert bad.returncode == 1 and bad.stderr == ""
     assert bad.stdout.count("  WRONG: ") == 3 and "shape          60×16×16" in bad.stdout
 
@@ -396,8 +384,7 @@ def test_a_file_of_the_true_size_passes_through_little_memory_and_its_zeros_are_
     assert path.stat().st_size == 3_932_160_128 and path.stat().st_blocks * 512 < 1e6
     assert map_files.open_maps(SUITES[0], TOTAL, cmd.SIMULATIONS, cmd.PIXELS, tmp_path).shape == (15000, 256, 256)
 
-    scan = [sys.executable, "-c", SCAN, str(path)]
-    statistics, peak = json.loads(subprocess.run(scan, capture_output=True, text=True, check=True).stdout)
+    statistics, peak = json.loads(ran(sys.executable, "-c", SCAN, path, folder=tmp_path).stdout)
     assert peak < PEAK_MB
     with refused(r"got 0 NaN or infinite and 196608000 zero or negative pixels"):
         cmd.check_values(statistics, path.name)

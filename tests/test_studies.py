@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sqlite3
-import subprocess
 import sys
 
 import optuna
@@ -13,7 +12,7 @@ import pytest
 from camelsight.inference import tuning
 from camelsight.pipeline import paths, studies
 from camelsight.stages import tune
-from conftest import refused
+from conftest import ran, refused
 
 RELEASED = {"max_lr": 4.6934e-3, "wd": 1.4667e-5, "dr": 0.21625, "hidden": 6}
 OURS = {"max_lr": 4.6934e-3, "weight_decay": 1.4667e-5, "dropout": 0.21625, "hidden": 6}
@@ -405,8 +404,7 @@ def test_a_journal_that_is_none_is_exported_in_one_line(line, tmp_path, monkeypa
 def test_an_endless_study_ends_the_command_in_one_line(tmp_path):
     path = write(tmp_path / "study.db", "v3.0", {"a": trials(3)})
     change(path, *ENDLESS_TRIALS)
-    command = [sys.executable, "-m", "camelsight.stages.tune", "--import", str(path)]
-    found = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    found = ran(sys.executable, "-m", "camelsight.stages.tune", "--import", path, folder=tmp_path)
     assert found.returncode == 1 and found.stdout == ""
     assert found.stderr.startswith("tune: expected an Optuna study in SQLite") and found.stderr.count("\n") == 1
     assert os.listdir(tmp_path) == ["study.db"]

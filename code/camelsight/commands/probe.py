@@ -5,7 +5,6 @@ Imports no more than Python's standard library before it knows that the rest is 
 
 import ctypes
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 from camelsight.pipeline import machine, packages
 
 WRITTEN = (".", ".dvc", "data", "figures", "paper", "profiles", "results", "runs")
-RWLOCK, RECORD = Path(".dvc/tmp/rwlock"), Path("dvc.lock")
+RECORD = Path("dvc.lock")
 CONTAINER = Path(".dvc/container.lock")  # code/container.sh leaves it
 LOADED = ("torch", "numpy", "scipy.linalg", "yaml", "camb", "MAS_library")  # packages with libraries of their own
 LIBRARIES = ("LD_LIBRARY_PATH", "LD_PRELOAD")  # from which the system takes libraries before ours
@@ -64,7 +63,7 @@ def facts():
         "disk": shutil.disk_usage(".").free,
         "shared_memory": shutil.disk_usage("/dev/shm").free if os.access("/dev/shm", os.W_OK) else 0,
         "unwritable": tuple(_unwritable([*WRITTEN, tempfile.gettempdir()])),
-        "locks": tuple(_locks_held(RWLOCK)),
+        "locks": tuple(_at_work()),
         "record": _wrong_with(RECORD),
         "container": CONTAINER.exists(),
         "foreign": tuple(_foreign(os.environ)),
@@ -153,19 +152,10 @@ def _unwritable(folders):
             yield folder
 
 
-def _locks_held(path, processes=Path("/proc")):
-    """Yield (process id, command) of who holds DVC's lock file; it may outlive them, and make paper mends it then."""
-    try:
-        held = json.loads(path.read_text(encoding="utf-8") or "{}")
-        holders = [info for infos in held.get("read", {}).values() for info in infos]
-        holders += list(held.get("write", {}).values())
-        holders = {int(info["pid"]): info["cmd"] for info in holders}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return
-    for pid, command in holders.items():
-        line = processes / str(pid) / "cmdline"
-        if line.exists() and b"dvc" in line.read_bytes():
-            yield pid, command
+def _at_work():
+    """(process id, command) of who is at work in this folder; of nobody, if the packages are not to tell."""
+    leftovers = _import("camelsight.pipeline.leftovers")
+    return leftovers.at_work().items() if leftovers and _import("psutil") else ()
 
 
 def _wrong_with(path):
