@@ -173,8 +173,8 @@ def test_a_second_run_in_the_same_folder_is_refused(smoke):
     ran = []
     with store.claim(paths.RUN_LOCK) as mine, pytest.raises(ValueError, match="another make paper or make maps"):
         assert mine
-        paper.say(ran.append, False, 1)
-    paper.say(ran.append, False, 2)
+        paper.say(lambda: ran.append(1), False)
+    paper.say(lambda: ran.append(2), False)
     assert ran == [2]
 
 

@@ -24,8 +24,9 @@ FEW = 10  # simulations for a test, of which nothing can be said
 def main():
     parser = argparse.ArgumentParser(prog="python -m camelsight", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    paper = commands.add_parser("paper", help="run what is out of date, up to the PDF")
-    maps = commands.add_parser("maps", help="simulate the maps, or fetch and check the real ones")
+    given = {"argument_default": argparse.SUPPRESS}  # what is not given is as the functions below have it
+    paper = commands.add_parser("paper", help="run what is out of date, up to the PDF", **given)
+    maps = commands.add_parser("maps", help="simulate the maps, or fetch and check the real ones", **given)
     for command in (paper, maps):
         command.add_argument("--profile", help=f"copy {paths.PROFILES}/PROFILE.yaml to {paths.PARAMS} first")
         said = "print what was done as JSON; the rest to standard error"
@@ -33,7 +34,7 @@ def main():
     paper.add_argument("--full", action="store_true", help=f"write every experiment on robustness into {paths.PARAMS}")
     paper.add_argument("--jobs", type=int, help="cases at a time; default: as many as cores and memory allow")
     cluster = paper.add_argument_group("on a SLURM cluster, from its login node")
-    cluster.add_argument("--launch", choices=("local", "slurm"), default="local", help="where cases run")
+    cluster.add_argument("--launch", dest="where", choices=("local", "slurm"), help="where cases run")
     for name in ("partition", "account", "qos", "constraint"):
         cluster.add_argument(f"--{name}")
     cluster.add_argument("--memory", choices=slurm.MEMORY, help="for what a job asks memory; default: its node")
@@ -45,21 +46,16 @@ def main():
     look = commands.add_parser("status", help="how far each case is, of a run on this machine or on others")
     for command in (several, look):
         command.add_argument("--json", action="store_true", help="for a program")
-    arguments = parser.parse_args()
-    if arguments.command == "status":
-        cli.guard(lambda: show_status(arguments.json), prefix="status")
-    elif arguments.command == "challenges":
-        cli.guard(lambda: say(make_challenges, arguments.json), prefix="challenges")
-    elif arguments.command == "maps":
-        cli.guard(lambda: say(make_maps, arguments.json, arguments.profile), prefix="maps")
+    options = vars(parser.parse_args())
+    command, as_json = options.pop("command"), options.pop("json", False)
+    if command == "status":
+        cli.guard(lambda: show_status(as_json), prefix=command)
     else:
-        names = ("partition", "account", "qos", "constraint", "memory", "sbatch", "gpus", "minutes", "concurrency")
-        options = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-        chosen = (arguments.profile, arguments.full, arguments.jobs, arguments.launch, options)
-        cli.guard(lambda: say(make_paper, arguments.json, *chosen), prefix="paper")
+        make = {"paper": make_paper, "maps": make_maps, "challenges": make_challenges}[command]
+        cli.guard(lambda: say(lambda: make(**options), as_json), prefix=command)
 
 
-def say(make, json, *arguments):
+def say(make, as_json):
     """Call ``make``, which prints what it does and returns a record of it, for people or for a program.
 
     One at a time in a folder: another's would run the same stages, and may change the parameters under it.
@@ -68,11 +64,11 @@ def say(make, json, *arguments):
         if not mine:
             raise ValueError(f"another make paper or make maps is at work in {Path.cwd()}; wait for it, or end it")
         leftovers.clear()
-        if not json:
-            make(*arguments)
+        if not as_json:
+            make()
             return
         with contextlib.redirect_stdout(sys.stderr):
-            record = make(*arguments)
+            record = make()
         cli.print_json(record)
 
 
@@ -120,7 +116,7 @@ def make_challenges():
     return {"profile": loaded.profile, "ran": pending} | record
 
 
-def make_paper(profile, full, jobs, where, options):
+def make_paper(profile=None, full=False, jobs=None, where="local", **options):
     _check_options(jobs, where, options)
     loaded = begin(profile, full)
     pending = out_of_date()
