@@ -42,10 +42,8 @@ def forecast(number, params):
         one = START_SECONDS + sum(getattr(seconds, stage) for stage in AGAIN[number])
         one += seconds.tune * (number == 2)
         return _minutes(one * (cases / jobs if number == 1 else 1))
-    each = sum(getattr(seconds, stage) + START_SECONDS for stage in AGAIN[2])
-    each += len(params.tune.cases) / len(params.cases) * seconds.tune
-    each = each * cases + len(params.suites) * (len(params.attribute.cases) * seconds.attribute + seconds.sanity)
-    return _minutes(seconds.maps + each / jobs + seconds.universe + seconds.figures + seconds.paper)
+    stages = [stage for stage in launch.stages(params) if stage != "code"]
+    return _minutes(launch.in_all({stage: launch.seconds_of(params, stage) for stage in stages}, jobs))
 
 
 def _minutes(seconds):
