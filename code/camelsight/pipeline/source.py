@@ -18,7 +18,8 @@ PLUMBING = ("pipeline", "referee", "commands")
 def essence(text):
     """Python source without comments, docstrings and blank lines."""
     lines = text.splitlines(keepends=True)
-    dropped = [(token.start, token.end) for token in _tokens(text) if token.type == tokenize.COMMENT]
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    dropped = [(token.start, token.end) for token in tokens if token.type == tokenize.COMMENT]
     for node in _nodes(text):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_text(body[0]):
@@ -33,10 +34,6 @@ def essence(text):
 @functools.cache
 def _nodes(text):
     return list(ast.walk(ast.parse(text)))
-
-
-def _tokens(text):
-    return tokenize.generate_tokens(io.StringIO(text).readline)
 
 
 def _is_text(node):
