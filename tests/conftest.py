@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import filelock
@@ -31,6 +32,14 @@ def ran(*command, folder, **variables):
     surroundings = os.environ | {"PYTHONPATH": str(smoke.ROOT / "code")} | variables
     options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "check": False, "timeout": 600}
     return subprocess.run(command, cwd=folder, env=surroundings, **options)
+
+
+def until(condition, seconds=60):
+    """Wait for ``condition``, which is asked again and again."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")

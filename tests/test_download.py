@@ -21,7 +21,7 @@ import pytest
 
 from camelsight.ground import cmd
 from camelsight.pipeline import download
-from conftest import refused
+from conftest import refused, until
 
 SIMULATIONS, PIXELS = 4, 32
 NAME = cmd.maps_file_name("IllustrisTNG")
@@ -339,9 +339,7 @@ def test_a_download_killed_in_the_middle_goes_on_where_it_was(server, tmp_path):
     part = tmp_path / f"{NAME}.part"
     for goal in (50_000, 120_000):
         process = subprocess.Popen(command)
-        deadline = time.monotonic() + 60
-        while not (part.exists() and part.stat().st_size > goal) and time.monotonic() < deadline:
-            time.sleep(0.005)
+        until(lambda goal=goal: part.exists() and part.stat().st_size > goal)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert goal < part.stat().st_size < SIZE

@@ -6,10 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from conftest import until
 
 ROOT = Path(__file__).parent.parent
 STAGE = """
@@ -78,11 +79,6 @@ def said(number):
     return Path(f"{number}.log").read_text().splitlines()
 
 
-def until_there(name):
-    while not Path(name).exists():
-        time.sleep(0.02)
-
-
 def test_stages_run_as_by_themselves_one_after_the_other_and_what_they_import_is_imported_once(start, tmp_path):
     words = "0 'a b'", "3", "fail", "killed", "leave"
     caller = start(*(f"code/stage talk {word}" for word in words))
@@ -115,14 +111,14 @@ def test_a_command_that_is_no_stage_of_this_code_is_left_to_the_caller(start, tm
 
 def test_a_signal_reaches_a_stage_once_and_one_that_has_not_begun_does_not_begin(start):
     caller = start("code/stage talk wait")
-    until_there("ready")
+    until(Path("ready").exists)
     os.killpg(caller.pid, signal.SIGINT)
     assert caller.wait() == 0 and code(0) == 0 and said(0)[-1] == "heard 1"
 
     for name in ("importing", "0.log"):
         Path(name).unlink()
     caller = start("code/stage talk 0", seconds=1)
-    until_there("importing")
+    until(Path("importing").exists)
     os.killpg(caller.pid, signal.SIGINT)
     assert caller.wait() == 0 and code(0) == 130 and said(0) == ["imported"]
 

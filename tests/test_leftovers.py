@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -16,6 +15,7 @@ import pytest
 from dvc.utils.serialize import modify_yaml, parse_yaml
 
 from camelsight.pipeline import cli, dvc_repro, forks, launch, leftovers, params, paths
+from conftest import until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of DVC's own
 ROOT = Path(__file__).parent.parent
@@ -341,13 +341,6 @@ def begun():
     """The process id of the stage."""
     until(lambda: Path("pid").exists() and Path("pid").read_text())
     return int(Path("pid").read_text())
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_run_that_is_killed_ends_its_stage_and_the_next_one_waits_for_that_and_goes_on(run, slow):

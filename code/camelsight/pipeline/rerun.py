@@ -6,7 +6,6 @@ files relative to where they run, so that another folder with its own params.yam
 
 import contextlib
 import importlib
-import json
 import os
 import shutil
 import sys
@@ -61,8 +60,7 @@ def empty():
 def prepare(folder, params, links=()):
     """Make ``folder`` a place for stages with ``params``; ``links`` are paths of this one that are to be there, too."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    store.write_text(folder / paths.PARAMS, json.dumps(params, default=store.plain))
+    store.write_json(folder / paths.PARAMS, params)
     link(folder, (paths.TUNING_RECORD, *links))
 
 
