@@ -97,8 +97,5 @@ def test_another_profile_is_planned_without_touching_the_active_one(tmp_path, mo
         assert paths.PARAMS.read_text() == "other" and paths.Path.cwd() != tmp_path
     assert paths.PARAMS.read_text() == "mine" and paths.Path.cwd() == tmp_path
     assert "DVC_SITE_CACHE_DIR" not in plan.os.environ
-    with (
-        refused("expected a profile among other"),
-        plan._in_place_of_params("none", full=False),
-    ):
+    with refused("expected a profile among other"), plan._in_place_of_params("none", full=False):
         pass

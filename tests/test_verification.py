@@ -143,7 +143,7 @@ def test_the_same_machine_and_commit_must_give_the_same_bits(tmp_path, monkeypat
         store.write_bytes(folder / paths.weights(*place), safetensors.torch.save({"a": torch.tensor([value])}))
     store.write_json(paths.history(*place), {"engine": then.get("engine", "compiled")})
     store.write_json(paths.record(*place), here | then)
-    (row,) = anew._bits(None, Path("again"), [place], 2)
+    (row,) = anew._bits(Path("again"), [place], 2)
     assert row["verdict"] == (NOT_RUN if then else FAIL)
 
 

@@ -97,7 +97,7 @@ def _run(folder, loaded, small, workers, took):
 
     made = _simulated(loaded, small, workers)
     run("maps", made)
-    _repeat(folder, made, small)
+    _repeat(folder, small)
     if loaded.maps.source != "twin":
         del took["maps"]  # files that are fetched
     for steps in STEPS:
@@ -122,8 +122,8 @@ def _simulated(loaded, small, workers):
     return dataclasses.replace(small, suites=suites, maps=maps)
 
 
-def _repeat(folder, made, small):
-    """The maps that were ``made``, over and over, as those of all simulations of ``small``."""
+def _repeat(folder, small):
+    """The maps that were made in ``folder``, over and over, as those of all simulations of ``small``."""
     for suite in small.suites:
         for path in (folder / paths.maps(suite, field) for field in small.fields):
             maps = np.load(path)

@@ -144,7 +144,7 @@ def train_again(params, suite, case, *_):
         if missing := _again(folder, 2, params, [(suite, case, ())], [paths.MAPS]):
             return [row("train", GROUPS[2], NOT_RUN, missing, tier=2)]
         record = store.read_json(folder / paths.metrics(suite, case))
-        rows = _bits(params, folder, [(suite, case)], 2)
+        rows = _bits(folder, [(suite, case)], 2)
         measured = {f"r2.{suite}.{case}.{name}": tuple(record["metrics"]["r2"][name]) for name in theta.meant(suite)}
         rows += _regroup(comparison.beside_reference(params, measured, 2, wanted=measured), GROUPS[2])
         if params.maps.source == "camels":
@@ -157,7 +157,7 @@ def train_again(params, suite, case, *_):
     return rows
 
 
-def _bits(params, folder, combinations, tier):
+def _bits(folder, combinations, tier):
     """Rows on whether networks trained in ``folder`` are those of this run, bit for bit."""
     rows = []
     for suite, case in combinations:
@@ -201,7 +201,7 @@ def everything_again(params, *_):
             rows += comparison.beside_reference(params, measured, 3)
             rows += comparison.beside_paper(params, comparison.statements(), comparison.whole(params, measured))
         rows = [one | {"tier": 3} for one in rows if one["verdict"] != NOT_RUN]
-        bits = _bits(params, folder, [key for key in combinations if key in given], 3)
+        bits = _bits(folder, [key for key in combinations if key in given], 3)
         return _regroup(rows, GROUPS[3]) + bits + _everything_recorded(folder, bits)
 
 

@@ -293,9 +293,7 @@ def _made_again(params):
         results = [path for path in paths.NUMBERS.parent.iterdir() if path not in made]
         rerun.prepare(folder, params, [*results, *paths.TEXTS, paths.REFERENCES, paths.DIGITISED, paths.SEEDS])
         try:
-            for stage in REMADE:
-                if stage != "paper":
-                    rerun.here(folder, params, stage)
+            rerun.here(folder, params, *(stage for stage in REMADE if stage != "paper"))
         except Exception as error:  # what records that somebody made up raise depends on what is wrong with them
             why = f"the results do not give the tables and figures again: {files.unreadable(error)}"
             yield row("file.tables", FAIL, why, accuses=[paths.TABLES], stands_on=results)
