@@ -69,12 +69,8 @@ TYPED = {
     r"$k=0.5$--$1$": "where a correlation is taken",
     r"at $1$--$1.5$": "where a correlation is taken",
     r"stay below $0.4$": "a bound that tests assert",
-    "LH\\_264": "a simulation of CAMELS",
-    r"\log_{10}": "a base",
     r"$10^{-4}$": "a unit",
     r"2021": "a date",
-    r"\frac16": "the loss",
-    r"\tfrac12": "a definition",
 }
 _NO_TEXT = (
     r"\\(?:label|ref|maderef|made|input|includegraphics|cite[a-z]*|hyperref|published|widefigure)\*?(?:\[[^]]*\])*\{[^}]*\}",
