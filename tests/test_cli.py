@@ -126,3 +126,35 @@ def test_ctrl_c_ends_in_one_line_while_a_library_or_a_starting_process_is_at_wor
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
     found = ran(sys.executable, tmp_path / "run.py", folder=ROOT)
     assert (found.returncode, found.stderr) == (130, "maps: interrupted; the same command goes on from here\n")
+
+
+TELLING = """
+import sys, time
+from camelsight.pipeline import cli
+def action():
+    time.sleep(0.5)  # until nobody reads any more
+    print("R²\\n" * int(sys.argv[1]))
+cli.guard(action, prefix="status")
+"""
+BREAKING = """
+import os
+from camelsight.pipeline import cli
+read, write = os.pipe()
+os.close(read)
+cli.guard(lambda: os.write(write, b"x"), prefix="status")
+"""
+
+
+@pytest.mark.parametrize("lines", ["1", "100000"], ids=["at the end", "in the middle"])
+def test_where_nobody_reads_on_it_ends_without_a_word(lines):
+    surroundings, pipe = os.environ | {"PYTHONPATH": str(ROOT / "code")}, subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", TELLING, lines], env=surroundings, stdout=pipe, stderr=pipe
+    ) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 1)
+
+
+def test_another_pipe_that_broke_is_said():
+    found = ran(sys.executable, "-c", BREAKING, folder=ROOT)
+    assert (found.returncode, found.stderr) == (1, "status: [Errno 32] Broken pipe\n")

@@ -8,6 +8,7 @@ import gc
 import inspect
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -83,8 +84,8 @@ def show(record, text, as_json):
 def guard(action, prefix):
     """Run ``action``; a mistake ends in one line and exit code 1, a bug in a traceback.
 
-    Ctrl-C, SIGTERM, a job's last minute and a closed terminal end in one line and 130, also where a background shell
-    ignores the first.
+    Where nobody reads on, as with ``| head``, it says no more. Ctrl-C, SIGTERM, a job's last minute and a closed
+    terminal end in one line and 130, also where a background shell ignores the first.
     """
     streams.prepare()
     atexit.register(gc.freeze)  # or Python's end, with torch in it, looks for cycles for half a second and more
@@ -94,7 +95,11 @@ def guard(action, prefix):
         signal.signal(signal.SIGHUP, _interrupt)
     try:
         action()
+        sys.stdout.flush()
     except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, BrokenPipeError) and _unread(sys.stdout):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
+            sys.exit(1)
         if _interrupted:  # also by way of ctypes, which makes an error of its own of it
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one, while Python tidies up
             print(f"{prefix}: interrupted; the same command goes on from here", file=sys.stderr)
@@ -103,6 +108,13 @@ def guard(action, prefix):
             raise
         print(f"{prefix}: {_reason(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _unread(stream):
+    """Whether ``stream`` is a pipe that nobody reads any more."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _mistake(error):
