@@ -21,7 +21,8 @@ from camelsight.report import (
     plotting_universe,
     robustness,
 )
-from camelsight.report.plotting_attribution import METHODS, SIGNED_MAP
+from camelsight.report.plotting import SIGNED_MAP
+from camelsight.report.plotting_attribution import METHODS
 from camelsight.report.plotting_tuning import HYPERPARAMETERS
 
 SUITES = ("IllustrisTNG", "Nbody_IllustrisTNG")
@@ -229,7 +230,7 @@ def figures():
             gravity | {"k_half_nyquist": 1.0, "k_resolved": 0.36}
         ),
         "baryons": plotting_universe.baryons(k, dict.fromkeys(("IllustrisTNG", "SIMBA"), ratios)),
-        "not_simulated": plotting_universe.not_simulated(),
+        "not simulated": plotting.message("for simulated maps only"),
         "architecture": plotting.architecture(layers),
         "gallery": plotting.gallery(dict.fromkeys(SUITES, maps), truth[:5]),
         "truth_prediction": plotting.truth_prediction(truth, truth + 0.01, truth / 10, suite="IllustrisTNG", r2=r2),
@@ -285,7 +286,7 @@ def test_no_text_overlaps_another_or_leaves_the_figure():
     for name, figure in figures().items():
         texts = printed_texts(figure)
         width, height = figure.bbox.size
-        assert len(texts) > 5 or name in ("not_simulated", "tuning, none"), name
+        assert len(texts) > 5 or name in ("not simulated", "tuning, none"), name
         for text, box in texts:
             assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, (name, text)
         for (first, a), (second, b) in combinations(texts, 2):

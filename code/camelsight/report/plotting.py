@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from camelsight.ground import cases, theta
+from camelsight.ground.cmd import BOX
 from camelsight.ground.fields import FIELDS, TOTAL
 from camelsight.report.tables import suite_label
 
@@ -105,6 +106,18 @@ def _figure(width, height):
 
 
 @_styled
+def message(text):
+    """In place of a figure that a run cannot have: why."""
+    figure = _figure(PAGE, 0.5)
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=GREY)
+    return figure
+
+
+def _legend(figure, handles):
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+
+
+@_styled
 def architecture(layers):
     """The network from left to right: one block per layer, its height the map size, its width the channels.
 
@@ -162,11 +175,10 @@ def _field_label(field, separator=" "):
 
 
 @_styled
-def gallery(maps, parameters, *, fields=(TOTAL,), box=25.0):
+def gallery(maps, parameters, *, fields=(TOTAL,)):
     """Maps of several simulations: a row per field and suite, a column per simulation.
 
-    ``maps`` is a dict of suite → ``(K, C, n, n)``, a channel per field, ``parameters`` is ``(K, 6)``, ``box`` the side
-    in Mpc/h.
+    ``maps`` is a dict of suite → ``(K, C, n, n)``, a channel per field, ``parameters`` is ``(K, 6)``.
     """
     columns = len(parameters)
     side = (PAGE - 0.9) / columns
@@ -177,18 +189,18 @@ def gallery(maps, parameters, *, fields=(TOTAL,), box=25.0):
         for row, (suite, stack) in zip(grid, maps.items(), strict=True):
             row[0].set_ylabel(suite_label(suite))
             for axes, density in zip(row, stack[:, channel], strict=True):
-                image = _density(axes, density, norm, box)
+                image = _density(axes, density, norm)
         for axes, values in zip(grid[0], parameters, strict=True):
             pairs = zip(theta.COSMOLOGICAL, values, strict=False)
             axes.set_title(", ".join(f"{theta.LABELS[name]} = {value:.2f}" for name, value in pairs))
-        _scale_bar(grid[-1, 0], box)
+        _scale_bar(grid[-1, 0])
         label = _field_label(field, " " if len(fields) == 1 else "\n")
         part.colorbar(image, ax=grid, label=label, aspect=30, pad=0.01)
     return figure
 
 
 @_styled
-def cuts(panels, *, fields=(TOTAL,), box=25.0):
+def cuts(panels, *, fields=(TOTAL,)):
     """One map under every cut; ``panels`` is a list of ``(Case, (C, n, n) map)``, a channel per field.
 
     A k_max cut rings around the densest pixels; what becomes negative is drawn in one flat colour.
@@ -202,12 +214,12 @@ def cuts(panels, *, fields=(TOTAL,), box=25.0):
         grid = part.subplots(rows, columns, squeeze=False)
         norm = _density_norm(next((maps for case, maps in panels if not case.cuts), panels[0][1])[channel], field)
         for axes, (case, maps) in zip(grid.flat, panels, strict=False):
-            image = _density(axes, maps[channel], norm, box)
+            image = _density(axes, maps[channel], norm)
             title = "\n".join(cut.label for cut in case.cuts) or case.label
             axes.set_title(title if columns <= 5 else title.replace(", ", ",\n"), fontsize=8 if columns <= 5 else 7)
         for axes in grid.flat[len(panels) :]:
             axes.set_axis_off()
-        _scale_bar(grid[0, 0], box)
+        _scale_bar(grid[0, 0])
         label = _field_label(field, " " if len(fields) == 1 else "\n")
         part.colorbar(image, ax=grid, label=label, aspect=30, pad=0.01)
     unsigned = [channel for channel, field in enumerate(fields) if FIELDS[field].least != "any"]
@@ -228,21 +240,25 @@ def _density_norm(densities, field=TOTAL):
     return LogNorm(*np.percentile(positive, (0.1, 99.9))) if len(positive) else LogNorm(1, 10)
 
 
-def _density(axes, density, norm, box):
+def _image(axes, values, norm, colours=SIGNED_MAP):
     axes.set(xticks=[], yticks=[])
+    return axes.imshow(values, cmap=colours, norm=norm, extent=(0, BOX, 0, BOX))
+
+
+def _density(axes, density, norm):
     if isinstance(norm, SymLogNorm):
-        return axes.imshow(density, cmap=SIGNED_MAP, norm=norm, extent=(0, box, 0, box))
+        return _image(axes, density, norm)
     colours = mpl.colormaps[DENSITY_MAP].with_extremes(bad=NEGATIVE)
     masked = np.ma.masked_less(np.where(density == 0, norm.vmin, density), 0)  # an empty pixel is as dark as any
-    return axes.imshow(masked, cmap=colours, norm=norm, extent=(0, box, 0, box))
+    return _image(axes, masked, norm, colours)
 
 
-def _scale_bar(axes, box, length=5.0):
-    start, outline = 0.06 * box, [withStroke(linewidth=1.8, foreground="black")]
+def _scale_bar(axes, length=5.0):
+    start, outline = 0.06 * BOX, [withStroke(linewidth=1.8, foreground="black")]
     bar = {"color": "white", "lw": 1.5, "solid_capstyle": "butt", "path_effects": [withStroke(linewidth=2.7)]}
     axes.plot([start, start + length], [start, start], **bar)
     label = rf"{length:g} ${{\rm Mpc}}/h$"
-    axes.text(start, 0.12 * box, label, color="white", fontsize=7, path_effects=outline)
+    axes.text(start, 0.12 * BOX, label, color="white", fontsize=7, path_effects=outline)
 
 
 @_styled
@@ -258,9 +274,7 @@ def truth_prediction(truth, mean, sigma, *, suite, r2):
     for column, (axes, name, meaningful) in enumerate(panels):
         axes.plot(limits[column], limits[column], color=BLACK, lw=0.8, zorder=3)
         axes.errorbar(
-            truth[:, column],
-            mean[:, column],
-            sigma[:, column],
+            *(values[:, column] for values in (truth, mean, sigma)),
             fmt=marker,
             color=colour if meaningful else GREY,
             markersize=3,
@@ -292,14 +306,14 @@ def r2_against_kmax(rows, k_nyquist, k_corner):
         axes.set_xscale("log")
         for k, label, side in ((k_nyquist, "Nyquist", "right"), (k_corner, "corner", "left")):
             axes.axvline(k, color=GREY, lw=0.7, ls=":")
-            axes.text(k, 1.02, label, color=GREY, ha=side, fontsize=7, transform=axes.get_xaxis_transform())
+            _above(axes, k, label, side)
     ends = [*cutoffs, k_corner]
     axes.set_xlim(min(ends) / 1.3, max(ends) * 1.3)
     axes.xaxis.set_major_locator(FixedLocator(sorted(cutoffs)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda k, _: f"{k:g}"))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     handles = [*_suite_handles(suites), Line2D([], [], color=BLACK, lw=0.8, ls="-.", label="uncut, with interval")]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    _legend(figure, handles)
     return figure
 
 
@@ -324,7 +338,7 @@ def r2_against_density(rows, omega_m=0.3):
         _one_two_five(axes.xaxis, limits, lambda x, _: f"{x / 1e11:g}")
         axes.set_xlabel(rf"threshold, {title}  $[10^{{11}}\,(M_\odot/h)\,/\,({{\rm Mpc}}/h)^2]$")
         upper = grid[0, column].secondary_xaxis("top", functions=(lambda x: x / mean, lambda x: x * mean))
-        _one_two_five(upper.xaxis, limits / mean, lambda x, _: f"{x:g}")
+        _one_two_five(upper.xaxis, limits / mean)
         upper.set_xlabel(rf"$\rho/\bar\rho$ at {theta.LABELS['omega_m']} = {omega_m:g}")
     for axes, name in zip(grid[:, 0], theta.COSMOLOGICAL, strict=True):
         axes.set_ylabel(f"$R^2$ of {theta.LABELS[name]}")
@@ -333,16 +347,16 @@ def r2_against_density(rows, omega_m=0.3):
         for fill, (line, marker_fill) in FILLS.items()
     ]
     handles = [*_suite_handles(suites), *fills, Line2D([], [], color=BLACK, lw=0.8, ls="-.", label="uncut")]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    _legend(figure, handles)
     return figure
 
 
-def _one_two_five(axis, limits, formatter):
+def _one_two_five(axis, limits, formatter="{x:g}"):
     """Labels at 1, 2 and 5 of every decade within ``limits``, however few these are."""
     first, last = np.log10(limits)
     decades = 10.0 ** np.arange(np.floor(first), np.ceil(last) + 1)
     axis.set_major_locator(FixedLocator(np.outer(decades, (1, 2, 5)).ravel()))
-    axis.set_major_formatter(FuncFormatter(formatter))
+    axis.set_major_formatter(formatter)
     axis.set_minor_locator(FixedLocator(np.outer(decades, range(1, 10)).ravel()))
     axis.set_minor_formatter(NullFormatter())
 
@@ -373,23 +387,23 @@ def _curves(axes, rows, name, kind):
         colour, marker = SUITES[suite]
         line, marker_fill = FILLS.get(fill, FILLS["clamp"])
         axes.vlines(x, value - of_seeds, value + of_seeds, color=colour, alpha=0.35, lw=3.5)
-        axes.errorbar(
-            x,
-            value,
-            np.maximum([value - low, high - value], 0),
-            color=colour,
-            marker=marker,
-            ls=line,
-            fillstyle=marker_fill,
-            capsize=1.5,
-            elinewidth=0.7,
-        )
+        style = {"color": colour, "marker": marker, "ls": line, "fillstyle": marker_fill}
+        _intervals(axes, x, value, low, high, **style, capsize=1.5, elinewidth=0.7)
+
+
+def _intervals(axes, x, value, low, high, **style):
+    axes.errorbar(x, value, np.maximum([value - low, high - value], 0), **style)
+
+
+def _above(axes, x, label, side):
+    """A grey ``label`` on top of the axes, on one ``side`` of ``x``."""
+    axes.text(x, 1.02, label, color=GREY, ha=side, fontsize=7, transform=axes.get_xaxis_transform())
 
 
 def _single_cuts(rows, kind):
     return cases.single([row["case"] for row in rows], kind)
 
 
-def _suite_handles(suites):
-    styles = ((suite, *SUITES[suite]) for suite in suites)
-    return [Line2D([], [], color=colour, marker=marker, label=suite_label(suite)) for suite, colour, marker in styles]
+def _suite_handles(suites, **style):
+    styles = ((suite_label(suite), *SUITES[suite]) for suite in suites)
+    return [Line2D([], [], color=colour, marker=marker, label=label, **style) for label, colour, marker in styles]

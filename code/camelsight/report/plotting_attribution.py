@@ -3,31 +3,12 @@
 import numpy as np
 from matplotlib.colors import SymLogNorm
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from camelsight.ground import theta
 from camelsight.ground.fields import FIELDS, TOTAL
-from camelsight.report.plotting import (
-    BLACK,
-    BLUE,
-    GREEN,
-    GREY,
-    PAGE,
-    SIGNED_MAP,
-    SUITES,
-    VERMILION,
-    _by_field,
-    _curves,
-    _density,
-    _density_norm,
-    _field_label,
-    _figure,
-    _one_two_five,
-    _originals,
-    _scale_bar,
-    _styled,
-    _suite_handles,
-)
+from camelsight.report import plotting
+from camelsight.report.plotting import BLACK, BLUE, GREEN, GREY, PAGE, SUITES, VERMILION
 
 METHODS = {  # line style, label
     "saliency": (":", "Saliency"),
@@ -38,29 +19,29 @@ METHOD_COLOURS = {"saliency": VERMILION, "integrated_gradients": BLUE, "gradient
 LINEAR_BELOW = 0.01  # of the 99th percentile: attribution spans decades, its sign matters, its smallest values do not
 
 
-@_styled
-def attribution_maps(density, attributions, *, fields=(TOTAL,), parameters=theta.COSMOLOGICAL, box=25.0):
+@plotting._styled
+def attribution_maps(density, attributions, *, fields=(TOTAL,)):
     """One map and what each method attributes to its pixels: a row per parameter, a column per method, one scale.
 
     ``density`` is ``(C, n, n)``, a channel per field; ``attributions`` is a dict of method → ``(P, C, n, n)``, signed,
     in normalised parameters per pixel (Saliency: per pixel and standard deviation of the scaled maps).
     """
     side = (PAGE - 0.9) / (len(attributions) + 1)
-    figure = _figure(PAGE, len(fields) * (len(parameters) * side + 0.2))
+    figure = plotting._figure(PAGE, len(fields) * (len(theta.COSMOLOGICAL) * side + 0.2))
     norm = _signed_norm(np.stack(list(attributions.values())))
-    for part, channel, field in _by_field(figure, fields):
-        grid = part.add_gridspec(len(parameters), len(attributions) + 1)
+    for part, channel, field in plotting._by_field(figure, fields):
+        grid = part.add_gridspec(len(theta.COSMOLOGICAL), len(attributions) + 1)
         left = part.add_subplot(grid[0, 0], title="map")
-        image = _density(left, density[channel], _density_norm(density[channel], field), box)
-        _scale_bar(left, box)
+        image = plotting._density(left, density[channel], plotting._density_norm(density[channel], field))
+        plotting._scale_bar(left)
         below = part.add_subplot(grid[-1, 0], frame_on=False, xticks=[], yticks=[])
         bar = below.inset_axes((0.02, 0.9, 0.96, 0.06))
-        part.colorbar(image, cax=bar, orientation="horizontal", label=_field_label(field, "\n"))
+        part.colorbar(image, cax=bar, orientation="horizontal", label=plotting._field_label(field, "\n"))
         panels = []
         for column, (method, stack) in enumerate(attributions.items(), start=1):
-            for row, (name, attribution) in enumerate(zip(parameters, stack[:, channel], strict=True)):
-                axes = part.add_subplot(grid[row, column], xticks=[], yticks=[])
-                signed = axes.imshow(attribution, cmap=SIGNED_MAP, norm=norm, extent=(0, box, 0, box))
+            for row, (name, attribution) in enumerate(zip(theta.COSMOLOGICAL, stack[:, channel], strict=True)):
+                axes = part.add_subplot(grid[row, column])
+                signed = plotting._image(axes, attribution, norm)
                 panels.append(axes)
                 if row == 0:
                     axes.set_title(METHODS[method][1])
@@ -70,31 +51,30 @@ def attribution_maps(density, attributions, *, fields=(TOTAL,), parameters=theta
     return figure
 
 
-@_styled
-def attribution_cuts(
-    panels, *, fields=(TOTAL,), method="integrated_gradients", parameters=theta.COSMOLOGICAL, box=25.0
-):
+@plotting._styled
+def attribution_cuts(panels, *, fields=(TOTAL,), method="integrated_gradients"):
     """A map under the cuts of several cases and the attributions of their networks: a column per case.
 
     ``panels`` is a list of ``(Case, (C, n, n) map, (P, C, n, n) attribution)``, a channel per field.
     """
     columns = len(panels)
     side = min(1.6, (PAGE - 0.9) / columns)
-    figure = _figure(min(PAGE, columns * side + 1.1), len(fields) * ((len(parameters) + 1) * side + 0.45))
+    figure = plotting._figure(
+        min(PAGE, columns * side + 1.1), len(fields) * ((len(theta.COSMOLOGICAL) + 1) * side + 0.45)
+    )
     signed_norm = _signed_norm(np.stack([stack for *_, stack in panels]))
-    for part, channel, field in _by_field(figure, fields):
-        grid = part.subplots(len(parameters) + 1, columns, squeeze=False)
-        norm = _density_norm(panels[0][1][channel], field)
+    for part, channel, field in plotting._by_field(figure, fields):
+        grid = part.subplots(len(theta.COSMOLOGICAL) + 1, columns, squeeze=False)
+        norm = plotting._density_norm(panels[0][1][channel], field)
         for column, (case, maps, stack) in zip(grid.T, panels, strict=True):
-            image = _density(column[0], maps[channel], norm, box)
+            image = plotting._density(column[0], maps[channel], norm)
             column[0].set_title(case.label if columns <= 3 else case.label.replace(", ", ",\n"), fontsize=7)
             for axes, attribution in zip(column[1:], stack[:, channel], strict=True):
-                axes.set(xticks=[], yticks=[])
-                signed = axes.imshow(attribution, cmap=SIGNED_MAP, norm=signed_norm, extent=(0, box, 0, box))
+                signed = plotting._image(axes, attribution, signed_norm)
         grid[0, 0].set_ylabel("map")
-        for axes, name in zip(grid[1:, 0], parameters, strict=True):
+        for axes, name in zip(grid[1:, 0], theta.COSMOLOGICAL, strict=True):
             axes.set_ylabel(f"{METHODS[method][1]}\n{theta.LABELS[name]}" if side > 1.2 else theta.LABELS[name])
-        _scale_bar(grid[0, 0], box)
+        plotting._scale_bar(grid[0, 0])
         label = "surface density" if field == TOTAL else FIELDS[field].words
         part.colorbar(image, ax=grid[0], label=label, aspect=12, pad=0.01)
         _signed_bar(part, signed, list(grid[1:].flat), "attribution per pixel", aspect=24)
@@ -112,7 +92,7 @@ def _signed_bar(figure, image, panels, label, aspect=30):
     decades = 10.0 ** np.arange(np.ceil(np.log10(LINEAR_BELOW * top)), np.floor(np.log10(top)) + 1)
     bar = figure.colorbar(image, ax=panels, extend="both", aspect=aspect, pad=0.01, ticks=[*-decades, 0, *decades])
     bar.set_label(label)
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(_power_of_ten))
+    bar.ax.yaxis.set_major_formatter(_power_of_ten)
     bar.ax.yaxis.set_minor_locator(NullLocator())
 
 
@@ -120,7 +100,7 @@ def _power_of_ten(value, _):
     return "0" if value == 0 else rf"${'-' if value < 0 else ''}10^{{{round(np.log10(abs(value)))}}}$"
 
 
-@_styled
+@plotting._styled
 def attribution_against_density(bins):
     """Attribution against overdensity: per pixel above, as a share of the total below, a column per parameter.
 
@@ -130,7 +110,7 @@ def attribution_against_density(bins):
     """
     suites, names = list(bins), list(next(iter(bins.values())))
     methods = list(bins[suites[0]][names[0]])
-    figure = _figure(PAGE, 3.4)
+    figure = plotting._figure(PAGE, 3.4)
     grid = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
     for (above, below), name in zip(grid.T, names, strict=True):
         for suite in suites:
@@ -138,22 +118,21 @@ def attribution_against_density(bins):
                 _banded(above, table["centres"], table["per_pixel"], suite, method)
                 _banded(below, table["centres"], np.multiply(table["total"], 100), suite, method)
         table = bins[suites[0]][name][methods[0]]
-        area = np.where(table["area"], np.multiply(table["area"], 100), np.nan)
-        below.stairs(area, _edges(table["centres"]), color=GREY, lw=1.2, baseline=None)
+        share = np.where(table["area"], np.multiply(table["area"], 100), np.nan)
+        below.stairs(share, _edges(table["centres"]), color=GREY, lw=1.2, baseline=None)
         above.set(title=theta.LABELS[name], xscale="log", yscale="log")
         below.set_xlabel(r"$\rho/\bar\rho$")
         for axes in (above, below):
             axes.axvline(1, color=GREY, lw=0.6, ls=":")
-    _one_two_five(grid[0, 0].yaxis, grid[0, 0].get_ylim(), lambda x, _: f"{x:g}")
+    plotting._one_two_five(grid[0, 0].yaxis, grid[0, 0].get_ylim())
     grid[0, 0].set_ylabel("attribution per pixel\n(mean pixel = 1)")
     grid[1, 0].set_ylabel("share of the total (%)")
-    lines = [Line2D([], [], color=BLACK, ls=METHODS[m][0], label=METHODS[m][1]) for m in methods]
-    handles = [*_suite_handles(suites), *lines, Line2D([], [], color=GREY, lw=1.2, label="share of the area")]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    area = Line2D([], [], color=GREY, lw=1.2, label="share of the area")
+    plotting._legend(figure, [*_suite_and_method_handles(suites, methods), area])
     return figure
 
 
-@_styled
+@plotting._styled
 def attribution_scales(fourier, rows, k_nyquist):
     """Attribution and density in Fourier space above, R² against k_max below, on one axis of k in h/Mpc.
 
@@ -162,7 +141,7 @@ def attribution_scales(fourier, rows, k_nyquist):
     """
     suites, names = list(fourier), list(next(iter(fourier.values())))
     methods = list(fourier[suites[0]][names[0]])
-    figure = _figure(PAGE, 3.6)
+    figure = plotting._figure(PAGE, 3.6)
     grid = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
     for (above, below), name in zip(grid.T, names, strict=True):
         for suite in suites:
@@ -170,22 +149,22 @@ def attribution_scales(fourier, rows, k_nyquist):
                 _banded(above, table["k"], table["correlation"], suite, method)
         above.axhline(0, color=GREY, lw=0.6, ls=":")
         above.set(title=theta.LABELS[name], xscale="log", ylim=(-1.05, 1.05))
-        _originals(below, rows, name, band=True)
-        _curves(below, rows, name, "kmax")
+        plotting._originals(below, rows, name, band=True)
+        plotting._curves(below, rows, name, "kmax")
         below.set_xlabel(r"$k$ or $k_{\rm max}$  $(h/{\rm Mpc})$")
         for axes in (above, below):
             axes.axvline(k_nyquist, color=GREY, lw=0.7, ls=":")
     k = fourier[suites[0]][names[0]][methods[0]]["k"]
-    limits = np.array([k[0] / 1.2, k[-1] * 1.2])
+    limits = k[0] / 1.2, k[-1] * 1.2
     above.set_xlim(limits)
-    _one_two_five(below.xaxis, limits, lambda value, _: f"{value:g}")
+    plotting._one_two_five(below.xaxis, limits)
     grid[0, 0].set_ylabel("correlation of the attribution's\nmagnitude with density")
     grid[1, 0].set_ylabel("$R^2$")
     figure.legend(handles=_suite_and_method_handles(suites, methods), loc="outside upper center", ncols=6)
     return figure
 
 
-@_styled
+@plotting._styled
 def attribution_profiles(around):
     """|attribution| against the distance from void centres (top) and haloes (bottom), a column per parameter.
 
@@ -194,7 +173,7 @@ def attribution_profiles(around):
     """
     suites, names = list(around), list(next(iter(around.values())))
     methods = list(around[suites[0]][names[0]])
-    figure = _figure(PAGE, 3.6)
+    figure = plotting._figure(PAGE, 3.6)
     grid = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
     for row, (kind, label) in zip(grid, (("voids", "void centres"), ("halos", "haloes")), strict=True):
         for axes, name in zip(row, names, strict=True):
@@ -211,7 +190,7 @@ def attribution_profiles(around):
     return figure
 
 
-@_styled
+@plotting._styled
 def sanity(cascade, curves):
     """Randomised layers, deletion and insertion of one suite: a row per parameter.
 
@@ -221,7 +200,7 @@ def sanity(cascade, curves):
     """
     names = list(curves)
     methods = [method for method in METHODS if method in curves[names[0]]["deletion"]]
-    figure = _figure(PAGE, 1.6 * len(names) + 0.6)
+    figure = plotting._figure(PAGE, 1.6 * len(names) + 0.6)
     grid = figure.subplots(len(names), 3, sharex="col", squeeze=False)
     layers = list(cascade)
     for row, name in zip(grid, names, strict=True):
@@ -239,9 +218,9 @@ def sanity(cascade, curves):
             axes.set_yscale("function", functions=(lambda r2: 1 / (2 - r2), lambda share: 2 - 1 / share))
             axes.set(ylim=(-20, 1.02), ylabel="$R^2$")
             axes.yaxis.set_major_locator(FixedLocator([-10, -3, -1, 0, 0.5, 1]))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+            axes.yaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_major_locator(FixedLocator([0, 1, 10, 100]))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_locator(NullLocator())
     for axes, title in zip(grid[0], ("weights drawn anew", "deletion", "insertion"), strict=True):
         axes.set_title(title)
@@ -253,13 +232,13 @@ def sanity(cascade, curves):
         for method in methods
     ]
     handles.append(Line2D([], [], color=GREY, ls="-.", marker=".", label="random order"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    plotting._legend(figure, handles)
     return figure
 
 
 def _suite_and_method_handles(suites, methods):
     lines = [Line2D([], [], color=BLACK, ls=METHODS[method][0], label=METHODS[method][1]) for method in methods]
-    return [*_suite_handles(suites), *lines]
+    return [*plotting._suite_handles(suites), *lines]
 
 
 def _edges(centres):

@@ -4,15 +4,16 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from camelsight.ground import cases, theta
+from camelsight.report import plotting
 from camelsight.report.calibration import NOMINAL
-from camelsight.report.plotting import BLACK, GREY, PAGE, SUITES, _figure, _one_two_five, _styled, _suite_handles
+from camelsight.report.plotting import BLACK, GREY, PAGE, SUITES
 from camelsight.report.tables import suite_label
 
 BESIDE = 20  # cases, up to which the two parameters stand side by side
 LEVELS = {"coverage_68": "full", "coverage_95": "none"}  # fill of the markers
 
 
-@_styled
+@plotting._styled
 def calibration(pit, rows):
     """Ranks of the truth by parameter (top); coverage and chi-square by case, and on other suites (below).
 
@@ -21,7 +22,7 @@ def calibration(pit, rows):
     suites = list(dict.fromkeys(row["suite"] for row in pit))
     places = list(dict.fromkeys(_place(row) for row in rows))
     wide = len(places) > BESIDE  # so many labels need the width of the page
-    figure = _figure(PAGE, 7.0 if wide else 4.8)
+    figure = plotting._figure(PAGE, 7.0 if wide else 4.8)
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 4.6 if wide else 2.7))
     _ranks(top.subplots(1, len(theta.NAMES), sharey=True), pit, suites)
     grid = bottom.subplots(*((4, 1) if wide else (2, 2)), sharex=True, sharey=False if wide else "row").reshape(2, 2)
@@ -34,7 +35,7 @@ def calibration(pit, rows):
         below.axhline(NOMINAL["chi2"], color=GREY, lw=0.8, ls="--")
         above.set(ylim=(-0.03, 1.03), xlim=(-0.7, len(places) - 0.3))
         below.set_yscale("log")
-        _one_two_five(below.yaxis, below.get_ylim(), lambda value, _: f"{value:g}")
+        plotting._one_two_five(below.yaxis, below.get_ylim())
         below.set_xticks(range(len(places)), [_label(*place) for place in places], rotation=90, fontsize=7)
         if wide:
             above.set_ylabel(f"share within,\n{theta.LABELS[name]}")
@@ -48,8 +49,12 @@ def calibration(pit, rows):
         Line2D([], [], color=BLACK, marker="o", ls="none", fillstyle=fill, label=f"{100 * NOMINAL[key]:.0f}%")
         for key, fill in LEVELS.items()
     ]
-    handles = [*_suite_handles(suites), *fills, Line2D([], [], color=GREY, lw=0.8, ls="--", label="as promised")]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    handles = [
+        *plotting._suite_handles(suites),
+        *fills,
+        Line2D([], [], color=GREY, lw=0.8, ls="--", label="as promised"),
+    ]
+    plotting._legend(figure, handles)
     return figure
 
 

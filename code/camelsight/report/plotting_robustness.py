@@ -5,33 +5,21 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from camelsight.ground import theta
-from camelsight.report.plotting import (
-    BLACK,
-    BLUE,
-    DENSITY_MAP,
-    DENSITY_UNIT,
-    GREY,
-    NEGATIVE,
-    PAGE,
-    SUITES,
-    VERMILION,
-    _density_norm,
-    _figure,
-    _styled,
-)
+from camelsight.report import plotting
+from camelsight.report.plotting import BLACK, BLUE, DENSITY_MAP, DENSITY_UNIT, GREY, NEGATIVE, PAGE, SUITES, VERMILION
 from camelsight.report.tables import suite_label
 
 COLOURS = {"omega_m": (BLUE, "o", "-"), "sigma_8": (VERMILION, "s", "--")}
 
 
-@_styled
+@plotting._styled
 def transfer(suites, predictions, name):
     """What each network says minus the truth: a row per training suite, a column per tested one.
 
     ``predictions`` is a dict of (train, test) → dict of truth, mean and sigma, ``(N, 6)`` in physical units.
     """
     column, n = theta.NAMES.index(name), len(suites)
-    figure = _figure(PAGE, 1.35 * n + 0.5)
+    figure = plotting._figure(PAGE, 1.35 * n + 0.5)
     grid = figure.subplots(n, n, sharex=True, sharey=True, squeeze=False)
     label = theta.LABELS[name]
     for i, train in enumerate(suites):
@@ -52,13 +40,13 @@ def transfer(suites, predictions, name):
     return figure
 
 
-@_styled
+@plotting._styled
 def crossed(pairs):
     """Predicted against true for networks asked about what they have not learned; ``pairs`` as in ``transfer``.
 
     A row per parameter, a column per pair; dashed: the best line.
     """
-    figure = _figure(0.72 * PAGE, 4.4)
+    figure = plotting._figure(0.72 * PAGE, 4.4)
     grid = figure.subplots(len(theta.COSMOLOGICAL), len(pairs), squeeze=False, sharey="row")
     for axes, (train, test) in zip(grid[0], pairs, strict=True):
         axes.set_title(f"trained on {suite_label(train)},\ntested on {suite_label(test)}")
@@ -76,44 +64,38 @@ def crossed(pairs):
     return figure
 
 
-@_styled
+@plotting._styled
 def smoothing(rows):
     """Mean relative error against the width of the smoothing, with intervals; ``rows`` have width and metrics."""
-    figure = _figure(0.5 * PAGE, 2.3)
+    figure = plotting._figure(0.5 * PAGE, 2.3)
     axes = figure.subplots()
     widths = [row["width"] for row in rows]
     for name in theta.COSMOLOGICAL:
         colour, marker, line = COLOURS[name]
         values = 100 * np.array([row["metrics"]["relative_error"][name] for row in rows])
-        _points(axes, widths, values, colour, marker, line, theta.LABELS[name])
+        style = {"color": colour, "marker": marker, "ls": line, "elinewidth": 0.8, "capsize": 1.5}
+        plotting._intervals(axes, widths, *values.T, **style, label=theta.LABELS[name])
     axes.set(xlabel="smoothing (pixels)", ylabel="mean relative error (%)", xticks=widths)
     axes.set_ylim(bottom=0)
     axes.legend()
     return figure
 
 
-def _points(axes, x, values, colour, marker, line, label=None):
-    value, low, high = values.T
-    spread = [np.maximum(value - low, 0), np.maximum(high - value, 0)]
-    axes.errorbar(x, value, spread, color=colour, marker=marker, ls=line, elinewidth=0.8, capsize=1.5, label=label)
-
-
-@_styled
-def probes(panels, *, box=25.0):
+@plotting._styled
+def probes(panels):
     """One map as each probe shows it to the network; ``panels`` is a dict of probe → ``(n, n)`` density."""
-    figure = _figure(PAGE, 1.4)
+    figure = plotting._figure(PAGE, 1.4)
     grid = figure.subplots(1, len(panels))
-    norm = _density_norm(panels["none"])
+    norm = plotting._density_norm(panels["none"])
     colours = mpl.colormaps[DENSITY_MAP].with_extremes(bad=NEGATIVE)
     for axes, (name, density) in zip(grid, panels.items(), strict=True):
-        masked = np.ma.masked_less_equal(density, 0)
-        image = axes.imshow(masked, cmap=colours, norm=norm, extent=(0, box, 0, box))
-        axes.set(xticks=[], yticks=[], title={"none": "as it is"}.get(name, name))
+        image = plotting._image(axes, np.ma.masked_less_equal(density, 0), norm, colours)
+        axes.set_title("as it is" if name == "none" else name)
     figure.colorbar(image, ax=grid, label=DENSITY_UNIT, aspect=15, pad=0.01, shrink=0.9)
     return figure
 
 
-@_styled
+@plotting._styled
 def generalisation(studies, curves):
     """R² of each setting with its interval (left), and the learning curves (right).
 
@@ -121,7 +103,7 @@ def generalisation(studies, curves):
     either may be empty.
     """
     lines = [(study, setting, metrics) for study, by in studies.items() for setting, metrics in by.items()]
-    figure = _figure(PAGE, max(2.4, 0.19 * len(lines) + 0.9))
+    figure = plotting._figure(PAGE, max(2.4, 0.19 * len(lines) + 0.9))
     widths = [3] * bool(lines) + [2] * bool(curves)
     panels = list(figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0])
     if lines:
@@ -135,7 +117,7 @@ def generalisation(studies, curves):
     if curves:
         handles += [Line2D([], [], color=BLACK, ls="-", label="more simulations, as many maps")]
         handles += [Line2D([], [], color=BLACK, ls=":", label="more maps, as many simulations")]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    plotting._legend(figure, handles)
     return figure
 
 
@@ -170,7 +152,8 @@ def _learning_curves(axes, curves):
             colour, marker, _ = COLOURS[name]
             values = np.array([row["metrics"]["r2"][name] for row in rows])
             apart = 1.04 if of == "maps" else 1 / 1.04
-            _points(axes, apart * counts / counts[0], values, colour, marker, line)
+            style = {"color": colour, "marker": marker, "ls": line, "elinewidth": 0.8, "capsize": 1.5}
+            plotting._intervals(axes, apart * counts / counts[0], *values.T, **style)
     axes.set(xscale="log", xlabel="times as many", ylabel="$R^2$")
     axes.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
     axes.minorticks_off()

@@ -2,16 +2,16 @@
 
 import numpy as np
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
-from camelsight.report.plotting import BLACK, BLUE, GREY, PAGE, SUITES, VERMILION, _figure, _styled
-from camelsight.report.tables import suite_label
+from camelsight.report import plotting
+from camelsight.report.plotting import BLACK, BLUE, GREY, PAGE, SUITES, VERMILION
 
 SEARCHES = {"full": (BLUE, "-", "full trials"), "halving": (VERMILION, "--", "successive halving")}
 HYPERPARAMETERS = {"max_lr": "learning rate", "weight_decay": "weight decay", "dropout": "dropout", "hidden": "width"}
 
 
-@_styled
+@plotting._styled
 def tuning(studies):
     """How far each trial stayed above the best one of its study, and which hyperparameters mattered.
 
@@ -20,10 +20,8 @@ def tuning(studies):
     """
     studies = {suite: [one for one in records if one["trials"]] for suite, records in studies.items()}
     if not any(studies.values()):
-        figure = _figure(PAGE, 0.5)
-        figure.text(0.5, 0.5, "no hyperparameters were searched in this run", ha="center", va="center", color=GREY)
-        return figure
-    figure = _figure(PAGE, 2.4)
+        return plotting.message("no hyperparameters were searched in this run")
+    figure = plotting._figure(PAGE, 2.4)
     history, shares = figure.subplots(1, 2)
     for offset, (suite, records) in zip(np.linspace(-0.15, 0.15, len(studies)), studies.items(), strict=True):
         colour, marker = SUITES[suite]
@@ -40,16 +38,13 @@ def tuning(studies):
     history.set(xlabel="trial", ylabel="validation loss above the best", yscale="symlog")
     history.xaxis.get_major_locator().set_params(integer=True)
     history.yaxis.set_major_locator(FixedLocator([0, 1, 2, 5, 10, 20]))
-    history.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    history.yaxis.set_major_formatter("{x:g}")
     history.axhline(0, color=GREY, lw=0.6)
     shares.set(ylabel="importance (per cent)", ylim=(-3, 103), xticks=range(len(HYPERPARAMETERS)))
     shares.set_xticklabels(HYPERPARAMETERS.values())
     shares.xaxis.set_minor_locator(NullLocator())
-    handles = [
-        Line2D([], [], marker=SUITES[suite][1], color=SUITES[suite][0], ls="", label=suite_label(suite))
-        for suite in studies
-    ] + [Line2D([], [], marker="o", color=BLACK, mfc="none", ls="", label="stopped early")]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles))
+    stopped = Line2D([], [], marker="o", color=BLACK, mfc="none", ls="", label="stopped early")
+    plotting._legend(figure, [*plotting._suite_handles(studies, ls=""), stopped])
     return figure
 
 
@@ -64,14 +59,14 @@ def _above_best(study, state):
     ]
 
 
-@_styled
+@plotting._styled
 def tuning_epochs(searches):
     """Best validation loss against epochs trained, one line a search; the band is the spread of the full ones' ends.
 
     ``searches`` are dicts of kind (a key of ``SEARCHES``), epochs (all that were trained) and best: [[epochs, loss],
     ...], where the best loss fell.
     """
-    figure = _figure(PAGE, 2.6)
+    figure = plotting._figure(PAGE, 2.6)
     axes = figure.subplots()
     for search in searches:
         if search["best"]:

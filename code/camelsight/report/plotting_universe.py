@@ -1,51 +1,29 @@
 """Figures of the simulator: the twin beside CAMELS, power spectra, baryons."""
 
 import numpy as np
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from camelsight.ground import theta
-from camelsight.report.plotting import (
-    BLACK,
-    BLUE,
-    DENSITY_UNIT,
-    GREY,
-    ORANGE,
-    PAGE,
-    SKY,
-    VERMILION,
-    _density,
-    _density_norm,
-    _figure,
-    _one_two_five,
-    _scale_bar,
-    _styled,
-)
+from camelsight.report import plotting
+from camelsight.report.plotting import BLACK, BLUE, DENSITY_UNIT, GREY, ORANGE, PAGE, SKY, VERMILION
 from camelsight.report.tables import suite_label
 
 
-@_styled
-def not_simulated():
-    """In place of a figure of the simulator, where the maps were not simulated."""
-    figure = _figure(PAGE, 0.5)
-    figure.text(0.5, 0.5, "for simulated maps only", ha="center", va="center", color=GREY)
-    return figure
-
-
-@_styled
-def twin(published, suites, *, box=25.0):
+@plotting._styled
+def twin(published, suites):
     """A published map of log10 density ``(n, n)``, ours of the same simulation, and how far they agree by scale.
 
     ``suites`` is suite → dict of ``log10`` (n, n), ``k`` (B,), ``correlation`` and ``power`` (B,). The first is shown.
     """
-    figure = _figure(PAGE, 2.5)
+    figure = plotting._figure(PAGE, 2.5)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.6))
     first = next(iter(suites.values()))
     densities = [10 ** np.asarray(log10, dtype=float) for log10 in (published, first["log10"])]
-    norm = _density_norm(np.stack(densities))
+    norm = plotting._density_norm(np.stack(densities))
     for axes, density, title in zip((left, middle), densities, ("published, digitised", "the twin"), strict=True):
-        image = _density(axes, density, norm, box)
+        image = plotting._density(axes, density, norm)
         axes.set_title(title)
-    _scale_bar(left, box)
+    plotting._scale_bar(left)
     label = f"surface density {DENSITY_UNIT}"
     figure.colorbar(image, ax=[left, middle], label=label, orientation="horizontal", aspect=40, pad=0.02)
     for (suite, one), line in zip(suites.items(), ("-", "--"), strict=True):
@@ -56,19 +34,19 @@ def twin(published, suites, *, box=25.0):
     k = np.asarray(first["k"])
     right.set(xscale="log", xlabel=r"$k$  $(h/{\rm Mpc})$", ylabel="twin and published map", ylim=(0, 2.2))
     right.set_xlim(k[0], k[-1])
-    _one_two_five(right.xaxis, np.array((k[0], k[-1])), lambda x, _: f"{x:g}")
+    plotting._one_two_five(right.xaxis, (k[0], k[-1]))
     right.legend(loc="upper left", fontsize=7)
     return figure
 
 
-@_styled
+@plotting._styled
 def power_spectrum(gravity):
     """P(k) of the simulator's gravity with its scatter, of a finer run, and of theory; ratios below.
 
     ``gravity`` holds ``k`` (B,), ``power`` (seeds, B), ``converged`` (B,) of the first seed, ``linear`` and ``hmcode``
     (B,), ``k_half_nyquist`` of the particles, and ``k_resolved``, where force resolution ends; h/Mpc, (Mpc/h)^3.
     """
-    figure = _figure(PAGE, 3.6)
+    figure = plotting._figure(PAGE, 3.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     k, power, finer, hmcode = (np.asarray(gravity[name]) for name in ("k", "power", "converged", "hmcode"))
     mean, scatter = power.mean(axis=0), power.std(axis=0, ddof=1)
@@ -87,16 +65,16 @@ def power_spectrum(gravity):
     for (position, label), side in zip(marks, ("right", "left"), strict=True):
         for axes in (above, below):
             axes.axvline(position, color=GREY, lw=0.7, ls=":")
-        above.text(position, 1.02, label, color=GREY, ha=side, fontsize=7, transform=above.get_xaxis_transform())
+        plotting._above(above, position, label, side)
     above.set(xscale="log", yscale="log", ylabel=r"$P(k)$  $({\rm Mpc}/h)^3$", xlim=(k[0], k[-1]))
     below.set(xlabel=r"$k$  $(h/{\rm Mpc})$", ylabel="ratio", ylim=(0, 1.3))
-    _one_two_five(below.xaxis, np.array((k[0], k[-1])), lambda x, _: f"{x:g}")
+    plotting._one_two_five(below.xaxis, (k[0], k[-1]))
     above.legend(loc="lower left")
     below.legend(loc="lower left", ncols=2)
     return figure
 
 
-@_styled
+@plotting._styled
 def baryons(k, suites):
     """P(k) with baryons over P(k) of gravity alone: a row per suite, a column per astrophysical parameter.
 
@@ -104,7 +82,7 @@ def baryons(k, suites):
     lowest and highest value, for the first seed.
     """
     names = list(next(iter(suites.values()))["varied"])
-    figure = _figure(PAGE, 3.4)
+    figure = plotting._figure(PAGE, 3.4)
     grid = figure.subplots(len(suites), len(names), sharex=True, sharey=True, squeeze=False)
     for row, (suite, ratios) in zip(grid, suites.items(), strict=True):
         for axes, name in zip(row, names, strict=True):
@@ -124,8 +102,7 @@ def baryons(k, suites):
         axes.set_xlabel(r"$k$  $(h/{\rm Mpc})$")
     axes.set(xscale="log", xlim=(k[0], k[-1]))
     axes.xaxis.set_major_locator(FixedLocator([0.5, 1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=len(handles))
+    plotting._legend(figure, axes.get_legend_handles_labels()[0])
     return figure

@@ -187,7 +187,7 @@ def _baseline(params):
 def _universe():
     record = store.read_json(paths.UNIVERSE)
     if "gravity" not in record:
-        return {name: plotting_universe.not_simulated() for name in ("twin", "power_spectrum", "baryons")}
+        return {name: plotting.message("for simulated maps only") for name in ("twin", "power_spectrum", "baryons")}
     gravity, suites = record["gravity"], record["baryons"]
     return {
         "twin": plotting_universe.twin(np.load(paths.DIGITISED), record["twin"]),
