@@ -5,8 +5,6 @@ from camelsight.analysis import attributions
 from camelsight.interpretation import attribution, sanity
 from camelsight.report import study
 
-LABELS = {"integrated_gradients": "IG", "gradient_shap": "GradientSHAP"}
-
 
 def test_sides_by_hand():
     """Three pixels below the mean with 1 each, one above with 6: six times as much per pixel, a third below."""
@@ -41,7 +39,7 @@ def test_the_text_names_the_baselines_for_which_each_half_of_the_statement_holds
     assert study.numbers(both, averaged(nothing={}))["DenserForIGOmegaM"] == "every baseline"
     assert study.numbers(both, averaged(nothing={}))["MuchBelowForIGOmegaM"] == "no baseline"
     assert (numbers["BaselineCount"], numbers["BaselineMaps"], numbers["HasNetworks"]) == (2, 2, 0)
-    text = study.baselines_latex(baselines(), LABELS)
+    text = study.baselines_latex(baselines())
     assert "$0.60$ $[0.50,0.70]$" in text and "$6$ $[5,7]$" in text and text.count("below") == 4
 
 

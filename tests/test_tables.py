@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from camelsight.ground import theta
-from camelsight.report import appendix, tables
+from camelsight.report import appendix, interpretation, tables
 
 COLUMNS = ("suite", "case", "parameter", "r2", "low", "high", "n_maps", "n_simulations")
 THRESHOLDS = st.from_regex(r"[1-9][0-9]{0,2}(\.[0-9]{1,2})?(e[0-9]{1,2})?", fullmatch=True)
@@ -166,14 +166,13 @@ def test_statistics_have_dashes_for_what_is_not_published():
 
 def attributed(**changes):
     one = {"per_pixel_ratio": [1.5, 1.25, 2.0], "void_share": [0.5, 0.4, 0.7], "completeness_p95": 0.0042}
-    return one | {"sanity": {"deletion": (0.1, True), "seeds": (0.2, False)}} | changes
+    return one | changes
 
 
 def test_attributions_in_latex():
     record = {"saliency": attributed(completeness_p95=None), "integrated_gradients": attributed()}
-    labels = {"saliency": "Saliency", "integrated_gradients": "IG"}
-    interpretation = {suite: {"omega_m": record} for suite in ("IllustrisTNG", "Nbody_IllustrisTNG")}
-    text = tables.attribution_latex(interpretation, labels)
+    found = {suite: {"omega_m": record} for suite in ("IllustrisTNG", "Nbody_IllustrisTNG")}
+    text = tables.attribution_latex(found)
     lines = [line.split("&") for line in text.splitlines() if "IG" in line or "Saliency" in line]
     cells = [cell.strip(" \\") for cell in lines[1][2:]]
     assert cells == ["IG", "$1.50^{+0.50}_{-0.25}$", "$50.0^{+20.0}_{-10.0}$", "0.4"]
@@ -181,8 +180,8 @@ def test_attributions_in_latex():
 
 
 def test_a_check_that_fails_is_bold_and_one_that_was_not_run_is_a_dash():
-    limits = {"deletion": "> 0", "seeds": "> 0.5", "label_shuffled": "< 0.25"}
-    text = tables.sanity_latex({"omega_m": {"saliency": attributed()}}, {"saliency": "Saliency"}, limits)
+    checks = {"deletion": (0.1, True), "seeds": (0.2, False)}
+    text = interpretation.sanity_latex({"omega_m": {"saliency": checks}})
     rows = {line.split("&")[0].strip(): line for line in text.splitlines() if "&" in line}
     assert "0.10" in rows["deletion"] and "textbf" not in rows["deletion"] and "$> 0$" in rows["deletion"]
     assert r"\textbf{0.20}" in rows["seeds"] and "--" in rows["label shuffled"]

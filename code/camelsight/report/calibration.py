@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from camelsight.ground import theta
-from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS, _booktabs, _plus_minus, escape, suite_label
+from camelsight.report.tables import SYMBOLS, _booktabs, _grouped, _plus_minus, suite_label, with_interval
 
 BINS = 10
 NOMINAL = {"coverage_68": 0.68, "coverage_95": 0.95, "chi2": 1.0}
@@ -80,13 +80,10 @@ def latex(measured):
     """The networks of uncut maps on their own suite: a row for each of ``LABELS``, a column a parameter."""
     body = []
     for (train, test, case), metrics in measured.items():
-        if train != test or case != "original":
-            continue
-        names = [(r"\addlinespace " if body else "") + escape(suite_label(train))]
-        for key, label in LABELS.items():
+        for key, label in LABELS.items() if train == test and case == "original" else ():
             cells = [_cell(key, metrics[key][name]) if name in theta.meant(train) else "--" for name in theta.NAMES]
-            body.append((names.pop() if names else "", label, *cells))
-    return _booktabs(body, ("suite", "share or mean", *theta.LABELS.values()))
+            body.append((suite_label(train), label, *cells))
+    return _booktabs(_grouped(body), ("suite", "share or mean", *theta.LABELS.values()))
 
 
 def _cell(key, triple):
@@ -101,9 +98,8 @@ def numbers(measured, suite):
     for name, symbol in SYMBOLS.items():
         for key, word in WORDS.items():
             scale, digits = (1, 2) if key == "chi2" else (100, 0)
-            for suffix, value in zip(("", "Low", "High"), metrics[key][name], strict=True):
-                text = f"{scale * value:.{digits}f}" if value < 1e4 else NOT_AVAILABLE
-                out[f"Calibration{word}{symbol}{suffix}"] = text
+            triple = [scale * value if value < 1e4 else None for value in metrics[key][name]]
+            out |= with_interval(f"Calibration{word}{symbol}", triple, digits)
         out[f"CalibrationWords{symbol}"] = verdict(metrics["chi2"][name])
     own = [(test, by) for (train, test, _), by in measured.items() if train == test]
     for key, word in WORDS.items():

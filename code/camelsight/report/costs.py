@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from camelsight.ground import cases, theta
-from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS, _booktabs, escape, suite_label
+from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS, _booktabs, _grouped, suite_label, with_interval
 
 COLUMNS = ("suite", "case", "parameter", "loss", "loss_low", "loss_high", "seeds", "cost", "low", "high", "resolved")
 WORDS = ("not resolved", "resolved")
@@ -58,21 +58,18 @@ def latex(found):
     several = any(row["seeds"] for row in found)
     for row in found:
         by_place.setdefault((row["suite"], row["case"]), {})[row["parameter"]] = row
-    last = None
     for (suite, case), by_parameter in by_place.items():
-        gap = r"\addlinespace " if last not in (None, suite) else ""
         cells = []
         for name in theta.COSMOLOGICAL:
             row = by_parameter[name]
             cells += [_interval(row, "loss", "loss_low", "loss_high")] * several
             cells.append(_interval(row, "cost", "low", "high"))
             cells.append(r"\textbf{yes}" if row["resolved"] else "no")
-        body.append((gap + (escape(suite_label(suite)) if last != suite else ""), cases.parse(case).label, *cells))
-        last = suite
+        body.append((suite_label(suite), cases.parse(case).label, *cells))
     header = ["suite", "case"]
     for name in theta.COSMOLOGICAL:
         header += [f"{theta.LABELS[name]}: this run"] * several + [f"{theta.LABELS[name]}: cost", "resolved"]
-    return _booktabs(body, header)
+    return _booktabs(_grouped(body), header)
 
 
 def _interval(row, value, low, high):
@@ -128,5 +125,4 @@ def _is_costly(row):
 
 
 def _triple(name, row):
-    keys = zip(("", "Low", "High"), ("cost", "low", "high"), strict=True)
-    return {name + suffix: f"{row[key]:.3f}" if row else NOT_AVAILABLE for suffix, key in keys}
+    return with_interval(name, [row[key] if row else None for key in ("cost", "low", "high")], 3)

@@ -7,7 +7,6 @@ from camelsight.interpretation import attribution, cosmic_web, sanity
 from camelsight.report import tables
 
 METHOD = "integrated_gradients"  # that the text quotes
-METHOD_LABELS = {"saliency": "Saliency", "integrated_gradients": "IG", "gradient_shap": "GradientSHAP"}
 OUTPUTS = {"mean": "posterior mean", "sigma": "posterior standard deviation"}
 
 
@@ -51,10 +50,10 @@ def schema(output):
 
 
 def judged(of_suite):
-    """The sanity checks in a ``summary``: parameter -> method -> "sanity" -> check -> (value, whether it passes)."""
+    """The sanity checks in a ``summary``: parameter -> method -> check -> (value, whether it passes)."""
     return {
         name: {
-            method: {"sanity": {check: (value, sanity.passes(check, value)) for check, value in one["sanity"].items()}}
+            method: {check: (value, sanity.passes(check, value)) for check, value in one["sanity"].items()}
             for method, one in by_method.items()
         }
         for name, by_method in of_suite.items()
@@ -63,11 +62,18 @@ def judged(of_suite):
 
 
 def sanity_latex(checks):
-    """The table of what was ``judged``."""
-    limits = {
-        check: f"{'<' if sense == 'below' else '>'} {limit:g}" for check, (_, sense, limit) in sanity.CHECKS.items()
-    }
-    return tables.sanity_latex(checks, METHOD_LABELS, limits)
+    """The table of what was ``judged``: a row a check, a column a parameter and method; failures in bold."""
+    columns = [(name, method, found) for name, by_method in checks.items() for method, found in by_method.items()]
+    body = []
+    for check, (_, sense, limit) in sanity.CHECKS.items():
+        cells = []
+        for *_, found in columns:
+            value, passed = found.get(check, (None, True))
+            text = "--" if value is None else f"{value:.2f}"
+            cells.append(text if passed else rf"\textbf{{{text}}}")
+        body.append((check.replace("_", " "), f"${'<' if sense == 'below' else '>'} {limit:g}$", *cells))
+    header = [f"{theta.LABELS[name]} {tables.METHOD_LABELS[method]}" for name, method, _ in columns]
+    return tables._booktabs(body, ("check", "passes", *header))
 
 
 def failures(checks):
@@ -76,7 +82,7 @@ def failures(checks):
     for method in attribution.METHODS:
         failed = [
             check.replace("_", " ") for check in sanity.CHECKS
-            if not all(by_method[method]["sanity"].get(check, (0, True))[1] for by_method in checks.values())
+            if not all(by_method[method].get(check, (0, True))[1] for by_method in checks.values())
         ]  # fmt: skip
         numbers[("Failed", method)] = ", ".join(failed) or "none"
     return numbers
@@ -125,13 +131,13 @@ def _where(statistics, word):
     around = {key: statistics["around"][key]["profile"] for key in ("voids", "halos")}
     (voids, _), (tidal_voids, _) = _voids(statistics, "density"), _voids(statistics, "tidal")
     return {
-        **_triple(f"PerPixelRatio{word}", statistics["ratio"], 2),
-        **_triple(f"UnderdenseShare{word}", np.multiply(statistics["underdense_share"], 100), 0),
-        **_triple(f"VoidShare{word}", np.multiply(voids, 100), 0),
-        **_triple(f"TidalVoidShare{word}", np.multiply(tidal_voids, 100), 0),
-        **_triple(f"KHalf{word}", statistics["fourier"]["k_half"], 1),
-        **_triple(f"AtVoids{word}", [value[0] for value in around["voids"]], 2),
-        **_triple(f"AtHalos{word}", [value[0] for value in around["halos"]], 2),
+        **tables.with_interval(f"PerPixelRatio{word}", statistics["ratio"], 2),
+        **tables.with_interval(f"UnderdenseShare{word}", np.multiply(statistics["underdense_share"], 100), 0),
+        **tables.with_interval(f"VoidShare{word}", np.multiply(voids, 100), 0),
+        **tables.with_interval(f"TidalVoidShare{word}", np.multiply(tidal_voids, 100), 0),
+        **tables.with_interval(f"KHalf{word}", statistics["fourier"]["k_half"], 1),
+        **tables.with_interval(f"AtVoids{word}", [value[0] for value in around["voids"]], 2),
+        **tables.with_interval(f"AtHalos{word}", [value[0] for value in around["halos"]], 2),
     }
 
 
@@ -144,18 +150,10 @@ def _areas(statistics):
     }
     found = {}
     for name, triple in areas.items():
-        found |= _triple(name, np.multiply(triple, 100), 0)
+        found |= tables.with_interval(name, np.multiply(triple, 100), 0)
     return found
 
 
 def _voids(statistics, web):
     """Share of the attributions, and of the area, that voids have; a value with the limits of its interval each."""
     return [[value[0] for value in statistics["classes"][web][key]] for key in ("total", "area")]
-
-
-def _triple(name, triple, digits):
-    """Macros of a value and the limits of its interval; one that was never defined, as without any halo, is missing."""
-    return {
-        name + suffix: f"{value:.{digits}f}" if np.isfinite(value) else tables.NOT_AVAILABLE
-        for suffix, value in zip(("", "Low", "High"), np.asarray(triple, dtype=float), strict=True)
-    }

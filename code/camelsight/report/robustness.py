@@ -3,7 +3,7 @@
 import numpy as np
 
 from camelsight.ground import cases, theta
-from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS, _booktabs, _plus_minus, escape, suite_label
+from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS, _booktabs, _grouped, _plus_minus, escape, suite_label
 
 TRANSFER_COLUMNS = ("train", "test", "parameter", "r2", "low", "high", "relative_error", "bias")
 PROBE_COLUMNS = ("probe", "parameter", "r2", "low", "high")
@@ -54,11 +54,12 @@ def probe_rows(record, retrained):
 
 def generalisation_rows(records):
     """``rows`` of those of ``STUDIES`` that ``records`` has."""
-    out = []
-    for study in STUDIES:
-        for row in rows(_named(study, records[study]), "setting") if study in records else ():
-            out.append({"study": study, **row})
-    return out
+    return [
+        {"study": study, **row}
+        for study in STUDIES
+        if study in records
+        for row in rows(_named(study, records[study]), "setting")
+    ]
 
 
 def _named(study, record):
@@ -80,11 +81,10 @@ def settings(records):
 
 def transfer_latex(record):
     """The transfer matrix: all that is measured of the cosmological parameters, R² of the others."""
-    body, last = [], None
+    body = []
     others = [name for name in theta.NAMES if name not in theta.COSMOLOGICAL]
     for row in record["rows"]:
         train, test, metrics = row["train"], row["test"], row["metrics"]
-        gap = r"\addlinespace " if last not in (None, train) else ""
         cells = []
         for name in theta.COSMOLOGICAL:
             value = {key: metrics[key][name] for key in metrics}
@@ -97,12 +97,11 @@ def transfer_latex(record):
             ]
         meant = dict(zip(theta.NAMES, comparable(train, test), strict=True))
         cells += [f"${metrics['r2'][name][0]:.2f}$" if meant[name] else "--" for name in others]
-        body.append((gap + (escape(suite_label(train)) if last != train else ""), escape(suite_label(test)), *cells))
-        last = train
+        body.append((suite_label(train), escape(suite_label(test)), *cells))
     header = ["trained on", "tested on"]
     for name in theta.COSMOLOGICAL:
         header += [f"{theta.LABELS[name]}: $R^2$", r"err.\ (\%)", "bias", "slope", r"$\chi^2$"]
-    return _booktabs(body, (*header, *(f"{theta.LABELS[name]}: $R^2$" for name in others)))
+    return _booktabs(_grouped(body), (*header, *(f"{theta.LABELS[name]}: $R^2$" for name in others)))
 
 
 def _short(value):
@@ -134,13 +133,13 @@ def probes_latex(record, retrained):
 
 def generalisation_latex(records):
     """R² of the cosmological parameters by study and setting."""
-    body = []
-    for study in STUDIES:
-        labels = [(r"\addlinespace " if body else "") + study]
-        for row in _named(study, records[study])["rows"] if study in records else ():
-            cells = [_r2(row["metrics"], name) for name in theta.COSMOLOGICAL]
-            body.append((labels.pop() if labels else "", escape(row["setting"]), *cells))
-    return _booktabs(body, ("study", "setting", *(theta.LABELS[name] for name in theta.COSMOLOGICAL)))
+    body = [
+        (study, escape(row["setting"]), *(_r2(row["metrics"], name) for name in theta.COSMOLOGICAL))
+        for study in STUDIES
+        if study in records
+        for row in _named(study, records[study])["rows"]
+    ]
+    return _booktabs(_grouped(body), ("study", "setting", *(theta.LABELS[name] for name in theta.COSMOLOGICAL)))
 
 
 def _r2(metrics, name):

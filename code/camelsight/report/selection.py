@@ -6,16 +6,8 @@ from camelsight.ground import theta
 from camelsight.report.tables import NOT_AVAILABLE, _booktabs, escape, suite_label
 
 COLUMNS = (
-    "fields",
-    "test",
-    "parameter",
-    "rmse",
-    "relative_error",
-    "r2",
-    "low",
-    "high",
-    "loss_above_best",
-    "information",
+    *("fields", "test", "parameter", "rmse", "relative_error", "r2", "low", "high"),
+    *("loss_above_best", "information"),
 )
 
 

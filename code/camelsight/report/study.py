@@ -4,22 +4,22 @@ import numpy as np
 
 from camelsight.ground import theta
 from camelsight.interpretation import sanity
-from camelsight.report.tables import SYMBOLS, _booktabs, listed
+from camelsight.report.tables import METHOD_LABELS, SYMBOLS, _booktabs, listed
 
 METHODS = ("integrated_gradients", "gradient_shap")  # which start from a baseline
 MUCH = 0.1  # of the total: the limit of the rows void_share in paper/expected.yaml
 KINDS = {"symmetries": "Symmetries", "networks": "Networks"}
 
 
-def baselines_latex(record, labels):
+def baselines_latex(record):
     """A row a baseline; by parameter and method the mean over maps of the ratio and of the share in per cent.
 
-    ``record`` is baseline → parameter → method → ratio, share and area, a list over maps; ``labels`` names methods.
+    ``record`` is baseline → parameter → method → ratio, share and area, a list over maps.
     """
     body, header = [], ["baseline"]
     for name in theta.COSMOLOGICAL:
         for method in METHODS:
-            header += [f"{theta.LABELS[name]}, {labels[method]}: ratio", r"below (\%)"]
+            header += [f"{theta.LABELS[name]}, {METHOD_LABELS[method]}: ratio", r"below (\%)"]
     for baseline, by_parameter in record.items():
         cells = []
         for name in theta.COSMOLOGICAL:
@@ -30,15 +30,16 @@ def baselines_latex(record, labels):
     return _booktabs(body, header)
 
 
-def shares_latex(shares, labels):
+def shares_latex(shares):
     """A row a field; by parameter and method its share of the attribution in per cent.
 
-    ``shares`` is parameter → method → field → share on each map; ``labels`` names methods.
+    ``shares`` is parameter → method → field → share on each map.
     """
-    columns = [(name, method) for name in theta.COSMOLOGICAL for method in labels]
-    names = list(shares[theta.COSMOLOGICAL[0]][next(iter(labels))])
+    columns = [(name, method) for name in theta.COSMOLOGICAL for method in METHOD_LABELS]
+    name, method = columns[0]
+    names = list(shares[name][method])
     body = [[field, *(_range(100 * shares[name][method][field], 0) for name, method in columns)] for field in names]
-    return _booktabs(body, ["field", *(f"{theta.LABELS[name]}, {labels[method]}" for name, method in columns)])
+    return _booktabs(body, ["field", *(f"{theta.LABELS[name]}, {METHOD_LABELS[method]}" for name, method in columns)])
 
 
 def _range(values, digits):

@@ -20,6 +20,7 @@ _SPECIAL = {
     "^": r"\textasciicircum{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
+METHOD_LABELS = {"saliency": "Saliency", "integrated_gradients": "IG", "gradient_shap": "GradientSHAP"}
 _MEANINGS = {
     "omega_m": "matter density",
     "sigma_8": "amplitude of fluctuations",
@@ -83,6 +84,14 @@ def macros(numbers):
             raise ValueError(f"expected different names for LaTeX macros, got {name} twice, then from {key!r}")
         lines[name] = rf"\newcommand{{\{name}}}{{{escape(text)}}}"
     return "".join(line + "\n" for line in lines.values())
+
+
+def with_interval(name, triple, digits):
+    """Macros of a value and the limits of its interval; those that are None or not finite are not available."""
+    return {
+        name + suffix: f"{value:.{digits}f}" if np.isfinite(value) else NOT_AVAILABLE
+        for suffix, value in zip(("", "Low", "High"), np.array(triple, dtype=float), strict=True)
+    }
 
 
 def tightest(case_ids):
@@ -152,18 +161,12 @@ def r2_markdown(rows):
 def r2_latex(rows):
     """The table of ``r2_markdown`` as a ``booktabs`` tabular."""
 
-    body = []
-
     def cell(value, low, high, digits, seeds):
         text = _plus_minus(value, low, high, digits)
         return text if seeds == "" else rf"{text[:-1]}\pm{seeds:.{digits}f}$"
 
-    for suite, group in groupby(_pivot(rows, cell, "--"), key=lambda line: line[0]):
-        gap = r"\addlinespace " if body else ""
-        labels = [gap + escape(suite_label(suite))]
-        for _, case, cells in group:
-            body.append((labels.pop() if labels else "", cases.parse(case).label, *cells))
-    return _booktabs(body, ("suite", "case", *theta.LABELS.values()))
+    body = [(suite_label(suite), cases.parse(case).label, *cells) for suite, case, cells in _pivot(rows, cell, "--")]
+    return _booktabs(_grouped(body), ("suite", "case", *theta.LABELS.values()))
 
 
 def parameters_latex(*suites):
@@ -212,14 +215,8 @@ def statistics_latex(rows):
         mantissa, exponent = f"{value:.3e}".split("e")
         return rf"${mantissa}\times10^{{{int(exponent)}}}$"
 
-    columns = {
-        "min": scientific,
-        "max": scientific,
-        "mean": scientific,
-        "std": scientific,
-        "std/mean": "${:.2f}$".format,
-    }
-    columns |= {"log10_mean": "${:.3f}$".format, "log10_std": "${:.3f}$".format}
+    columns = dict.fromkeys(("min", "max", "mean", "std"), scientific) | {"std/mean": "${:.2f}$".format}
+    columns |= dict.fromkeys(("log10_mean", "log10_std"), "${:.3f}$".format)
     body = []
     for label, values in rows:
         values = {**values, "std/mean": values["std"] / values["mean"]}
@@ -229,51 +226,27 @@ def statistics_latex(rows):
     )
 
 
-def attribution_latex(interpretation, labels):
+def attribution_latex(interpretation):
     """What each method says of voids and dense pixels, as a ``booktabs`` tabular.
 
     ``interpretation`` is suite → parameter → method → dict with per_pixel_ratio, void_share (value, low, high) and
-    completeness_p95 (or None); ``labels`` the methods' names.
+    completeness_p95 (or None).
     """
     body = []
     for suite, by_parameter in interpretation.items():
-        names = [(r"\addlinespace " if body else "") + escape(suite_label(suite))]
         for parameter, by_method in by_parameter.items():
             symbols = [theta.LABELS[parameter]]
             for method, record in by_method.items():
                 gap = record["completeness_p95"]
-                body.append(
-                    (
-                        names.pop() if names else "",
-                        symbols.pop() if symbols else "",
-                        labels[method],
-                        _plus_minus(*record["per_pixel_ratio"], 2),
-                        _plus_minus(*(100 * value for value in record["void_share"]), 1),
-                        "--" if gap is None else f"{100 * gap:.1f}",
-                    )
+                cells = (
+                    _plus_minus(*record["per_pixel_ratio"], 2),
+                    _plus_minus(*(100 * value for value in record["void_share"]), 1),
+                    "--" if gap is None else f"{100 * gap:.1f}",
                 )
-    return _booktabs(body, ("suite", "parameter", "method", "per-pixel ratio", r"void share (\%)", r"gap (\%)"))
-
-
-def sanity_latex(interpretation, labels, limits):
-    """The checks of one suite's attributions: a row a check, a column a parameter and method; failures in bold.
-
-    ``interpretation`` is parameter → method → dict with sanity, a dict of check → (value, passed); ``limits`` maps each
-    check to its limit in words.
-    """
-    columns = [
-        (name, method, records[method]["sanity"]) for name, records in interpretation.items() for method in records
-    ]
-    body = []
-    for check, limit in limits.items():
-        cells = []
-        for _, _, checks in columns:
-            value, passed = checks.get(check, (None, True))
-            text = "--" if value is None else f"{value:.2f}"
-            cells.append(text if passed else rf"\textbf{{{text}}}")
-        body.append((escape(check.replace("_", " ")), f"${limit}$", *cells))
-    header = [f"{theta.LABELS[name]} {labels[method]}" for name, method, _ in columns]
-    return _booktabs(body, ("check", "passes", *header))
+                symbol = symbols.pop() if symbols else ""
+                body.append((suite_label(suite), symbol, METHOD_LABELS[method], *cells))
+    header = ("suite", "parameter", "method", "per-pixel ratio", r"void share (\%)", r"gap (\%)")
+    return _booktabs(_grouped(body), header)
 
 
 def _plus_minus(value, low, high, digits):
@@ -307,6 +280,16 @@ def _digits(rows):
     """Decimals for a column: three where its intervals are mostly narrower than 0.02, otherwise two."""
     widths = [high - low for _, low, high in map(_interval, rows) if np.isfinite(high - low)]
     return 3 if widths and np.median(widths) < 0.02 else 2
+
+
+def _grouped(body):
+    """Rows whose first cell, plain text, is shown where it changes, and after a gap."""
+    found, last = [], None
+    for first, *cells in body:
+        gap = r"\addlinespace " if found else ""
+        found.append(("" if first == last else gap + escape(first), *cells))
+        last = first
+    return found
 
 
 def _booktabs(body, header):

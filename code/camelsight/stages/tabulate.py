@@ -273,8 +273,7 @@ def _results(params, metrics):
     for name, (suite, case, parameter) in tables.quoted(params.suites, params.cases).items():
         known = (suite, case) in metrics
         triple = metrics[suite, case]["metrics"]["r2"][parameter] if known else (None,) * 3
-        for suffix, value in zip(("", "Low", "High"), triple, strict=True):
-            numbers[name + suffix] = f"{value:.3f}" if known else tables.NOT_AVAILABLE
+        numbers |= tables.with_interval(name, triple, 3)
     return numbers
 
 
@@ -288,12 +287,10 @@ def _interpretation(params):
         for suite, record in records.items()
     }
     first = params.suites[0]
-    checks, labels = interpretation.judged(found[first]), interpretation.METHOD_LABELS
+    checks = interpretation.judged(found[first])
     store.write_json(paths.INTERPRETATION, {"schema": interpretation.schema(params.attribute.output), **found})
-    store.write_text(paths.TABLES / "attribution.tex", tables.attribution_latex(found, labels))
-    store.write_text(
-        paths.TABLES / "field_shares.tex", study.shares_latex(interpretation.shares(records[first]), labels)
-    )
+    store.write_text(paths.TABLES / "attribution.tex", tables.attribution_latex(found))
+    store.write_text(paths.TABLES / "field_shares.tex", study.shares_latex(interpretation.shares(records[first])))
     store.write_text(paths.TABLES / "sanity.tex", interpretation.sanity_latex(checks))
     beside_published = published.attribution_numbers(
         store.read_arrays(paths.attributions(first, "original")), list(params.attribute.parameters),
@@ -305,9 +302,7 @@ def _interpretation(params):
 def _study(params):
     """Write the table of baselines; the macros on it, and on averages over symmetries and networks."""
     record = store.read_json(paths.sanity(params.suites[0]))
-    store.write_text(
-        paths.TABLES / "baselines.tex", study.baselines_latex(record["baselines"], interpretation.METHOD_LABELS)
-    )
+    store.write_text(paths.TABLES / "baselines.tex", study.baselines_latex(record["baselines"]))
     return study.numbers(record["baselines"], record["averaged"])
 
 
