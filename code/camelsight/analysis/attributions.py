@@ -1,7 +1,5 @@
 """What the stages that attribute share: the network of a case, its test maps, their baselines and attributions."""
 
-import dataclasses
-
 import numpy as np
 import torch
 
@@ -25,8 +23,7 @@ def load(params, suite, case, count, seeds=()):
     rows = attribution.spread(part.simulation, count)
     first = np.flatnonzero(part.index == split.SHOWN["attribution"])
     rows = np.concatenate([first, rows[~np.isin(rows, first)]])[: len(rows)]
-    part = dataset.Part(**{field.name: getattr(part, field.name)[rows] for field in dataclasses.fields(part)})
-    return net, part, store.read_json(paths.cut(suite, case))
+    return net, part.subset(rows), store.read_json(paths.cut(suite, case))
 
 
 def outputs(params):
@@ -113,22 +110,22 @@ def overdensity(params, suite, part):
     return given.densities(part.index)[:, channel] / mean[:, None, None]
 
 
+def each(names, measure):
+    """{parameter: {method: ``measure(method, column)``}}, of parameters that are the columns of attributions."""
+    return {
+        name: {method: measure(method, column) for method in attribution.METHODS} for column, name in enumerate(names)
+    }
+
+
 def agreement(values, names):
     """{parameter: {method: {check: how well the order of its pixels agrees with that of the other methods}}}."""
     measures = {"methods": sanity.rank_correlation, "methods_top": sanity.top_overlap}
-    return {
-        name: {
-            method: {
-                check: np.mean(
-                    [
-                        measure(values[method][:, column], values[other][:, column])
-                        for other in attribution.METHODS
-                        if other != method
-                    ]
-                )
-                for check, measure in measures.items()
-            }
-            for method in attribution.METHODS
+
+    def with_others(method, column):
+        ours, others = values[method][:, column], [one for one in attribution.METHODS if one != method]
+        return {
+            check: np.mean([measure(ours, values[other][:, column]) for other in others])
+            for check, measure in measures.items()
         }
-        for column, name in enumerate(names)
-    }
+
+    return each(names, with_others)

@@ -26,6 +26,9 @@ class Part:
     maps: torch.Tensor  # (N, C, n, n) float32, scaled; a channel is a field
     targets: torch.Tensor  # (N, 6) float32, normalised
 
+    def subset(self, rows):
+        return Part(**{field.name: getattr(self, field.name)[rows] for field in dataclasses.fields(self)})
+
 
 @dataclass(frozen=True)
 class Suite:

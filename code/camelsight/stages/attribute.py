@@ -55,7 +55,7 @@ def _statistics(params, suite, case, net, part, record, by_field, records):
     return {
         "fields": params.fields,
         "environment": fields.environment(params.fields),
-        "field_shares": _each(names, by_field, attributions.shares),
+        "field_shares": attributions.each(names, lambda m, column: attributions.shares(by_field[m][:, column])),
         "completeness_gap": gaps,
         "flagged": {
             name: part.index[gap["integrated_gradients"] > attribution.TOLERANCE] for name, gap in gaps.items()
@@ -63,8 +63,9 @@ def _statistics(params, suite, case, net, part, record, by_field, records):
         "steps": [one["steps"] for one in records],
         "equivariance": _by_parameter(names, records, "equivariance"),
         "web": {"rows": "density", "columns": "tidal", "shares": shares, "agreement": agreement},
-        "statistics": _each(
-            names, values, lambda one: _profiles(params, suite, case, one, overdensity, web, centres, part)
+        "statistics": attributions.each(
+            names,
+            lambda m, column: _profiles(params, suite, case, values[m][:, column], overdensity, web, centres, part),
         ),
         "agreement": attributions.agreement(values, names),
         "curves": _curves(params, suite, case, net, part, values, record),
@@ -101,14 +102,6 @@ def _by_parameter(names, records, key):
         name: {method: np.array([float(one[key][method][column]) for one in records]) for method in records[0][key]}
         for column, name in enumerate(names)
         if key in records[0]
-    }
-
-
-def _each(names, values, function):
-    """{parameter: {method: ``function`` of the attributions of all maps}}."""
-    return {
-        name: {method: function(values[method][:, column]) for method in attribution.METHODS}
-        for column, name in enumerate(names)
     }
 
 

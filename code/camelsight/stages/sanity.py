@@ -78,11 +78,14 @@ def _attribute(params, suite, part, record, bar, network, *, constant=0.0, symme
 
 def _checks(params, values, moved, turned, cascade, agreements):
     """check → parameter → method → value, of the checks that this stage makes."""
+    names = params.attribute.parameters
     checks = {
         "randomisation": list(cascade.values())[-1]["rank"],
-        "added_constant": _each(params, lambda m, column: _change(values[m][:, column], moved[m][:, column])),
-        "equivariance": _each(
-            params, lambda m, column: np.mean([float(one["equivariance"][m][column]) for one in turned])
+        "added_constant": attributions.each(
+            names, lambda m, column: _change(values[m][:, column], moved[m][:, column])
+        ),
+        "equivariance": attributions.each(
+            names, lambda m, column: np.mean([float(one["equivariance"][m][column]) for one in turned])
         ),
     }
     seeds = {what: one for what, one in agreements.items() if what != "labels shuffled"}
@@ -92,7 +95,7 @@ def _checks(params, values, moved, turned, cascade, agreements):
         if seeds:
             checks[check] = {
                 name: {m: np.mean([one[key][name][m] for one in seeds.values()]) for m in attribution.METHODS}
-                for name in params.attribute.parameters
+                for name in names
             }
     return checks
 
@@ -112,8 +115,10 @@ def _baselines(params, suite, part, study):
         ratio, share = sanity.sides(values, overdensity)
         return {"ratio": ratio, "share": share, "area": area}
 
+    names = params.attribute.parameters
     return {
-        name: _each(params, lambda m, column, of=values: measured(of[m][:, column])) for name, values in study.items()
+        baseline: attributions.each(names, lambda m, column, of=values: measured(of[m][:, column]))
+        for baseline, values in study.items()
     }
 
 
@@ -140,19 +145,14 @@ def _averaged(params, values, by_symmetry, made):
     return found
 
 
-def _each(params, measure):
-    """{parameter: {method: ``measure(method, column)``}}."""
-    return {
-        name: {method: measure(method, column) for method in attribution.METHODS}
-        for column, name in enumerate(params.attribute.parameters)
-    }
-
-
 def _compare(params, values, others):
     """Mean rank correlation and top overlap with ``others``, each by parameter and method."""
     measures = {"rank": sanity.rank_correlation, "top": sanity.top_overlap}
+    names = params.attribute.parameters
     return {
-        key: _each(params, lambda m, column, of=measure: of(values[m][:, column], others[m][:, column]).mean())
+        key: attributions.each(
+            names, lambda m, column, of=measure: of(values[m][:, column], others[m][:, column]).mean()
+        )
         for key, measure in measures.items()
     }
 

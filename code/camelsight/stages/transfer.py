@@ -124,12 +124,12 @@ def leakage(params):
         count, pool, held, epochs = n, everything, sizes["valid"], None
         if kind == "few":
             count = max(2, n // FEW)
-            pool = _subset(everything, np.arange(count * dataset.PER_SIMULATION))
+            pool = everything.subset(np.arange(count * dataset.PER_SIMULATION))
             held = max(2, len(pool.index) // 5)
             epochs = _curve_epochs(params, sizes["train"], len(pool.index) - 2 * held)
         generator = seeding.numpy_generator(params.seed, suite, CASE, "leakage", kind)
         chosen = split.at_random(len(pool.index), held, generator)
-        leaky = {name: _subset(pool, index) for name, index in chosen.items()}
+        leaky = {name: pool.subset(index) for name, index in chosen.items()}
         net = _fit(params, "leakage", f"{count} simulations", leaky["train"], leaky["valid"], epochs=epochs)
         for name, part, other in (("apparent", leaky["test"], None), ("true", test, reference)):
             setting = f"{count} simulations split at random, {name}"
@@ -154,7 +154,7 @@ def simulations(params):
     rows, reference = [], None
     for count, maps in sizes:
         chosen = (np.arange(count)[:, None] * dataset.PER_SIMULATION + order[:count, :maps]).reshape(-1)
-        subset = _subset(parts["train"], chosen)
+        subset = parts["train"].subset(chosen)
         epochs = _curve_epochs(params, len(parts["train"].index), len(chosen))
         what = f"{count} simulations, {maps} maps of each"
         net = _fit(params, "simulations", what, subset, parts["valid"], epochs=epochs)
@@ -301,10 +301,6 @@ def _scaled(part, maps, scales):
 def _curve_epochs(params, everything, chosen):
     """As many epochs of ``chosen`` maps as take the steps of ``curve_epochs`` of ``everything``, the training maps."""
     return max(1, round(params.robustness.curve_epochs * everything / chosen))
-
-
-def _subset(part, chosen):
-    return dataset.Part(**{field.name: getattr(part, field.name)[chosen] for field in dataclasses.fields(part)})
 
 
 def _joined(*parts):
