@@ -47,13 +47,13 @@ def test_mass_is_deposited_as_by_torch_from_any_image_of_the_box(library, mesh, 
 
 @pytest.mark.parametrize("mesh", [4, 7, 16])
 def test_forces_are_those_of_torch(library, mesh):
-    positions, kernel = draw(1001, 3) * 3 * BOX - BOX, nbody.force_kernel(mesh, BOX)
-    assert_close(*both(library, lambda: nbody.acceleration(positions, kernel, BOX)))
+    positions, kernel = draw(1001, 3) * 3 * BOX - BOX, nbody.force_kernel(mesh)
+    assert_close(*both(library, lambda: nbody.acceleration(positions, kernel)))
 
 
 def test_momentum_is_conserved_to_rounding(library):
     particles.load(library)
-    force = nbody.acceleration(draw(4096, 3) * BOX, nbody.force_kernel(16, BOX), BOX)
+    force = nbody.acceleration(draw(4096, 3) * BOX, nbody.force_kernel(16))
     assert force.sum(dim=0).abs().max() < ROUNDING * force.abs().sum(dim=0).min()
 
 

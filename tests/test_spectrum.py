@@ -19,7 +19,7 @@ def density(size=64, count=3, seed=0):
 @pytest.mark.parametrize("size", [16, 33, 64])
 def test_power_is_that_of_pylians(size):
     maps = density(size)
-    k, power = spectrum.power(maps, box=25.0)
+    k, power = spectrum.power(maps)
     for field, ours in zip(maps, power, strict=True):
         theirs = Pk_library.Pk_plane(field, 25.0, "None", 1, False)
         np.testing.assert_allclose(k, theirs.k, rtol=PYLIANS_PRECISION)
@@ -29,7 +29,7 @@ def test_power_is_that_of_pylians(size):
 def test_a_plane_wave_has_its_power_in_its_shell_alone():
     x = np.arange(32) / 32
     wave = 1 + 0.5 * np.cos(2 * np.pi * (3 * x[:, None] + 4 * x))  # |k| is five fundamental modes
-    k, power = spectrum.power(wave[None], box=25.0)
+    k, power = spectrum.power(wave[None])
     modes = 20  # half of the 40 points of the lattice from 5 to 6 away from the origin
     assert power[0, 4] == pytest.approx(0.25**2 * 25.0**2 / modes) and k[4] >= 5 * 2 * np.pi / 25.0
     assert np.delete(power[0], 4).max() < 1e-20
@@ -37,7 +37,7 @@ def test_a_plane_wave_has_its_power_in_its_shell_alone():
 
 def test_white_noise_is_flat_and_holds_the_variance_of_a_pixel():
     noise = np.random.default_rng(0).standard_normal((64, 64, 64))
-    _, power = spectrum.power(noise, box=25.0)
+    _, power = spectrum.power(noise)
     np.testing.assert_allclose(power.mean(0)[3 : spectrum.complete(64)], (25.0 / 64) ** 2, rtol=0.1)
 
 
@@ -53,7 +53,7 @@ def test_power_is_blind_to_the_mean_and_to_the_eight_symmetries_and_quadratic():
 
 def test_the_complete_shells_end_below_nyquist():
     for size in (16, 64):
-        k, _ = spectrum.power(density(size, 1), box=25.0)
+        k, _ = spectrum.power(density(size, 1))
         assert k[spectrum.complete(size) - 1] < np.pi * size / 25.0
 
 

@@ -54,9 +54,9 @@ def numbers(parts):
     return np.sort(np.concatenate(list(parts.values())))
 
 
-def map_indices(simulations, per_simulation=MAPS_PER_SIMULATION):
+def map_indices(simulations):
     """The indices of the maps of ``simulations``, in their order."""
-    return (np.asarray(simulations)[:, None] * per_simulation + np.arange(per_simulation)).reshape(-1)
+    return (np.asarray(simulations)[:, None] * MAPS_PER_SIMULATION + np.arange(MAPS_PER_SIMULATION)).reshape(-1)
 
 
 def at_random(n_maps, n_held, generator):

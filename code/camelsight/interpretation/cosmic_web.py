@@ -55,7 +55,7 @@ def density_classes(overdensity):
     return np.searchsorted(THRESHOLDS, overdensity, side="right")
 
 
-def tidal_classes(overdensity, *, smoothing=WEB_SMOOTHING, box=BOX):
+def tidal_classes(overdensity):
     """The class of each pixel by the two eigenvalues of the tidal tensor of the smoothed map.
 
     The tensor is that of the second derivatives of phi, where Laplace phi = delta: its eigenvalues add up to delta, and
@@ -63,9 +63,9 @@ def tidal_classes(overdensity, *, smoothing=WEB_SMOOTHING, box=BOX):
     dimensions). None positive: void; both: halo; one: filament where delta is positive, otherwise sheet.
     """
     n = overdensity.shape[-1]
-    ky, kx = _wavenumbers(n, box)
+    ky, kx = _wavenumbers(n)
     k2 = ky**2 + kx**2
-    delta = np.fft.rfft2(_contrast(_smooth(overdensity, smoothing, box)))
+    delta = np.fft.rfft2(_contrast(_smooth(overdensity, WEB_SMOOTHING)))
     scaled = delta / np.where(k2 == 0, 1, k2)
     yy, xx, xy = (np.fft.irfft2(scaled * product, s=(n, n)) for product in (ky**2, kx**2, kx * ky))
     half, root = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
@@ -80,7 +80,7 @@ def compare(first, second):
     return table / np.maximum(table.sum(1, keepdims=True), 1), np.trace(table) / table.sum()
 
 
-def cross_power(attribution, overdensity, simulation, *, generator, box=BOX):
+def cross_power(attribution, overdensity, simulation, *, generator):
     """|attribution| and overdensity in Fourier space, in the shells of ``fourier.shells``.
 
     Both fields are contrasts: divided by their mean in each map, minus one. Returns k ``(B,)`` [h/Mpc] (mean over the
@@ -101,7 +101,7 @@ def cross_power(attribution, overdensity, simulation, *, generator, box=BOX):
         correlation = cross / np.sqrt(first * second)
         share = cross / cross.sum(1, keepdims=True)
     modes, radii = (np.bincount(shell.ravel(), weights=one.ravel()) for one in (weight, weight * radius))
-    k = 2 * np.pi / box * radii / modes
+    k = 2 * np.pi / BOX * radii / modes
     half = k[np.argmax(np.cumsum(share, axis=1) >= 0.5, axis=1)]
     return {
         "k": k[1:],
@@ -111,30 +111,30 @@ def cross_power(attribution, overdensity, simulation, *, generator, box=BOX):
     }
 
 
-def void_centres(overdensity, *, box=BOX):
+def void_centres(overdensity):
     """``(M, n, n)`` bool: the minima of the map smoothed by 1 Mpc/h, where these are voids."""
-    smooth = _smooth(overdensity, WEB_SMOOTHING, box)
-    return (smooth == _extreme(ndimage.minimum_filter, smooth, box)) & (smooth < THRESHOLDS[0])
+    smooth = _smooth(overdensity, WEB_SMOOTHING)
+    return (smooth == _extreme(ndimage.minimum_filter, smooth)) & (smooth < THRESHOLDS[0])
 
 
-def halo_centres(overdensity, *, box=BOX):
+def halo_centres(overdensity):
     """``(M, n, n)`` bool: the maxima of the map smoothed by 0.25 Mpc/h, where these are haloes."""
-    smooth = _smooth(overdensity, HALO_SMOOTHING, box)
-    return (smooth == _extreme(ndimage.maximum_filter, smooth, box)) & (smooth >= THRESHOLDS[-1])
+    smooth = _smooth(overdensity, HALO_SMOOTHING)
+    return (smooth == _extreme(ndimage.maximum_filter, smooth)) & (smooth >= THRESHOLDS[-1])
 
 
-def stacked_profile(attribution, centres, simulation, *, generator, box=BOX):
+def stacked_profile(attribution, centres, simulation, *, generator):
     """Mean |attribution| over the map's mean against the distance from ``centres`` ``(M, n, n)`` bool.
 
     Returns r ``(B,)`` [Mpc/h] (mean distance of the pixels of a ring), profile ``(B,)`` with intervals, and the number
     of centres.
     """
     n = attribution.shape[-1]
-    pixel = box / n
+    pixel = BOX / n
     magnitude = np.abs(attribution)
     magnitude = magnitude / _mean(magnitude)
     around = np.fft.ifft2(np.fft.fft2(centres).conj() * np.fft.fft2(magnitude)).real  # summed over centres, by offset
-    offset = np.fft.fftfreq(n, 1 / box)
+    offset = np.fft.fftfreq(n, 1 / BOX)
     distance = np.hypot(offset[:, None], offset)
     width = max(pixel, MAX_RADIUS / 16)
     ring = np.floor(distance / width + 0.5).astype(int)
@@ -201,16 +201,16 @@ def _contrast(maps):
     return maps / _mean(maps) - 1
 
 
-def _wavenumbers(n, box):
+def _wavenumbers(n):
     """ky and kx on the grid of ``rfft2``, h/Mpc; the Nyquist frequencies, whose sign is not defined, are zero."""
     axes = (axis.numpy() for axis in fourier.mode_numbers(n, 2))
-    return [2 * np.pi / box * np.where(2 * np.abs(axis) == n, 0, axis) for axis in axes]
+    return [2 * np.pi / BOX * np.where(2 * np.abs(axis) == n, 0, axis) for axis in axes]
 
 
-def _smooth(maps, width, box):
-    return cuts.smooth(maps, width / box * maps.shape[-1])
+def _smooth(maps, width):
+    return cuts.smooth(maps, width / BOX * maps.shape[-1])
 
 
-def _extreme(extreme_filter, maps, box):
-    size = max(3, 2 * round(SEPARATION / box * maps.shape[-1] / 2) + 1)
+def _extreme(extreme_filter, maps):
+    size = max(3, 2 * round(SEPARATION / BOX * maps.shape[-1] / 2) + 1)
     return extreme_filter(maps, size=(1, size, size), mode="wrap")

@@ -30,9 +30,9 @@ def kmax(maps, k_max, *, box=BOX):
     return _like(torch.fft.irfft(torch.fft.ifft(modes, dim=-2), n=n), maps)
 
 
-def share_of_modes(n, k_max, *, box=BOX):
+def share_of_modes(n, k_max):
     """How much ``kmax`` removes of the modes of maps of ``n`` pixels a side, from 0 to 1."""
-    cut = (_k_squared(n, box) >= k_max**2).double()
+    cut = (_k_squared(n, BOX) >= k_max**2).double()
     return (2 * cut.sum() - cut[:, 0].sum() - cut[:, -1].sum()).item() / n**2  # the conjugates of the others
 
 
@@ -92,11 +92,11 @@ def density(maps, threshold, *, side, fill, log10_range=None, generator=None, in
     return _like(out, maps)
 
 
-def apply(maps, cuts, *, log10_range, generator, indices=None, box=BOX):
+def apply(maps, cuts, *, log10_range, generator, indices=None):
     """The ``cuts`` of a case one after the other: objects with ``kind``, ``threshold`` and ``fill``."""
     for position, cut in enumerate(cuts):
         if cut.kind == "kmax":
-            maps = kmax(maps, cut.threshold, box=box)
+            maps = kmax(maps, cut.threshold)
         elif cut.kind == "smooth":
             maps = smooth(maps, cut.threshold)
         else:
@@ -112,14 +112,14 @@ def apply(maps, cuts, *, log10_range, generator, indices=None, box=BOX):
     return maps
 
 
-def fraction_cut(maps, cuts, *, box=BOX):
+def fraction_cut(maps, cuts):
     """For each cut the fraction that it removes of the uncut maps: of pixels (density) or of Fourier modes (k_max).
 
     Smoothing removes nothing wholly; its fraction is that of white noise's power.
     """
     n = maps.shape[-1]
     removed = {
-        "kmax": lambda threshold: share_of_modes(n, threshold, box=box),
+        "kmax": lambda threshold: share_of_modes(n, threshold),
         "smooth": lambda pixels: 1 - _gaussian(n, pixels).square().mean().item() ** 2,
         "max": lambda threshold: np.mean(maps > threshold),
         "min": lambda threshold: np.mean(maps < threshold),

@@ -12,7 +12,7 @@ from camelsight.maps.scaling import as_tensor
 EDGES = np.linspace(10, 14, 33)  # of log10 density in (Msun/h)/(Mpc/h)^2
 
 
-def power(maps, *, box=BOX):
+def power(maps):
     """``(k, P)`` of maps ``(N, n, n)``: k ``(B,)`` in h/Mpc and P ``(N, B)``, float64, in the maps' unit squared
     times (Mpc/h)^2.
 
@@ -21,7 +21,7 @@ def power(maps, *, box=BOX):
     """
     x = as_tensor(maps).double()
     k, values = fourier.shell_means(torch.fft.rfft2(x).abs().square())
-    k, values = k[1:] * 2 * math.pi / box, values[:, 1:] * (box / x.shape[-1] ** 2) ** 2
+    k, values = k[1:] * 2 * math.pi / BOX, values[:, 1:] * (BOX / x.shape[-1] ** 2) ** 2
     return (k, values) if isinstance(maps, torch.Tensor) else (k.numpy(), values.numpy())
 
 

@@ -53,19 +53,12 @@ SUITES = {
 }
 
 
-def components(positions, density, theta, suite, box):
-    """All matter of a hydrodynamic ``suite`` as pairs (positions ``(n, 3)``, weights ``(n,)``); weights sum to n.
-
-    In turn: dark matter with the gas that stayed, ejected gas, condensed gas, as ``by_field`` has them.
-    """
-    return by_field(positions, density, theta, suite, box)["Mtot"]
-
-
 def by_field(positions, density, theta, suite, box):
-    """Field of CMD -> the matter that it shows, as pairs (positions ``(n, 3)``, weights ``(n,)``).
+    """Field of CMD -> the matter that it shows of a hydrodynamic ``suite``, as pairs (positions, weights).
 
-    Stars are what condensed, gas is the other baryons; with dark matter they add up to Mtot. ``density`` ``(m, m, m)``
-    is the gravity-only density in units of the mean, ``theta`` the six physical parameters.
+    Positions are ``(n, 3)``, weights ``(n,)``. Those of Mtot, which sum to n, are in turn dark matter with the gas that
+    stayed, ejected gas, and condensed gas, which is stars. ``density`` ``(m, m, m)`` is the gravity-only density in
+    units of the mean, ``theta`` the six physical parameters.
     """
     omega_m, _, a_sn1, a_agn1, a_sn2, a_agn2 = (float(value) for value in theta)
     model = SUITES[parameters.hydro_suite(suite)]

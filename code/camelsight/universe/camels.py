@@ -69,13 +69,6 @@ def maps(
     return observed(gravity(first, simulation, **settings), parameters(first)[simulation], suites, pixels, fields)
 
 
-def gravity_maps(suite, simulation, *, particles, pixels, mesh=None, steps=None, device="cpu"):
-    """The maps of LH_``simulation`` of the gravity-only partner of ``suite``, or of ``suite`` if it is one."""
-    partner = f"Nbody_{theta.hydro_suite(suite)}"
-    settings = {"particles": particles, "pixels": pixels, "mesh": mesh, "steps": steps, "device": device}
-    return maps([partner], simulation, **settings)[partner][TOTAL]
-
-
 def observed(positions, values, suites, pixels, fields=(TOTAL,)):
     """The maps of ``suites``, as ``maps`` has them, of a run of gravity that ended at ``positions`` ``(n**3, 3)``.
 

@@ -5,7 +5,7 @@ of P(k) depends on omega_m alone, and sigma_8 sets its amplitude; so one table s
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import camb
 import numpy as np
@@ -16,6 +16,7 @@ HUBBLE = 0.6711
 OMEGA_B = 0.049
 N_S = 0.9624
 SIGMA_8_RADIUS = 8.0  # Mpc/h
+OMEGA_M = (0.1, 0.5, 10)  # lowest, highest and number, of the table
 K_RANGE = (1e-4, 200.0)  # h/Mpc, of the table
 K_CAMB = 10.0  # h/Mpc; beyond, sqrt(P k^(4 - n_s)) is continued linearly in log k, the small-scale limit of CDM
 K_POINTS = 512
@@ -42,13 +43,13 @@ class ShapeTable:
         return np.where(k > 0, power, 0.0)
 
 
-@lru_cache(maxsize=4)
-def shape_table(omega_m_range=(0.1, 0.5), n=10):
-    """``ShapeTable`` from ``n`` calls of CAMB; 10 over the range of CAMELS interpolate to 0.1%.
+@cache
+def shape_table():
+    """``ShapeTable`` from 10 calls of CAMB, which interpolate to 0.1% over the range of CAMELS.
 
     Below omega_m = 0.12, where half of the matter is baryons, their wiggles are good to 0.4%.
     """
-    omega_m = np.geomspace(*omega_m_range, n)
+    omega_m = np.geomspace(*OMEGA_M)
     log_k = np.linspace(*np.log(K_RANGE), K_POINTS)
     return ShapeTable(omega_m, log_k, np.stack([_log_shape(value, log_k) for value in omega_m]))
 

@@ -20,8 +20,8 @@ STEP_POWER = 2.0  # steps are equal in D1**2, since halos need them late; by tri
 MASK = (1 << 64) - 1
 
 
-def evolve(omega_m, sigma_8, *, seed, particles, mesh=None, steps=None, device="cpu", linear_table=None, box=BOX):
-    """Positions at z=0, ``(particles**3, 3)`` float32, Mpc/h in [0, box), in the order of the Lagrangian lattice.
+def evolve(omega_m, sigma_8, *, seed, particles, mesh=None, steps=None, device="cpu", linear_table=None):
+    """Positions at z=0, ``(particles**3, 3)`` float32, Mpc/h in [0, BOX), in the order of the Lagrangian lattice.
 
     ``mesh`` cells per side carry the force (default 7/4 of ``particles``, 64 at least), in ``steps`` steps from
     a=0.02 (default 3/4 of ``particles``). A seed means the same phases at any resolution and on any
@@ -31,37 +31,36 @@ def evolve(omega_m, sigma_8, *, seed, particles, mesh=None, steps=None, device="
         raise ValueError(
             f"expected particles >= 4, mesh >= 4 and steps >= 1, got particles={particles}, mesh={mesh}, steps={steps}"
         )
-    contrast_k = linear_contrast(omega_m, sigma_8, seed, particles, device, linear_table, box)
-    positions = evolve_contrast(contrast_k, omega_m, mesh=mesh, steps=steps, box=box)
-    return wrap(positions, box)
+    contrast_k = linear_contrast(omega_m, sigma_8, seed, particles, device, linear_table)
+    return wrap(evolve_contrast(contrast_k, omega_m, mesh=mesh, steps=steps))
 
 
-def wrap(positions, box=BOX):
-    """Positions folded into [0, box); the remainder of a tiny negative number rounds to box itself."""
-    positions = positions.remainder(box)
-    return torch.where(positions < box, positions, 0.0)
+def wrap(positions):
+    """Positions folded into [0, BOX); the remainder of a tiny negative number rounds to BOX itself."""
+    positions = positions.remainder(BOX)
+    return torch.where(positions < BOX, positions, 0.0)
 
 
-def lattice(particles, box=BOX, device="cpu"):
+def lattice(particles, device="cpu"):
     """Lagrangian positions ``(particles**3, 3)``, index (i * particles + j) * particles + k."""
-    node = torch.arange(particles, device=device) * (box / particles)
+    node = torch.arange(particles, device=device) * (BOX / particles)
     return torch.stack(torch.meshgrid(node, node, node, indexing="ij")).view(3, -1).T
 
 
-def linear_contrast(omega_m, sigma_8, seed, particles, device="cpu", linear_table=None, box=BOX):
+def linear_contrast(omega_m, sigma_8, seed, particles, device="cpu", linear_table=None):
     """``scaled`` modes of ``white_noise``."""
-    return scaled(white_noise(seed, particles, device), omega_m, sigma_8, linear_table, box)
+    return scaled(white_noise(seed, particles, device), omega_m, sigma_8, linear_table)
 
 
-def scaled(noise, omega_m, sigma_8, linear_table=None, box=BOX):
+def scaled(noise, omega_m, sigma_8, linear_table=None):
     """``rfftn`` of the linear density contrast at z=0, of the shape and type of ``noise``.
 
     ``noise`` ``(n, n, n // 2 + 1)`` is complex, of unit variance, hermitian, and zero at modes with an index n / 2.
     """
     particles, device = noise.shape[0], noise.device
     squared = sum(axis**2 for axis in fourier.mode_numbers(particles, 3, device)).long()
-    k = 2 * np.pi / box * np.sqrt(np.arange(3 * (particles // 2) ** 2 + 1))  # of every sum of three squares
-    amplitude = np.sqrt(linear.power(k, omega_m, sigma_8, linear_table) / box**3) * particles**3
+    k = 2 * np.pi / BOX * np.sqrt(np.arange(3 * (particles // 2) ** 2 + 1))  # of every sum of three squares
+    amplitude = np.sqrt(linear.power(k, omega_m, sigma_8, linear_table) / BOX**3) * particles**3
     amplitude = torch.from_numpy(amplitude.astype(np.float32)).to(device)
     return amplitude[squared] * noise
 
@@ -103,10 +102,10 @@ def _uniform(bits):
     return (_shift(bits, 11).double() + 0.5) * 2.0**-53
 
 
-def displacements(contrast_k, box=BOX):
+def displacements(contrast_k):
     """First and second order displacement ``(n**3, 3)`` each, Mpc/h: x = q + D1 first + D2 second."""
     particles = contrast_k.shape[0]
-    k = grids.wavenumbers(particles, box, contrast_k.device)
+    k = grids.wavenumbers(particles, BOX, contrast_k.device)
     potential_k = grids.inverse_laplacian(k) * contrast_k
     first = -grids.spectral_gradient(potential_k, k, particles)
 
@@ -121,20 +120,20 @@ def displacements(contrast_k, box=BOX):
     return first.flatten(1).T, second.flatten(1).T
 
 
-def evolve_contrast(contrast_k, omega_m, *, mesh=None, steps=None, box=BOX):
+def evolve_contrast(contrast_k, omega_m, *, mesh=None, steps=None):
     """Positions at z=0 (not folded into the box) from the ``rfftn`` of the linear contrast at z=0."""
     particles, device = contrast_k.shape[0], contrast_k.device
     mesh, steps = mesh or max(64, 7 * particles // 4), steps or default_steps(particles)
-    kernel = force_kernel(mesh, box, device)
-    first, second = displacements(contrast_k, box)
+    kernel = force_kernel(mesh, device)
+    first, second = displacements(contrast_k)
     d1, d2, slope = growth_nodes(omega_m, steps)
-    positions = lattice(particles, box, device) + d1[0] * first + d2[0] * second
+    positions = lattice(particles, device) + d1[0] * first + d2[0] * second
     velocities = first + slope[0] * second
     del first, second  # at 256^3 particles 400 MB
     for n in range(steps):
         keep, kick, half = bullfrog(d1[n : n + 2], d2[n], slope[n : n + 2])
         positions.add_(velocities, alpha=half)
-        velocities.mul_(keep).add_(acceleration(positions, kernel, box), alpha=kick)
+        velocities.mul_(keep).add_(acceleration(positions, kernel), alpha=kick)
         positions.add_(velocities, alpha=half)
     return positions
 
@@ -171,7 +170,7 @@ def bullfrog(d1, d2, slope):
     return float(keep), float((1 - keep) / middle), float(half)
 
 
-def force_kernel(mesh, box, device="cpu"):
+def force_kernel(mesh, device="cpu"):
     """From the ``rfftn`` of the mass to that of the potential, sharpened near the mesh's own scale.
 
     Deposit and interpolation smooth by one cloud each. One is undone; for the other stands
@@ -179,8 +178,8 @@ def force_kernel(mesh, box, device="cpu"):
     too hard at two cells' distance what is held too loosely within one. By trial at 64^3 that takes P(k) to within 7%
     of finer runs up to half the particles' Nyquist wave number, where undoing both clouds leaves 12%.
     """
-    k = grids.wavenumbers(mesh, box, device)
-    cell = box / mesh
+    k = grids.wavenumbers(mesh, BOX, device)
+    cell = BOX / mesh
     cloud = 1.0
     for component in k:
         cloud = cloud * torch.sinc(component * (cell / (2 * np.pi))) ** 2
@@ -191,18 +190,18 @@ def force_kernel(mesh, box, device="cpu"):
     return (grids.inverse_laplacian(k) / cloud * sharpened).to(torch.complex64)
 
 
-def acceleration(positions, kernel, box=BOX):
+def acceleration(positions, kernel):
     """Minus the gradient of the inverse Laplacian of the density contrast at ``positions``: ``(n, 3)``, Mpc/h."""
     mesh = kernel.shape[0]
     # Clouds respond linearly to small displacements in the middle of a cell, but not on a node, where the lattice is.
-    offset = box / (2 * mesh)
+    offset = BOX / (2 * mesh)
     if compiled.serves(positions):
-        mass = compiled.deposit(positions, mesh, box, offset)
+        mass = compiled.deposit(positions, mesh, BOX, offset)
     else:
-        cells = grids.cloud(positions + offset, mesh, box)
+        cells = grids.cloud(positions + offset, mesh, BOX)
         mass = grids.deposit(cells, mesh)
     potential = torch.fft.irfftn(torch.fft.rfftn(mass).mul_(kernel), s=(mesh,) * 3)
     mean = len(positions) / mesh**3
     if compiled.serves(positions):
-        return compiled.pull(potential, positions, box, offset, 1 / mean)
-    return grids.interpolate(grids.gradient(potential.mul_(-1 / mean), box), cells)
+        return compiled.pull(potential, positions, BOX, offset, 1 / mean)
+    return grids.interpolate(grids.gradient(potential.mul_(-1 / mean), BOX), cells)

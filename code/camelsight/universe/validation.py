@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from camelsight.ground import cmd, fourier
+from camelsight.ground.fields import TOTAL
 from camelsight.universe import baryons
 from camelsight.universe import mesh as grids
 
@@ -23,7 +24,7 @@ def spectrum(parts, particles):
 def hydro_spectrum(positions, theta, suite, particles):
     """``spectrum`` of a hydrodynamic ``suite`` whose gravity-only run ended at ``positions``."""
     density = grids.paint(positions, particles, cmd.BOX)
-    return spectrum(baryons.components(positions, density, theta, suite, cmd.BOX), particles)
+    return spectrum(baryons.by_field(positions, density, theta, suite, cmd.BOX)[TOTAL], particles)
 
 
 def agreement(ours, theirs):
