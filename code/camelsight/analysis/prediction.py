@@ -54,6 +54,6 @@ def measure(predictions, generator=None, params=None):
 def loss_of(predictions, suite):
     """The loss of what ``predict`` returns, as the training computes it."""
     low, high = theta.ranges(suite)
-    mean, truth = ((predictions[key] - low) / (high - low) for key in ("mean", "truth"))
+    mean, truth = (theta.normalise(predictions[key], suite) for key in ("mean", "truth"))
     tensors = (torch.from_numpy(values) for values in (mean, predictions["sigma"] / (high - low), truth))
     return loss.moment_loss(*tensors).item()

@@ -8,10 +8,11 @@ import numpy as np
 from scipy import special
 
 from camelsight.ground import theta
+from camelsight.inference.metrics import COVERAGE
 from camelsight.report.tables import SYMBOLS, _booktabs, _grouped, _plus_minus, suite_label, with_interval
 
 BINS = 10
-NOMINAL = {"coverage_68": 0.68, "coverage_95": 0.95, "chi2": 1.0}
+NOMINAL = COVERAGE | {"chi2": 1.0}
 LABELS = {"coverage_68": r"within 68\%", "coverage_95": r"within 95\%", "chi2": r"$\chi^2$"}
 COLUMNS = (
     *("train", "test", "case", "parameter"),

@@ -5,50 +5,26 @@ SOURCES = {
     False: "maps of the CAMELS Multifield Dataset",
 }
 TWIN = "The maps are CAMELS' universes, simulated again: these are not results on its own maps."
-MADE_BY = {  # label of a figure or table of the paper → the stage whose results it shows
-    "gallery": "cut",
-    "cuts": "cut",
-    "network": "train",
-    "truth_prediction": "evaluate",
-    "calibration": "evaluate",
-    "calibrationtable": "evaluate",
-    "r2_kmax": "evaluate",
-    "r2_density": "evaluate",
-    "r2": "evaluate",
-    "costs": "evaluate",
-    "attribution_maps": "attribute",
-    "attribution_density": "attribute",
-    "attribution_profiles": "attribute",
-    "attribution_scales": "attribute",
-    "attribution_cuts": "attribute",
-    "attribution": "attribute",
-    "fieldshares": "attribute",
-    "checks": "sanity",
-    "sanity": "sanity",
-    "baselines": "sanity",
-    "statistics": "universe",
-    "twin": "universe",
-    "power_spectrum": "universe",
-    "baryons": "universe",
-    "tuning": "tune",
-    "tuning_epochs": "figures",
-    "fieldstable": "transfer",
-    "transfer": "transfer",
-    "transfer_omega_m": "transfer",
-    "transfer_sigma_8": "transfer",
-    "crossed": "transfer",
-    "smoothing": "transfer",
-    "probes": "transfer",
-    "probetable": "transfer",
-    "generalisation": "transfer",
-    "generalisationfigure": "transfer",
-    "rivals": "baseline",
-    "rivaltable": "baseline",
-    "rival_likelihood": "baseline",
-    "scales": "baseline",
-    "parameters": "tabulate",
-    "made": "tabulate",
+_LABELS = {  # stage → labels of the figures and tables of the paper that show its results
+    "cut": "gallery cuts",
+    "train": "network",
+    "evaluate": "truth_prediction calibration calibrationtable r2_kmax r2_density r2 costs",
+    "attribute": (
+        "attribution_maps attribution_density attribution_profiles attribution_scales attribution_cuts "
+        "attribution fieldshares"
+    ),
+    "sanity": "checks sanity baselines",
+    "universe": "statistics twin power_spectrum baryons",
+    "tune": "tuning",
+    "figures": "tuning_epochs",
+    "transfer": (
+        "fieldstable transfer transfer_omega_m transfer_sigma_8 crossed smoothing probes probetable "
+        "generalisation generalisationfigure"
+    ),
+    "baseline": "rivals rivaltable rival_likelihood scales",
+    "tabulate": "parameters made",
 }
+MADE_BY = {label: stage for stage, labels in _LABELS.items() for label in labels.split()}
 SEVERAL = ", "
 
 

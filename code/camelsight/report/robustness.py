@@ -3,7 +3,16 @@
 import numpy as np
 
 from camelsight.ground import cases, theta
-from camelsight.report.tables import NOT_AVAILABLE, SYMBOLS, _booktabs, _grouped, _plus_minus, escape, suite_label
+from camelsight.report.tables import (
+    NOT_AVAILABLE,
+    SYMBOLS,
+    _booktabs,
+    _grouped,
+    _plus_minus,
+    _scientific,
+    escape,
+    suite_label,
+)
 
 TRANSFER_COLUMNS = ("train", "test", "parameter", "r2", "low", "high", "relative_error", "bias")
 PROBE_COLUMNS = ("probe", "parameter", "r2", "low", "high")
@@ -107,12 +116,7 @@ def transfer_latex(record):
 def _short(value):
     if not np.isfinite(value):
         return "--" if np.isnan(value) else r"$\infty$"
-    return f"{value:.1f}" if value < 1000 else _power_of_ten(value)
-
-
-def _power_of_ten(value):
-    mantissa, exponent = f"{value:.0e}".split("e")
-    return rf"${mantissa}\times10^{{{int(exponent)}}}$"
+    return f"{value:.1f}" if value < 1000 else _scientific(value, 0)
 
 
 def probes_latex(record, retrained):
@@ -147,7 +151,7 @@ def _r2(metrics, name):
     value, low, high = metrics["r2"][name]
     if not np.isfinite(value):
         return "--"
-    return _plus_minus(value, low, high, 2) if value > -10 else _power_of_ten(value)
+    return _plus_minus(value, low, high, 2) if value > -10 else _scientific(value, 0)
 
 
 def numbers(experiments, records, suites):

@@ -210,12 +210,7 @@ def provenance_latex(made_by, weights, data):
 
 def statistics_latex(rows):
     """Statistics of pixels as a ``booktabs`` tabular; ``rows`` are (label, dict), a missing statistic gets a dash."""
-
-    def scientific(value):
-        mantissa, exponent = f"{value:.3e}".split("e")
-        return rf"${mantissa}\times10^{{{int(exponent)}}}$"
-
-    columns = dict.fromkeys(("min", "max", "mean", "std"), scientific) | {"std/mean": "${:.2f}$".format}
+    columns = dict.fromkeys(("min", "max", "mean", "std"), _scientific) | {"std/mean": "${:.2f}$".format}
     columns |= dict.fromkeys(("log10_mean", "log10_std"), "${:.3f}$".format)
     body = []
     for label, values in rows:
@@ -247,6 +242,11 @@ def attribution_latex(interpretation):
                 body.append((suite_label(suite), symbol, METHOD_LABELS[method], *cells))
     header = ("suite", "parameter", "method", "per-pixel ratio", r"void share (\%)", r"gap (\%)")
     return _booktabs(_grouped(body), header)
+
+
+def _scientific(value, digits=3):
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    return rf"${mantissa}\times10^{{{int(exponent)}}}$"
 
 
 def _plus_minus(value, low, high, digits):

@@ -53,8 +53,7 @@ def evaluate_file(predictions, *, json=False):
     record = {"file": predictions, "rows": len(truth), "mapping": mapping, "metrics": measured}
     if found := release.simulations_of(truth):
         record["simulations"] = {found[0]: np.unique(found[1]).tolist()}
-        fractions = RELEASED_SPLIT.fractions
-        test = split.by_simulation(cmd.SIMULATIONS, seed=RELEASED_SPLIT.seed, fractions=fractions)["test"]
+        test = split.by_simulation(cmd.SIMULATIONS, **dataclasses.asdict(RELEASED_SPLIT))["test"]
         which = "the released test split" if set(found[1]) == set(test) else "simulations"
         record["mapping"] += f": {which} of {found[0]}"
     _report(record, json)

@@ -48,8 +48,7 @@ def suites(params):
             record = _rescaled(records[test], records[train])
             part = dataset.load(params, test, CASE, ("test",), record=record, folder=folders[test])["test"]
             predictions = prediction.predict(net, part, train, params.evaluate.views)
-            measured = prediction.measure(predictions, prediction.bootstrap(params, test, CASE), params)
-            rows.append({"train": train, "test": test, "metrics": measured})
+            rows.append({"train": train, "test": test} | _metrics(params, predictions, test=test))
             _, first = np.unique(predictions["simulation"], return_index=True)
             for name in ("truth", "mean", "sigma"):
                 arrays[f"{train}.{test}.{name}"] = predictions[name][first]
@@ -344,14 +343,9 @@ def _regression(params, given, densities, part):
     means = np.concatenate([_means(given.simulation(simulation)[:, 0]) for simulation in simulations])
     truth = np.repeat(given.truth(simulations), dataset.PER_SIMULATION, axis=0)
     mean, scatter = probes.regression(means, truth, _means(densities))
-    predictions = {
-        "truth": part.parameters,
-        "mean": mean,
-        "sigma": np.broadcast_to(scatter, mean.shape),
-        "simulation": part.simulation,
-    }
-    generator = prediction.bootstrap(params, params.suites[0], CASE)
-    return {"metrics": prediction.measure(predictions, generator, params)}
+    sigma = np.broadcast_to(scatter, mean.shape)
+    predictions = {"truth": part.parameters, "mean": mean, "sigma": sigma, "simulation": part.simulation}
+    return _metrics(params, predictions)
 
 
 def _means(maps):
