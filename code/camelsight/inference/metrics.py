@@ -44,15 +44,20 @@ def summary(truth, mean, sigma, simulation, *, generator=None, resamples=RESAMPL
         raise ValueError(
             f"expected at least one row and no sigma below 0, got {len(truth)} and {sigma.min(initial=0):g}"
         )
-    _, group = np.unique(simulation, return_inverse=True)
+    group, counts = draws(simulation, generator, resamples)
     sums = _sums_per_simulation(truth, mean, sigma, group)
-    n = group.max() + 1
-    counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)  # (R, S)
     value = _from_sums({name: column.sum(0) for name, column in sums.items()})
     with np.errstate(invalid="ignore"), warnings.catch_warnings():  # a sigma of 0 makes chi2 infinite
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)  # R² of a single simulation
         resampled = _from_sums({name: np.tensordot(counts, column, 1) for name, column in sums.items()})
         return {name: (value[name], *np.nanpercentile(resampled[name], [2.5, 97.5], axis=0)) for name in value}
+
+
+def draws(simulation, generator, resamples):
+    """Which of S simulations each row is of, ``(N,)``, and how often each of these is in each resample, ``(R, S)``."""
+    _, group = np.unique(simulation, return_inverse=True)
+    n = group.max() + 1
+    return group, generator.multinomial(n, np.full(n, 1 / n), size=resamples)
 
 
 def group_by_truth(truth):
@@ -111,10 +116,8 @@ def _from_sums(sums):
 
 def r2_difference(truth, first, second, simulation, *, generator, resamples=RESAMPLES):
     """(value, low, high) of R²(first) - R²(second), each ``(P,)``: both predict ``truth`` and see the same draws."""
-    _, group = np.unique(simulation, return_inverse=True)
+    group, counts = draws(simulation, generator, resamples)
     sums = [_sums_per_simulation(truth, mean, np.ones_like(truth), group) for mean in (first, second)]
-    n = group.max() + 1
-    counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)
 
     def difference(weights):
         a, b = (_from_sums({name: np.tensordot(weights, s, 1) for name, s in one.items()})["r2"] for one in sums)
@@ -122,4 +125,4 @@ def r2_difference(truth, first, second, simulation, *, generator, resamples=RESA
 
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        return difference(np.ones(n)), *np.nanpercentile(difference(counts), [2.5, 97.5], axis=0)
+        return difference(np.ones(counts.shape[1])), *np.nanpercentile(difference(counts), [2.5, 97.5], axis=0)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 from camelsight.ground import theta
-from camelsight.inference.metrics import COVERAGE
+from camelsight.inference.metrics import COVERAGE, draws
 from camelsight.report.tables import SYMBOLS, _booktabs, _grouped, _plus_minus, suite_label, with_interval
 
 BINS = 10
@@ -38,13 +38,11 @@ def histogram(values, simulation, *, generator, resamples, bins=BINS):
 
     Low and high bound the central 95% of a bootstrap that draws whole simulations ``(N,)``.
     """
-    _, group = np.unique(simulation, return_inverse=True)
-    n = group.max() + 1
-    counts = np.zeros((n, bins, values.shape[1]))
+    group, weights = draws(simulation, generator, resamples)
+    counts = np.zeros((weights.shape[1], bins, values.shape[1]))
     place = np.minimum((np.asarray(values) * bins).astype(int), bins - 1)
     np.add.at(counts, (group[:, None], place, np.arange(values.shape[1])), 1)
     sizes = np.bincount(group)
-    weights = generator.multinomial(n, np.full(n, 1 / n), size=resamples)
     drawn = bins * np.tensordot(weights, counts, 1) / (weights @ sizes)[:, None, None]
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     return bins * counts.sum(0) / len(values), low, high

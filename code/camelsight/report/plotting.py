@@ -273,14 +273,8 @@ def truth_prediction(truth, mean, sigma, *, suite, r2):
     panels = zip(figure.subplots(2, 3).flat, theta.NAMES, theta.meaningful(suite), strict=True)
     for column, (axes, name, meaningful) in enumerate(panels):
         axes.plot(limits[column], limits[column], color=BLACK, lw=0.8, zorder=3)
-        axes.errorbar(
-            *(values[:, column] for values in (truth, mean, sigma)),
-            fmt=marker,
-            color=colour if meaningful else GREY,
-            markersize=3,
-            elinewidth=0.6,
-            alpha=0.75,
-        )
+        style = {"fmt": marker, "color": colour if meaningful else GREY, "markersize": 3, "elinewidth": 0.6}
+        axes.errorbar(*(values[:, column] for values in (truth, mean, sigma)), **style, alpha=0.75)
         value, low, high = r2[name]
         axes.set_title(f"{theta.LABELS[name]}:  $R^2 = {value:.3f}$  $[{low:.3f}, {high:.3f}]$")
         axes.set_xlabel("true" if meaningful else "true, without effect in this suite")

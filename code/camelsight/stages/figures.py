@@ -53,16 +53,13 @@ def _results(params, rows, nyquist):
     first = params.suites[0]
     metrics = store.read_json(paths.metrics(first, "original"))
     predictions = store.read_arrays(paths.predictions(first, "original"))
-    _, one_each = np.unique(predictions["simulation"], return_index=True)
     trials = {
         suite: [store.read_json(paths.trials(suite, case)) for case in params.tune.cases] for suite in params.suites
     }
     return {
         "network": plotting.architecture(metrics["layers"]),
         "truth_prediction": plotting.truth_prediction(
-            *(predictions[name][one_each] for name in ("truth", "mean", "sigma")),
-            suite=first,
-            r2=metrics["metrics"]["r2"],
+            **_one_each(predictions), suite=first, r2=metrics["metrics"]["r2"]
         ),
         "calibration": plotting_calibration.calibration(
             [row for row in _table("ranks") if row["case"] == "original"], _table("calibration")
@@ -166,10 +163,7 @@ def _baseline(params):
     records = {name: store.read_json(paths.experiment("baseline", name)) for name in ran}
     arrays = {name: store.read_arrays(paths.experiment_arrays("baseline", name)) for name in ran} | {"maps": ours}
     found = rivals.methods(store.read_json(paths.metrics(suite, "original"))["metrics"], records)
-    methods = {}
-    for name, metrics in found.items():
-        _, one_each = np.unique(arrays[name]["simulation"], return_index=True)
-        methods[name] = {key: arrays[name][key][one_each] for key in ("truth", "mean", "sigma")} | {"metrics": metrics}
+    methods = {name: _one_each(arrays[name]) | {"metrics": metrics} for name, metrics in found.items()}
     figures["rivals"] = plotting_rivals.rivals(methods, suite)
     if "likelihood" in ran:
         one = arrays["likelihood"]
@@ -182,6 +176,12 @@ def _baseline(params):
             one["k"], one["errors"], scatter, contours, points, suite
         )
     return figures
+
+
+def _one_each(predictions):
+    """Truth, mean and sigma of one map of each simulation."""
+    _, first = np.unique(predictions["simulation"], return_index=True)
+    return {key: predictions[key][first] for key in ("truth", "mean", "sigma")}
 
 
 def _universe():
