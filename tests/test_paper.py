@@ -59,3 +59,15 @@ def test_tex_without_room_is_a_full_disk_and_no_riddle(free, error, message, tmp
     )
     with pytest.raises(error, match=message):
         paper_stage.main(None)
+
+
+def test_a_k_max_above_every_mode_of_the_maps_is_said_to_cut_nothing(capsys):
+    """Maps of 256² pixels hold modes up to 45.5 h/Mpc, and the paper has a cut at 50."""
+    for name, said in (
+        ("twin", "Nothing is cut by kmax_50: maps of 256² pixels have no k above 45.5 h/Mpc\n"),
+        ("mini", ""),
+    ):
+        paper.announce(params.load(ROOT / f"profiles/{name}.yaml"), ["maps"], 1)
+        assert [line for line in capsys.readouterr().out.splitlines(keepends=True) if "cut" in line] == [said][
+            : bool(said)
+        ]

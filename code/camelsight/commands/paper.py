@@ -14,7 +14,7 @@ from itertools import product
 from pathlib import Path
 
 from camelsight.commands import everything, status
-from camelsight.ground import fields, split
+from camelsight.ground import cases, cmd, fields, split
 from camelsight.pipeline import checkpoints, cli, launch, leftovers, params, paths, release, slurm, store
 from camelsight.report import provenance
 
@@ -249,6 +249,10 @@ def announce(loaded, pending, jobs):
     networks = f"{len(loaded.suites)} suites × {len(loaded.cases)} cases"
     print(f"Profile {loaded.profile} ({networks}, {loaded.maps.source} maps)")
     print(f"To run: {todo}")
+    pixels, highest = loaded.maps.pixels, cmd.corner(loaded.maps.pixels)
+    idle = [case for case, cut in cases.single(loaded.cases, "kmax").items() if cut.threshold > highest]
+    if idle:
+        print(f"Nothing is cut by {', '.join(idle)}: maps of {pixels}² pixels have no k above {highest:.1f} h/Mpc")
     seconds = launch.in_all({stage: launch.seconds_of(loaded, stage) for stage in pending}, jobs)
     processes = f"{jobs} process{'es' if jobs > 1 else ''}"
     print(f"Roughly {max(1, round(seconds / 60))} min with {processes} of {loaded.threads} thread(s)", flush=True)

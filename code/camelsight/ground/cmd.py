@@ -145,6 +145,16 @@ def folder_name(suite):
     return "Nbody" if parameters.is_nbody(suite) else parameters.hydro_suite(suite)
 
 
+def nyquist(pixels):
+    """The highest k [h/Mpc] along a side of maps of so many ``pixels``."""
+    return np.pi * pixels / BOX
+
+
+def corner(pixels):
+    """The highest k [h/Mpc] of maps of so many ``pixels``, along their diagonal."""
+    return np.sqrt(2) * nyquist(pixels)
+
+
 def maps_bytes(simulations, pixels):
     """The size of a maps file; 3,932,160,128 for the LH set."""
     return HEADER_BYTES + simulations * MAPS_PER_SIMULATION * pixels**2 * DTYPE.itemsize

@@ -26,7 +26,7 @@ COLUMNS = 4  # of the gallery
 
 
 def main(params):
-    rows, nyquist = _table("r2"), np.pi * params.maps.pixels / cmd.BOX
+    rows, nyquist = _table("r2"), cmd.nyquist(params.maps.pixels)
     _save_all(_maps(params) | _results(params, rows, nyquist) | _interpretation(params, rows, nyquist), paths.figure)
     paths.ROBUSTNESS_FIGURES.mkdir(parents=True, exist_ok=True)
     _save_all(_transfer(params) | _baseline(params), paths.robustness_figure)
@@ -64,7 +64,7 @@ def _results(params, rows, nyquist):
         "calibration": plotting_calibration.calibration(
             [row for row in _table("ranks") if row["case"] == "original"], _table("calibration")
         ),
-        "r2_kmax": plotting.r2_against_kmax(rows, nyquist, np.sqrt(2) * nyquist),
+        "r2_kmax": plotting.r2_against_kmax(rows, nyquist, cmd.corner(params.maps.pixels)),
         "r2_density": plotting.r2_against_density(rows),
         "tuning": plotting_tuning.tuning(trials),
         "tuning_epochs": plotting_tuning.tuning_epochs(store.read_json(paths.TUNING_RECORD)["searches"]),

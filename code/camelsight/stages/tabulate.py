@@ -2,8 +2,6 @@
 
 from itertools import product
 
-import numpy as np
-
 from camelsight.analysis import dataset, differences, prediction
 from camelsight.ground import cases, cmd, fields, seeding, theta
 from camelsight.ground.fields import FIELDS, TOTAL
@@ -250,7 +248,7 @@ def _settings(params, metrics):
         "TuneCases": _searched(params),
         "Hidden": first["hyperparameters"]["hidden"],
         "NParametersNetwork": f"{first['n_parameters']:,}",
-        "KNyquist": f"{np.pi * pixels / cmd.BOX:.1f}",
+        "KNyquist": f"{cmd.nyquist(pixels):.1f}",
     }
 
 

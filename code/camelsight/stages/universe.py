@@ -74,7 +74,7 @@ def simulator(params):
             "converged": converged,
             "linear": linear.power(k, omega_m, sigma_8, table),
             "hmcode": linear.nonlinear_power(k, omega_m, sigma_8),
-            "k_half_nyquist": np.pi * particles / cmd.BOX / 2,
+            "k_half_nyquist": cmd.nyquist(particles) / 2,
             "k_resolved": validation.resolved(k, power[0], converged),
         },
         "baryons": {suite: {"fiducial": np.array(fiducial[suite]), "varied": varied[suite]} for suite in SUITES},
