@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from dvc.utils import serialize
 from dvc.utils.serialize import modify_yaml, parse_yaml
 
 from camelsight.pipeline import cli, dvc_repro, forks, launch, leftovers, params, paths
@@ -239,6 +240,18 @@ def test_the_record_of_a_stage_is_written_as_dvc_does_it_and_all_else_stays_as_i
             data["stages"].update({name: NEWS})
     theirs, ours = (Path(f"{number}.lock").read_text() for number in range(2))
     assert ours == theirs and ours.count("rate:") == 2 + (name == "three@a-b")
+
+
+def test_a_text_is_parsed_once_and_what_becomes_of_it_is_forgotten(monkeypatch):
+    parsed = []
+    monkeypatch.setattr(serialize, "parse_yaml", lambda *given: parsed.append(given) or parse_yaml(*given))
+    for _ in range(2):
+        record = dvc_repro._parsed(RECORD, "dvc.lock")
+        assert record == parse_yaml(RECORD, "")
+        record["stages"].clear()
+    assert len(parsed) == 1
+    with pytest.raises(serialize.YAMLError, match="structure is corrupted"):
+        dvc_repro._parsed("{", "dvc.lock")
 
 
 @pytest.mark.parametrize(

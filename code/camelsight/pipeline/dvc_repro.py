@@ -6,9 +6,11 @@ dvc.lock whole or not at all, and when told to end (SIGTERM) ends its stage, too
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
+import pickle
 import re
 import signal
 import socket
@@ -25,7 +27,10 @@ def main(run, chains, targets):
     import dvc.dvcfile
     import dvc.stage.run
     from dvc.logger import set_loggers_level
+    from dvc.utils import strictyaml
+    from dvc.utils.serialize import _yaml
 
+    strictyaml.parse_yaml = _yaml.parse_yaml = _parsed
     dvc.dvcfile.modify_yaml = _in_one_go(dvc.dvcfile.modify_yaml)
     dvc.stage.run._run = _forked(run, dvc.stage.run._run)
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:  # as in a job of a cluster
@@ -73,18 +78,32 @@ def _end(*_):
     os.killpg(0, signal.SIGINT)
 
 
+def _parsed(text, path, typ="safe"):
+    """DVC's ``parse_yaml``, once for a text: of a stage it reads dvc.lock three times, params.yaml eleven times."""
+    from dvc.utils.serialize import parse_yaml
+
+    return pickle.loads(_pickled(text, path)) if typ == "safe" else parse_yaml(text, path, typ)
+
+
+@functools.lru_cache(maxsize=8)
+def _pickled(text, path):
+    from dvc.utils.serialize import parse_yaml
+
+    return pickle.dumps(parse_yaml(text, path))
+
+
 def _in_one_go(modify):
     """DVC's ``modify``, by which it writes dvc.lock: whole or not at all, and of its text only the stages that change.
 
     By itself DVC parses and writes all of it for each stage, in Python, which takes longer than many a stage.
     """
-    from dvc.utils.serialize import YAMLError, dump_yaml, parse_yaml
+    from dvc.utils.serialize import YAMLError, dump_yaml
 
     @contextlib.contextmanager
     def modify_whole(path, fs=None):
         with store.replacing(path) as part:
             text = Path(path).read_text(encoding="utf-8") if os.path.exists(path) else ""
-            data = parse_yaml(text, path)
+            data = _parsed(text, path)
             if not data.get("stages"):
                 part.write_text(text, encoding="utf-8")
                 with modify(str(part), fs=fs) as data:
@@ -96,7 +115,7 @@ def _in_one_go(modify):
                 text, {name: new for name, new in data["stages"].items() if new is not before.get(name)}
             )
             try:
-                as_meant = parse_yaml(text, path) == data
+                as_meant = _parsed(text, path) == data
             except YAMLError:
                 as_meant = False
             if as_meant:
