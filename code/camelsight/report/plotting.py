@@ -83,8 +83,9 @@ class _StyledFigure(Figure):
         Matplotlib does so anew for each, and in one pass, after which images, of fixed aspect, are not in their place.
         """
         engine, places = self.get_layout_engine(), None
+        passes = PASSES if any(axes.get_aspect() != "auto" for axes in self.axes) else 1
         with mpl.rc_context(STYLE):
-            for _ in range(PASSES if engine and self.axes else 0):
+            for _ in range(passes if engine and self.axes else 0):
                 engine.execute(self)
                 before, places = places, np.array([axes.get_position().bounds for axes in self.axes])
                 if before is not None and np.allclose(before, places, rtol=0, atol=SETTLED):
