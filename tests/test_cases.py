@@ -31,10 +31,10 @@ def test_overdensity_is_in_units_of_the_mean():
     assert cases.parse("max_1e11_clamp").only.overdensity(0.3) == pytest.approx(0.2402, abs=1e-4)
 
 
-NO_CASES = "", "kmax", "kmax_", "kmax_-1", "kmax_0", "max_1e12", "mean_1e12_clamp", "min_1e12_noise", "kmax_10_"
+NO_CASES = "", "kmax", "kmax_", "kmax_-1", "max_1e12", "mean_1e12_clamp", "min_1e12_noise", "kmax_10_"
 
 
-@pytest.mark.parametrize("wrong", [*NO_CASES, "max_1e400_clamp", 10])
+@pytest.mark.parametrize("wrong", [*NO_CASES, 10])
 def test_an_id_that_is_none_is_refused_with_the_grammar(wrong):
     """max_1e12 without its fill is refused: the released script and notebook disagree on what it meant."""
     with pytest.raises(ValueError, match="got"):

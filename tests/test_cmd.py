@@ -46,10 +46,6 @@ def test_statistics_of_nothing_finite_are_nan():
     assert np.isnan(cmd.statistics(np.full((1, 2, 2), np.nan))["mean"])
 
 
-def lognormal(n=3):
-    return np.random.default_rng(0).lognormal(27, 1, (n, 8, 8)).astype(np.float32)
-
-
 def test_the_size_of_a_maps_file_is_the_published_one():
     assert cmd.maps_bytes(cmd.SIMULATIONS, cmd.PIXELS) == 3_932_160_128
 
@@ -73,7 +69,7 @@ OLD = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 8, 8), }   \n"  # a
 
 def npy(text, version=(1, 0)):
     length = len(text).to_bytes(2 if version == (1, 0) else 4, "little")
-    return b"\x93NUMPY" + bytes(version) + length + text.encode() + lognormal().tobytes()
+    return b"\x93NUMPY" + bytes(version) + length + text.encode() + bytes(3 * 8 * 8 * 4)
 
 
 @pytest.mark.parametrize("order", "CF")
@@ -84,7 +80,6 @@ def test_a_header_is_read_from_the_first_bytes(tmp_path, dtype, order):
     assert header == ((3, 8, 8), np.dtype(dtype), order == "F", cmd.HEADER_BYTES)
 
 
-@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     ("head", "size"),
     [

@@ -42,9 +42,8 @@ def test_there_are_eight_different_symmetries_and_the_first_is_none(size):
     image = torch.arange(size * size, dtype=torch.float32).reshape(size, size)
     table = scaling.symmetry_table(size)
     images = scaling.transform(image.expand(8, 1, -1, -1), torch.arange(8), table)[:, 0]
-    assert torch.equal(images[0], image)
-    assert len({tuple(one.reshape(-1).tolist()) for one in images}) == 8
-    assert torch.equal(images[1], torch.rot90(image)) and torch.equal(images[4], image.T)
+    expected = [torch.rot90(one, turns) for one in (image, image.T) for turns in range(4)]
+    assert torch.equal(images, torch.stack(expected))
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -58,12 +57,3 @@ def test_each_map_gets_its_own_symmetry_and_all_its_channels_the_same(channels):
         for channel in range(channels):
             alone = scaling.transform(maps[i : i + 1, channel : channel + 1], group[i : i + 1], table)[0, 0]
             assert torch.equal(together[i, channel], alone)
-
-
-def test_symmetries_keep_the_power_spectrum():
-    image = torch.rand(1, 1, 32, 32, dtype=torch.float64).expand(8, -1, -1, -1)
-    views = scaling.transform(image, torch.arange(8), scaling.symmetry_table(32))[:, 0]
-    ring = torch.fft.fftfreq(32, 1 / 32, dtype=torch.float64)
-    ring = torch.hypot(ring[:, None], ring).round().long().ravel()
-    power = torch.stack([torch.bincount(ring, one.ravel()) for one in torch.fft.fft2(views).abs().square()])
-    torch.testing.assert_close(power, power[:1].expand(8, -1))

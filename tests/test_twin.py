@@ -36,11 +36,6 @@ def correlation(a, b):
     return np.corrcoef(np.log(a).ravel(), np.log(b).ravel())[0, 1]
 
 
-def lump(point, particles=8):
-    """All particles at one point, in units of the box."""
-    return torch.tensor(point).mul(cmd.BOX).expand(particles**3, 3), torch.ones(particles**3)
-
-
 def test_maps_are_positive_and_have_the_exact_mean_along_each_axis(pair):
     for maps in pair.values():
         assert maps.shape == (15, 16, 16) and maps.dtype == np.float32
@@ -70,9 +65,10 @@ def test_gravity_only_maps_ignore_astrophysics(pair):
 
 
 def test_a_lump_is_found_in_its_slab_and_pixel_along_each_axis():
-    density = torch.full((8, 8, 8), 8.0)  # so dense that nothing is spread
-    maps = projection.surface_density([lump([0.30, 0.52, 0.90])], 1e6 * density, 0.3, 16).view(3, 5, 16, 16)
-    x, y, z = (int(value * 16) for value in (0.30, 0.52, 0.90))
+    place, dense = torch.tensor([0.30, 0.52, 0.90]), torch.full((8, 8, 8), 1e7)  # so dense that nothing is spread
+    lump = place.mul(cmd.BOX).expand(8**3, 3), torch.ones(8**3)
+    maps = projection.surface_density([lump], dense, 0.3, 16).view(3, 5, 16, 16)
+    x, y, z = (place * 16).int().tolist()
     for axis, slab, pixel in ((0, 1, (y, z)), (1, 2, (z, x)), (2, 4, (x, y))):
         assert maps[axis, slab][pixel] == pytest.approx(MEAN_SURFACE_DENSITY * 0.3 * 5 * 16**2, rel=ROUNDING)
         assert maps[axis].count_nonzero() == 1
@@ -103,19 +99,13 @@ def test_spread_is_next_to_that_of_the_sphere_of_32_particles_of_camels(particle
 
 
 def test_uniform_lattice_leaves_no_imprint():
-    n = 8
-    node = torch.arange(n) * (cmd.BOX / n)
-    lattice = torch.stack(torch.meshgrid(node, node, node, indexing="ij"), -1).view(-1, 3)
-    maps = projection.surface_density([(lattice, torch.ones(n**3))], torch.ones(n, n, n), 0.3, 16)
+    maps = projection.surface_density([(nbody.lattice(8), torch.ones(8**3))], torch.ones(8, 8, 8), 0.3, 16)
     assert maps.view(3, 5, 16, 16).std(dim=(2, 3)).max() < 0.02 * maps.mean()
 
 
 def test_sheet_interpolates_across_the_edge_of_the_box():
-    n = 4
-    node = torch.arange(n) * (cmd.BOX / n)
-    lattice = torch.stack(torch.meshgrid(node, node, node, indexing="ij"), -1).view(-1, 3)
-    tracers = torch.cat([positions for positions, _ in projection.sheet(lattice, torch.ones(n**3))], dim=1)
-    field = grids.paint(tracers.T, 2 * n, cmd.BOX)
+    tracers = torch.cat([positions for positions, _ in projection.sheet(nbody.lattice(4), torch.ones(4**3))], dim=1)
+    field = grids.paint(tracers.T, 8, cmd.BOX)
     np.testing.assert_allclose(field, 1, atol=1e-5)
 
 
