@@ -21,8 +21,10 @@ def library():
     if not path.exists():
         compiled.build()
     fused.load(path)
+    compiled.load.cache_clear()
     yield
     fused.load(None)
+    compiled.load.cache_clear()
 
 
 @pytest.fixture
@@ -121,19 +123,16 @@ def test_only_training_on_cpu_is_served():
 
 def test_where_it_was_not_built_one_line_says_so_and_torch_trains(monkeypatch, capsys, tmp_path):
     fused.load(None)
-    compiled.load.cache_clear()
     monkeypatch.setattr(compiled, "library", lambda source: tmp_path / "fused-AVX.so")
     cpu = torch.device("cpu")
     assert networks.engine(cpu) == networks.engine(cpu) == "torch"
     assert capsys.readouterr().err == "fused-AVX.so is not built, so training takes longer; make setup builds it\n"
     assert networks.engine(torch.device("cuda")) == "torch" and not fused.serves(torch.zeros(1))
-    compiled.load.cache_clear()
 
 
 def test_one_of_another_machine_is_one_line_and_torch_trains(monkeypatch, capsys, tmp_path):
     """On a disk that machines share it may be there and not load: every training ended with a traceback."""
     fused.load(None)
-    compiled.load.cache_clear()
     path = tmp_path / "fused-AVX.so"
     path.write_bytes(b"\x7fELF of an aarch64")
     monkeypatch.setattr(compiled, "library", lambda source: path)
@@ -141,7 +140,6 @@ def test_one_of_another_machine_is_one_line_and_torch_trains(monkeypatch, capsys
     said = capsys.readouterr().err
     assert said.startswith("fused-AVX.so does not load here (") and said.count("\n") == 1
     assert said.endswith("so training takes longer; make setup on this machine builds it anew\n")
-    compiled.load.cache_clear()
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which the image has not")

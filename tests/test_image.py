@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import smoke
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -169,10 +171,6 @@ def test_the_image_has_a_pinned_base_and_stages_and_its_packages_in_one_list():
     assert {".git", ".venv", "data", "runs", "results"} <= set((ROOT / ".dockerignore").read_text().split())
 
 
-def git(*arguments, cwd):
-    subprocess.run(["git", *arguments], cwd=cwd, check=True)
-
-
 def image_sh(project, seen, **options):
     environment = os.environ | {"SEEN": str(seen), "TAG": "mine", "BASE": "debian:12"} | options
     return subprocess.run(["bash", "code/image.sh"], cwd=project, env=environment, capture_output=True, text=True)
@@ -192,19 +190,17 @@ ENGINES = {
 )
 def test_what_was_built_is_recorded_whichever_engine_works(tmp_path, monkeypatch, working, digest):
     project, programs, seen = tmp_path / "project", tmp_path / "programs", tmp_path / "seen"
-    for folder in (project / "code", programs, seen):
+    for folder in (project / "code", seen):
         folder.mkdir(parents=True)
     for name in ("Dockerfile", "pyproject.toml", "requirements.lock", "code/image.sh", ".dockerignore"):
         shutil.copy(ROOT / name, project / name)
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "a"]):
-        git(*command, cwd=project)
+    smoke.git(project, "init")
+    smoke.commit(project, "a")
     (project / "secret").touch()  # not tracked
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels/torch.whl").touch()
     for name, script in ENGINES.items():
-        (programs / name).write_text(f"#!/bin/bash\n{script if name == working else 'exit 1'}\n")
-        (programs / name).chmod(0o755)
+        program(programs / name, script if name == working else "exit 1")
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     run = image_sh(project, seen, WHEELS=str(tmp_path / "wheels"))
     assert run.returncode == 0, run.stderr
@@ -215,15 +211,14 @@ def test_what_was_built_is_recorded_whichever_engine_works(tmp_path, monkeypatch
     assert (
         record["requirements.lock"] == "sha256:" + hashlib.sha256((ROOT / "requirements.lock").read_bytes()).hexdigest()
     )
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, check=True).stdout
-    assert record["revision"] == head.strip()
+    assert record["revision"] == smoke.git(project, "rev-parse", "HEAD").strip()
     if working == "docker":
         assert (seen / "Dockerfile").exists() and not (seen / "secret").exists()
         assert (seen / ".wheels/torch.whl").exists()
         shutil.rmtree(seen)
         shutil.rmtree(project / ".git")
-        git("init", cwd=tmp_path)  # somebody else's repository, into which an archive was unpacked
-        git(*identity, "commit", "--allow-empty", "-qm", "theirs", cwd=tmp_path)
+        smoke.git(tmp_path, "init")  # somebody else's repository, into which an archive was unpacked
+        smoke.git(tmp_path, "commit", "--allow-empty", "--message", "theirs")
         (project / "data").mkdir()
         (project / "data/maps.npy").touch()
         run = image_sh(project, seen)

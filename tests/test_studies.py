@@ -101,6 +101,23 @@ def trials(n, best=-8.2935, **changes):
     return [others[0], ("COMPLETE", best, RELEASED | changes), *others[1:], ("RUNNING", None, RELEASED)]
 
 
+def change(path, *statements):
+    """Write into a good study what its author did not."""
+    with sqlite3.connect(path) as database:
+        for statement in statements:
+            database.execute(*([statement] if isinstance(statement, str) else statement))
+    database.close()
+    return path
+
+
+def unreadable(path, message):
+    """Reading ``path``, and choosing from it, ends in one line; nothing is written beside it."""
+    before = sorted(path.parent.iterdir())
+    with refused(message):
+        tuning.choose(studies.read(path))
+    assert sorted(path.parent.iterdir()) == before
+
+
 @pytest.mark.parametrize("schema", TABLES)
 def test_the_best_trial_of_a_file_of_any_age(schema, tmp_path):
     path = write(tmp_path / "study.db", schema, {"Mtot_kmax_1": trials(5)})
@@ -140,21 +157,15 @@ def test_of_several_studies_the_one_with_most_completed_trials_is_taken_unless_o
 
 @pytest.mark.parametrize("contents", [{}, {"empty": []}, {"running": [("RUNNING", None, RELEASED)]}])
 def test_a_file_without_a_completed_trial_says_what_it_holds(contents, tmp_path):
-    found = studies.read(write(tmp_path / "study.db", "v2.3", contents))
-    with refused("with a completed trial, got"):
-        tuning.choose(found)
+    unreadable(write(tmp_path / "study.db", "v2.3", contents), "with a completed trial, got")
 
 
 def test_a_study_that_maximises_or_lacks_a_hyperparameter_is_refused(tmp_path):
     path = write(tmp_path / "study.db", "v2.3", {"other": trials(3)})
-    with sqlite3.connect(path) as database:
-        database.execute("DELETE FROM trial_params WHERE param_name = 'wd'")
-    with refused("weight_decay missing"):
-        tuning.choose(studies.read(path))
-    with sqlite3.connect(path) as database:
-        database.execute("UPDATE studies SET direction = 'MAXIMIZE'")
-    with refused(r"a study that minimises one loss, .* got other \(3 completed of 4, MAXIMIZE\)"):
-        tuning.choose(studies.read(path))
+    change(path, "DELETE FROM trial_params WHERE param_name = 'wd'")
+    unreadable(path, "weight_decay missing")
+    change(path, "UPDATE studies SET direction = 'MAXIMIZE'")
+    unreadable(path, r"a study that minimises one loss, .* got other \(3 completed of 4, MAXIMIZE\)")
 
 
 def test_the_reason_for_a_study_is_the_true_one():
@@ -206,23 +217,6 @@ def test_the_studies_that_there_are_are_gathered_under_their_names(tmp_path):
     assert counts == {"one": 2, "two": 1}
     with refused(r"expected a search that has begun, got none: .* tune\.trials above 0"):
         studies.gather({"three": [paths["missing"], paths["empty"]]})
-
-
-def change(path, *statements):
-    """Write into a good study what its author did not."""
-    with sqlite3.connect(path) as database:
-        for statement in statements:
-            database.execute(*([statement] if isinstance(statement, str) else statement))
-    database.close()
-    return path
-
-
-def unreadable(path, message):
-    """Reading ``path``, and choosing from it, ends in one line; nothing is written beside it."""
-    before = sorted(path.parent.iterdir())
-    with refused(message):
-        tuning.choose(studies.read(path))
-    assert sorted(path.parent.iterdir()) == before
 
 
 ENDLESS = "WITH RECURSIVE more(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM more) SELECT n FROM more"
@@ -285,9 +279,7 @@ def choose_hidden(index):
         ([put(7.9)], "trial 0, hidden: expected a value of IntDistribution, got 7.9"),
         ([put("9e999")], "trial 0, hidden: expected a value of IntDistribution, got inf"),
         ([put(-3)], "study a, trial 1: hyperparameters.hidden: expected an integer from 1 to 64, got -3"),
-        ([put(1e9)], "study a, trial 1: hyperparameters.hidden: expected an integer from 1 to 64, got 1000000000"),
         ([put(1.0, "dr")], "study a, trial 1: hyperparameters.dropout: expected from 0 to below 1, got 1.0"),
-        ([put(-1, "wd")], "study a, trial 1: hyperparameters.weight_decay: expected at least 0, got -1.0"),
         ([put("9e999", "max_lr")], "trial 0, max_lr: expected a value of FloatDistribution, got inf"),
         (["UPDATE trial_params SET param_name = 'lr' WHERE param_name = 'dr'"],
          "study a, trial 1: expected one value of max_lr, got two, of which one is called lr"),
