@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,26 +11,23 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from torch import nn
 
 import smoke
 from camelsight.analysis import attributions, dataset, networks, prediction, sets
 from camelsight.commands import everything
 from camelsight.ground import cases, cmd, fields, split
 from camelsight.inference import information, network
-from camelsight.interpretation import attribution
 from camelsight.maps import cuts, scaling
 from camelsight.pipeline import params, paths, release, store
 from camelsight.referee import evidence
 from camelsight.report import selection
 from camelsight.stages import evaluate, maps, tune
 from camelsight.universe import camels
-from conftest import refused
+from conftest import ran, refused
 from test_network import Released
 
 ROOT = Path(__file__).parent.parent
 SUITE, SIMULATIONS, PIXELS = "IllustrisTNG", 8, 16
-LOW = {"above 0": 1e-4, "at least 0": 0.0, "any": -300.0}
 
 
 def profile(**changes):
@@ -56,11 +52,9 @@ def made(field, seed=0, simulations=SIMULATIONS):
     if known.least == "any":
         return draws.normal(0, 200, shape).astype(np.float32)
     values = draws.lognormal(27 if known.is_mass else -5, 1.5, shape)
-    return (
-        np.where(draws.random(shape) < 0.3, 0, values).astype(np.float32)
-        if not known.is_positive
-        else values.astype(np.float32)
-    )
+    if not known.is_positive:
+        values[draws.random(shape) < 0.3] = 0
+    return values.astype(np.float32)
 
 
 @pytest.fixture
@@ -128,10 +122,9 @@ def test_a_cut_of_scales_goes_with_every_field():
 
 
 def test_everything_is_everything_that_the_fields_allow():
-    one, two = ((ROOT / "profiles/mini.yaml").read_text(), "fields: [Mgas, Mcdm]")
-    two = one.replace("fields: [Mtot]", two).replace(
-        "suites: [IllustrisTNG, Nbody_IllustrisTNG]", "suites: [IllustrisTNG]"
-    )
+    one = (ROOT / "profiles/mini.yaml").read_text()
+    two = one.replace("fields: [Mtot]", "fields: [Mgas, Mcdm]")
+    two = two.replace("suites: [IllustrisTNG, Nbody_IllustrisTNG]", "suites: [IllustrisTNG]")
     asked = [params.parse(everything.switched_on(text), "text").robustness for text in (one, two)]
     assert "fields" not in asked[0].transfer and "probes" in asked[0].transfer and "scales" in asked[0].baseline
     assert "fields" in asked[1].transfer and "probes" not in asked[1].transfer and not asked[1].baseline
@@ -432,31 +425,11 @@ def test_a_table_of_one_universe_shows_no_r2():
     assert r2.split() == ["r2", "–", "–"] and "0.0" in rmse
 
 
-def test_attributions_of_fields_add_up_to_what_the_output_differs_by():
-    """A network that is linear in two fields, three times as steep in the second: shares are one and three quarters."""
-
-    class Linear(nn.Module):
-        channels = 2
-
-        def __init__(self):
-            super().__init__()
-            self.weight = nn.Parameter(torch.tensor([1.0, 3.0]))
-
-        def forward(self, x):
-            return (x * self.weight[:, None, None]).mean((1, 2, 3))[:, None].repeat(1, 12)
-
-    scaled = torch.ones(2, PIXELS, PIXELS)
-    values, record = attribution.attribute(
-        Linear(), scaled, [0, 1], start=torch.zeros_like(scaled), references=torch.zeros(2, 2, PIXELS, PIXELS),
-        ig_steps=4, shap_samples=4, seed=1,
-    )  # fmt: skip
-    ig = values["integrated_gradients"]
-    assert ig.shape == (2, 2, PIXELS, PIXELS) and record["gap"]["integrated_gradients"].max() < 1e-5
-    np.testing.assert_allclose(ig[0].sum((1, 2)), [0.5, 1.5], rtol=1e-5)
-    np.testing.assert_allclose(attributions.shares(ig.numpy()), [[0.25, 0.75]] * 2, rtol=1e-5)
-    together = attributions.together(ig.numpy())
-    np.testing.assert_allclose(together, np.abs(ig.numpy()).sum(1))
-    assert np.array_equal(attributions.together(-ig[:, :1].numpy()), -ig[:, 0].numpy()), "one field keeps its sign"
+def test_fields_share_the_magnitude_of_an_attribution_and_one_field_alone_keeps_its_sign():
+    signed = np.array([[[[1.0, -1.0]], [[-3.0, 3.0]]], [[[0.0, 0.0]], [[2.0, 2.0]]]])  # of two maps and two fields
+    np.testing.assert_allclose(attributions.shares(signed), [[0.25, 0.75], [0, 1]])
+    np.testing.assert_array_equal(attributions.together(signed), [[[4, 4]], [[2, 2]]])
+    np.testing.assert_array_equal(attributions.together(signed[:, 1:]), signed[:, 1])
 
 
 def test_the_environment_is_that_of_total_matter_or_what_is_next_to_it(real):
@@ -537,11 +510,7 @@ def test_challenges_need_two_fields(tmp_path):
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     text = (ROOT / "profiles/smoke.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "camelsight", "challenges"],
-        cwd=tmp_path, env={"PYTHONPATH": str(ROOT / "code"), "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = ran(sys.executable, "-m", "camelsight", "challenges", folder=tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("challenges: params.yaml: fields: expected two or more to choose from, got Mtot;")
     assert (tmp_path / "params.yaml").read_text() == text
