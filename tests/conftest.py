@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import filelock
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,21 @@ def refused(message):
     with pytest.raises(ValueError, match=message) as caught:
         yield caught
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@contextlib.contextmanager
+def global_generators_left_alone():
+    """The block neither draws from the global generators of NumPy and torch nor seeds them."""
+    __tracebackhide__ = True
+    np.random.random(), torch.rand(1)  # noqa: NPY002 - who seeds them as before is found out too
+    before = _global_states()
+    yield
+    assert _global_states() == before
+
+
+def _global_states():
+    kind, keys, *place = np.random.get_state()  # noqa: NPY002
+    return kind, keys.tolist(), place, torch.get_rng_state().tolist()
 
 
 def ran(*command, folder, **variables):

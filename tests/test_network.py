@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from camelsight.analysis import networks
 from camelsight.inference import network
-from conftest import refused
+from conftest import global_generators_left_alone, refused
 
 PUBLISHED_COUNTS = {
     6: 8_466_876, 7: 11_521_592, 8: 15_045_900, 9: 19_039_800, 10: 23_503_292, 11: 28_436_376, 12: 33_839_052,
@@ -131,18 +131,9 @@ def test_a_periodic_shift_by_whole_blocks_only_shifts_what_the_dense_layers_see(
 
 
 def test_the_same_generator_seed_gives_the_same_weights_and_the_global_one_is_left_alone():
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    one, two, other = (network.build(2, 0.1, size=16, generator=generator(seed)) for seed in (1, 1, 2))
-    assert torch.equal(torch.rand(1), expected)
+    with global_generators_left_alone():
+        one, two, other = (network.build(2, 0.1, size=16, generator=generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(one.C02.weight, two.C02.weight) and not torch.equal(one.C02.weight, other.C02.weight)
-
-
-def test_module_names_are_those_of_released_checkpoints():
-    names = {name.split(".")[0] for name in network.build(2, 0.1, size=256).state_dict()}
-    convolutions = {f"{kind}{block}{i}" for kind in "CB" for block in range(6) for i in (1, 2, 3)}
-    assert names == convolutions | {"C61", "B61", "FC1", "FC2"}
 
 
 def test_the_description_follows_the_network():

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from camelsight.inference import network, training
+from conftest import global_generators_left_alone
 
 SIZE = 16
 
@@ -76,11 +77,8 @@ def test_the_best_epoch_is_kept():
 
 
 def test_the_global_generator_is_left_alone():
-    torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
-    fit(build(), epochs=1)
-    assert torch.equal(torch.rand(1), expected)
+    with global_generators_left_alone():
+        fit(build(), epochs=1)
 
 
 def test_divergence_says_when_and_what_to_try():
@@ -145,19 +143,14 @@ def test_bfloat16_leaves_r2_within_the_seed_spread():
     assert (ours.mean(0) - reference.mean(0)).abs().max() < reference.std(0).max()
 
 
-def test_precision_auto_is_settled_by_the_hardware_and_a_named_one_stays():
-    cpu = torch.device("cpu")
-    assert training.resolve_precision("float32", cpu) == "float32"
-    assert training.resolve_precision("bfloat16", cpu) == "bfloat16"
-    flags = torch.cpu.get_capabilities()
-    expected = "bfloat16" if flags.get("avx512_bf16") or flags.get("amx_bf16") else "float32"
-    assert training.resolve_precision("auto", cpu) == expected
-
-
-@pytest.mark.parametrize(("flag", "expected"), [("amx_bf16", "bfloat16"), ("avx512_f", "float32")])
-def test_precision_auto_on_other_hardware(monkeypatch, flag, expected):
+@pytest.mark.parametrize(
+    ("flag", "expected"), [("amx_bf16", "bfloat16"), ("avx512_bf16", "bfloat16"), ("avx512_f", "float32")]
+)
+def test_precision_auto_is_settled_by_the_hardware_and_a_named_one_stays(monkeypatch, flag, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True})
-    assert training.resolve_precision("auto", torch.device("cpu")) == expected
+    names = "auto", "float32", "bfloat16"
+    resolved = [training.resolve_precision(name, torch.device("cpu")) for name in names]
+    assert resolved == [expected, "float32", "bfloat16"]
 
 
 def test_the_optimiser_is_the_published_one():
@@ -220,13 +213,13 @@ def test_streamed_batches_are_the_gathered_ones():
 
 
 def test_patience_ends_training_and_a_resumed_run_ends_there_too():
-    settings = {"epochs": 30, "max_lr": 0.05, "schedule": "cyclic"}
+    settings = {"train": toy(64), "epochs": 30, "max_lr": 0.05, "schedule": "cyclic"}
     states = []
     history = fit(build(), patience=2, on_epoch=lambda state: states.append(copy.deepcopy(state)), **settings)
     losses = [record["valid"] for record in history]
     assert len(losses) < 30 and losses.index(min(losses)) == len(losses) - 3
     assert fit(build(), patience=2, state=states[-1], **settings) == history
-    assert len(fit(build(), epochs=len(history) + 1, max_lr=0.05, schedule="cyclic")) == len(history) + 1
+    assert len(fit(build(), **settings | {"epochs": len(history) + 1})) == len(history) + 1
 
 
 @pytest.mark.parametrize(("message", "said"), [("no compiler\nand more", "no compiler"), ("", "RuntimeError")])
