@@ -134,6 +134,7 @@ from camelsight.pipeline import cli
 def action():
     time.sleep(0.5)  # until nobody reads any more
     print("R²\\n" * int(sys.argv[1]))
+    sys.exit(2) if sys.argv[2:] else None
 cli.guard(action, prefix="status")
 """
 BREAKING = """
@@ -145,11 +146,11 @@ cli.guard(lambda: os.write(write, b"x"), prefix="status")
 """
 
 
-@pytest.mark.parametrize("lines", ["1", "100000"], ids=["at the end", "in the middle"])
-def test_where_nobody_reads_on_it_ends_without_a_word(lines):
+@pytest.mark.parametrize("given", [["1"], ["1", "exit"], ["100000"]], ids=["at the end", "with a verdict", "amid"])
+def test_where_nobody_reads_on_it_ends_without_a_word(given):
     surroundings, pipe = os.environ | {"PYTHONPATH": str(ROOT / "code")}, subprocess.PIPE
     with subprocess.Popen(
-        [sys.executable, "-c", TELLING, lines], env=surroundings, stdout=pipe, stderr=pipe
+        [sys.executable, "-c", TELLING, *given], env=surroundings, stdout=pipe, stderr=pipe
     ) as process:
         process.stdout.close()
         assert (process.stderr.read(), process.wait()) == (b"", 1)

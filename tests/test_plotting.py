@@ -312,8 +312,11 @@ def test_fonts_are_embedded_the_bytes_are_the_same_twice_and_the_callers_setting
     assert pdf == again and dict(mpl.rcParams) == before
 
 
-def test_every_format_shows_the_same_layout_and_one_more_pass_would_move_nothing():
-    figure = figures()["cuts, few cases"]
+@pytest.mark.parametrize("setting", ["figure.autolayout", "figure.constrained_layout.use"])
+def test_every_format_shows_the_same_layout_and_one_more_pass_would_move_nothing(setting, monkeypatch):
+    """Whatever layout somebody's own settings of Matplotlib ask for."""
+    monkeypatch.setitem(mpl.rcParams, setting, True)
+    figure = plotting.cuts([(cases.parse(case), densities((1, 16, 16)) - 3e11 * (case == "kmax_1")) for case in SMALL])
     drawn = [saved(figure), saved(figure)]
     places = [axes.get_position().bounds for axes in figure.axes]
     figure.set_layout_engine("constrained")

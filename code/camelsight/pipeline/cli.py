@@ -94,20 +94,29 @@ def guard(action, prefix):
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
         signal.signal(signal.SIGHUP, _interrupt)
     try:
-        action()
-        sys.stdout.flush()
+        _told(action)
     except (KeyboardInterrupt, Exception) as error:
-        if isinstance(error, BrokenPipeError) and _unread(sys.stdout):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
-            sys.exit(1)
         if _interrupted:  # also by way of ctypes, which makes an error of its own of it
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one, while Python tidies up
             print(f"{prefix}: interrupted; the same command goes on from here", file=sys.stderr)
             sys.exit(INTERRUPTED)
+        if isinstance(error, BrokenPipeError) and _unread(sys.stdout):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is not written yet
+            sys.exit(1)
         if not _mistake(error) or os.environ.get("CAMELSIGHT_TRACEBACK"):
             raise
         print(f"{prefix}: {_reason(error)}", file=sys.stderr)
         sys.exit(1)
+
+
+def _told(action):
+    """Call ``action`` and write out what it printed, also where it ends with an exit code of its own."""
+    try:
+        action()
+    except SystemExit:
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
 
 
 def _unread(stream):

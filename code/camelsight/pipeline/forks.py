@@ -19,6 +19,7 @@ from pathlib import Path
 from camelsight.pipeline import cli, paths
 
 SCRIPT = "code/stage"
+TRAINING = ("tune", "train", "repeat", "sanity", "transfer", "baseline")
 SIZE = 1 << 16  # bytes of a message
 LOST_OUTPUT = 120  # the exit code of Python that could not write all it printed
 
@@ -86,7 +87,7 @@ def _serve(requests, unheard, mask):
         (name, *arguments), environment = json.loads(message)
         with contextlib.suppress(Exception):  # which the stage itself will say
             runpy.run_module(f"camelsight.stages.{name}", run_name="imported")
-            if "camelsight.inference.training" in sys.modules:
+            if name in TRAINING:
                 importlib.import_module("torch._dynamo")  # as an optimiser does at its first step
         if signal.sigpending() & unheard:
             stage, code = None, cli.INTERRUPTED

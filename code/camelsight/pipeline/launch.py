@@ -223,7 +223,7 @@ def _has_driver():
     """Whether there is NVIDIA's driver, or AMD's, without which torch finds no GPU."""
     with contextlib.suppress(OSError):
         return bool(ctypes.CDLL("libcuda.so.1"))
-    return os.path.exists("/dev/kfd")
+    return any(map(os.path.exists, ("/dev/kfd", "/dev/dxg")))  # the latter in WSL
 
 
 def default_jobs(loaded):

@@ -40,6 +40,8 @@ STYLE = {
     "image.origin": "lower",
     "savefig.dpi": 300,
     "pdf.fonttype": 42,
+    "figure.autolayout": False,  # with which None would be an engine
+    "figure.constrained_layout.use": False,
 }
 # Okabe & Ito (2008), colours that colour-blind readers can tell apart.
 BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE = (
@@ -90,7 +92,7 @@ class _StyledFigure(Figure):
                 before, places = places, np.array([axes.get_position().bounds for axes in self.axes])
                 if before is not None and np.allclose(before, places, rtol=0, atol=SETTLED):
                     break
-        self.set_layout_engine(None)
+            self.set_layout_engine(None)
 
 
 def _styled(function):
