@@ -20,7 +20,7 @@ from camelsight.ground.fields import FIELDS, TOTAL
 from camelsight.report.tables import suite_label
 
 PAGE = 7.0  # width in inches
-PASSES, SETTLED = 5, 1e-3  # of the layout at most, and the share of a figure by which the last one moves nothing
+PASSES = 3  # of the layout around images; one more moves nothing
 STYLE = {
     "font.family": "STIXGeneral",
     "mathtext.fontset": "stix",
@@ -84,14 +84,11 @@ class _StyledFigure(Figure):
 
         Matplotlib does so anew for each, and in one pass, after which images, of fixed aspect, are not in their place.
         """
-        engine, places = self.get_layout_engine(), None
+        engine = self.get_layout_engine()
         passes = PASSES if any(axes.get_aspect() != "auto" for axes in self.axes) else 1
         with mpl.rc_context(STYLE):
             for _ in range(passes if engine and self.axes else 0):
                 engine.execute(self)
-                before, places = places, np.array([axes.get_position().bounds for axes in self.axes])
-                if before is not None and np.allclose(before, places, rtol=0, atol=SETTLED):
-                    break
             self.set_layout_engine(None)
 
 
