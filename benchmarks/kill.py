@@ -32,7 +32,6 @@ TOY = {  # of profiles/smoke.yaml, to take half as long
     "  - kmax_1\n": "",
     "cuts: [kmax_1, max_1e12_random]": "cuts: [max_1e12_random]",
     "transfer: []": "transfer: [seeds]",
-    "steps: 256": "steps: 64",
 }
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SHORTEST = 0.2  # seconds until a kill, of which the logarithm is drawn; the longest are what an unkilled run takes

@@ -4,13 +4,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import scipy.linalg
 import threadpoolctl
 import torch
 
 from camelsight.pipeline import cli
-from conftest import ran
+from conftest import ran, until
 
 ROOT = Path(__file__).parent.parent
 
@@ -126,6 +127,34 @@ def test_ctrl_c_ends_in_one_line_while_a_library_or_a_starting_process_is_at_wor
     (tmp_path / "run.py").write_text(code, encoding="utf-8")
     found = ran(sys.executable, tmp_path / "run.py", folder=ROOT)
     assert (found.returncode, found.stderr) == (130, "maps: interrupted; the same command goes on from here\n")
+
+
+SIMULATING = """
+import signal
+from pathlib import Path
+from camelsight.analysis import simulation
+from camelsight.pipeline import cli, params
+if __name__ == "__main__":
+    smoke = params.load(Path("profiles/smoke.yaml"))
+    cli.device = lambda: __import__("torch").device("cpu")
+    cli.processes = lambda *_: 2
+    finished = simulation._run(smoke, smoke.suites, [(i, i) for i in range(4)])
+    next(finished)
+    print(*(one.pid for one in simulation.multiprocessing.active_children()), flush=True)
+    signal.pause()
+"""
+
+
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    """They waited for its work for ever."""
+    (tmp_path / "run.py").write_text(SIMULATING, encoding="utf-8")
+    surroundings = os.environ | {"PYTHONPATH": str(ROOT / "code")}
+    command = [sys.executable, tmp_path / "run.py"]
+    with subprocess.Popen(command, cwd=ROOT, env=surroundings, stdout=subprocess.PIPE, text=True) as process:
+        workers = [int(word) for word in process.stdout.readline().split()]
+        process.kill()
+    assert len(workers) == 2
+    until(lambda: not any(psutil.pid_exists(worker) for worker in workers))
 
 
 TELLING = """

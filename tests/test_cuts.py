@@ -204,7 +204,7 @@ def test_read_only_maps_are_cut_too():
 
 def test_a_mode_exactly_at_k_max_is_cut():
     """Where k_max squared is k squared to the last bit; elsewhere rounding decides."""
-    k2 = cuts._k_squared(32, 25.0)[0].numpy()
+    k2 = cuts._k_squared(32)[0].numpy()
     exact = [mode for mode in range(1, 15) if np.sqrt(k2[mode]) ** 2 == k2[mode]]
     assert exact
     for mode in exact:

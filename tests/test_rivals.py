@@ -189,3 +189,17 @@ def test_the_figure_of_the_likelihood_shows_band_contours_and_the_network():
     np.testing.assert_allclose([values[0] for values in dotted], [100 / 1.1 - 100, 10])
     with pytest.raises(ValueError, match="zip"):
         plotting_rivals.likelihood(np.geomspace(0.3, 8, 4), ERRORS, scatter, contours, points[:2], "IllustrisTNG")
+
+
+def test_under_each_cut_the_posterior_is_sampled_once(monkeypatch):
+    """It was once for each of the five arrays that are kept of it."""
+    settings, sampled = parameters_file.load(ROOT / "profiles/smoke.yaml"), []
+    made, found = dict.fromkeys(baseline.PREDICTED, 0), {"tuning": {"hyperparameters": {}}}
+    monkeypatch.setattr(baseline, "summaries", lambda *_, **__: (np.ones(3), np.ones((8, 15, 3)), np.ones((8, 15, 5))))
+    monkeypatch.setattr(baseline, "_moments", lambda *_: (found, made))
+    monkeypatch.setattr(baseline, "_fitted", lambda *_: made)
+    monkeypatch.setattr(baseline, "_likelihood", lambda one, *_: sampled.append(one.rivals.maps) or ({}, made))
+    monkeypatch.setattr(baseline, "_record", lambda *_: {"metrics": {}})
+    record, arrays = baseline.scales(settings, "IllustrisTNG")
+    assert sampled == [1, 1] and [row["case"] for row in record["rows"]] == ["original", "kmax_1"]
+    assert len(arrays) == 2 * 3 * len(baseline.PREDICTED)

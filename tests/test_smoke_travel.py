@@ -12,12 +12,13 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 import camelsight as camelsight_package
+import smoke
 from camelsight.analysis import dataset
 from camelsight.ground import cmd, theta
 from camelsight.interpretation import attribution
-from camelsight.pipeline import environment, params, paths, store
-from camelsight.referee import evidence, locked, pack, verify
-from smoke import ROOT, SUITES, camelsight, check_out, commit, dvc, finish, git, planned, served, stage, stages_run
+from camelsight.pipeline import params, paths, store
+from camelsight.referee import locked, pack
+from smoke import ROOT, SUITES, camelsight, check_out, commit, dvc, finish, git, judge_in, planned, stage, stages_run
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +31,10 @@ def pulled(project, tmp_path_factory):
     (folder / ".venv").symlink_to(sys.prefix)
     for library in (ROOT / "code").rglob("*.so"):
         shutil.copy(library, folder / library.relative_to(ROOT))
-    with served(remote) as (url, _):
+    with smoke.served(remote) as (url, _):
         dvc(folder, "remote", "add", "--local", "--default", "web", url)
         dvc(folder, "pull")
         yield folder
-
-
-def judge_in(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(environment, "ROOT", folder)
-    monkeypatch.setattr(evidence, "REMADE", ("tabulate",))
-    return verify.judge()
 
 
 def test_a_run_that_was_pulled_is_judged_and_what_it_lacks_is_named(pulled, monkeypatch):
@@ -165,11 +159,11 @@ def test_dvc_shows_what_a_change_did_and_runs_experiments_beside_it(pulled):
         assert f"results/plots/{name}" in plots
     assert "results/curves/IllustrisTNG/original.json" in plots
 
-    dvc(pulled, "exp", "run", "--temp", "-S", "sanity.shap_samples=5", "tabulate")
+    dvc(pulled, "exp", "run", "--temp", "-S", "profile=another", "tabulate")
     dvc(pulled, "plots", "diff", "HEAD~1")
     assert not git(pulled, "status", "--porcelain")
     experiments = list(csv.DictReader(dvc(pulled, "exp", "show", "--csv").splitlines()))
-    assert "5" in {one["sanity.shap_samples"] for one in experiments}
+    assert "another" in {one["profile"] for one in experiments}
 
 
 def test_studies_travel_both_ways(project, tmp_path):
@@ -274,7 +268,9 @@ def test_an_assistant_changes_a_cut_in_one_conversation_and_its_own_chain_runs_a
             assert tools == {"doctor", "plan", "change_parameters", "run", "status", "verify", "explain", "read"}
             refused, why, _ = await ask("change_parameters", changes={"cases": ["original", "kmax_ten"]})
             assert refused and "kmax_ten" in why
-            _, diff, _ = await ask("change_parameters", changes={"cases": ["original", "kmax_1.5", "max_1e12_random"]})
+            without = {f"robustness.{name}": [] for name in ("transfer", "baseline", "suites")}
+            changes = {"cases": ["original", "kmax_1.5", "max_1e12_random"]} | without
+            _, diff, _ = await ask("change_parameters", changes=changes)
             assert "-  - kmax_1\n" in diff and "+  - kmax_1.5\n" in diff
             refused, why, _ = await ask("run")
             assert refused and "call plan" in why

@@ -271,6 +271,7 @@ def in_this_process(queue, jobs, what):
 
 
 def test_the_verdict_on_a_run_goes_from_its_files_to_networks_trained_anew(run, monkeypatch, capsys):
+    monkeypatch.setattr(evidence, "REMADE", ("tabulate",))
     monkeypatch.setattr(rerun, "everywhere", in_this_process)
     with pytest.raises(SystemExit) as ended:
         verify.verify(2, as_json=True)

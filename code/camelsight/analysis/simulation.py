@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import multiprocessing
+import os
 import signal
+import threading
 from concurrent import futures
 from itertools import product
 from multiprocessing import resource_tracker
@@ -63,7 +65,7 @@ def _run(params, suites, jobs):
         yield from map(_simulate, jobs)
         return
     pool = futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_prepare, initargs=prepared
+        workers, multiprocessing.get_context("spawn"), initializer=_prepare_worker, initargs=prepared
     )
     try:
         with _deaf():
@@ -95,6 +97,13 @@ def _deaf():
         signal.signal(signal.SIGINT, handler)
         if heard:
             signal.raise_signal(signal.SIGINT)
+
+
+def _prepare_worker(*prepared):
+    """End with the parent, too: when that is killed, a worker would wait for work, and hold its memory, for ever."""
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: os._exit(parent.join() or 1), daemon=True).start()
+    _prepare(*prepared)
 
 
 _prepared = None

@@ -14,7 +14,7 @@ from camelsight.ground.cmd import BOX
 from camelsight.maps.scaling import as_tensor
 
 
-def kmax(maps, k_max, *, box=BOX):
+def kmax(maps, k_max):
     """Remove the modes with k >= ``k_max`` [h/Mpc]; the mean stays.
 
     Equal to Pylians' ``Top-Hat-k`` filter, which the paper used. Pixels can become negative (ringing).
@@ -23,7 +23,7 @@ def kmax(maps, k_max, *, box=BOX):
         raise ValueError(f"expected k_max above 0 h/Mpc, got {k_max}")
     x = as_tensor(maps)
     n = x.shape[-1]
-    keep = _k_squared(n, box, x.device) < k_max**2
+    keep = _k_squared(n, x.device) < k_max**2
     keep[0, 0] = True
     columns = int(keep[0].sum())  # of rfft2's; the others need no transform along y, which halves the work
     modes = torch.fft.fft(torch.fft.rfft(x)[..., :columns], dim=-2).masked_fill_(~keep[:, :columns], 0)
@@ -32,7 +32,7 @@ def kmax(maps, k_max, *, box=BOX):
 
 def share_of_modes(n, k_max):
     """How much ``kmax`` removes of the modes of maps of ``n`` pixels a side, from 0 to 1."""
-    cut = (_k_squared(n, BOX) >= k_max**2).double()
+    cut = (_k_squared(n) >= k_max**2).double()
     return (2 * cut.sum() - cut[:, 0].sum() - cut[:, -1].sum()).item() / n**2  # the conjugates of the others
 
 
@@ -53,9 +53,9 @@ def smooth(maps, pixels):
     return _like(torch.fft.irfft2(modes, s=(n, n)).to(x.dtype), maps)
 
 
-def _k_squared(n, box, device="cpu"):
-    """k^2 on the grid of ``rfft2``, float64, in the inverse unit of ``box``."""
-    return (2 * math.pi / box) ** 2 * sum(axis**2 for axis in fourier.mode_numbers(n, 2, device))
+def _k_squared(n, device="cpu"):
+    """k^2 on the grid of ``rfft2``, float64, (h/Mpc)^2."""
+    return (2 * math.pi / BOX) ** 2 * sum(axis**2 for axis in fourier.mode_numbers(n, 2, device))
 
 
 def _gaussian(n, pixels, device="cpu"):

@@ -74,7 +74,7 @@ def scales(params, suite):
                 found[name] = record["tuning"]["hyperparameters"]
             else:
                 made[name] = _fitted(params, suite, name, values, case, found[name])
-        made["likelihood"] = {key: _likelihood(one_map, suite, k, log_power)[1][key] for key in PREDICTED}
+        _, made["likelihood"] = _likelihood(one_map, suite, k, log_power)
         rows.append(
             {"case": case, "bins": len(k)}
             | {"metrics": {name: _record(params, suite, one)["metrics"] for name, one in made.items()}}
