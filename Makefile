@@ -85,10 +85,13 @@ mcp: ## a server by which an assistant drives this folder, on standard input and
 dashboard: setup ## Optuna's dashboard on the searches as they stand, at localhost:8080, until Ctrl-C
 	@$(CAMELSIGHT).stages.tune --dashboard
 
+# The long ones go first, and among them last those that wait for the run of test_smoke.py.
+LONG_TESTS := $(patsubst %,tests/test_%.py,smoke smoke_fields slurm rehearse plotting smoke_travel smoke_verdict)
+
 test: setup ## lint, unit tests and the smoke profile from end to end
 	@$(BIN)/ruff check code tests benchmarks
 	@$(BIN)/ruff format --check code tests benchmarks
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder tests/test_smoke*.py tests
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(LONG_TESTS) tests
 
 pack: setup ## one archive of a finished run: weights, results, locks and their digests [PACK=file.tar] [JSON=1]
 	@$(CAMELSIGHT).referee.pack $(if $(PACK),--output "$(PACK)") $(AS_JSON)

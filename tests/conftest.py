@@ -12,11 +12,17 @@ import pytest
 import torch
 
 import smoke
+from camelsight.pipeline import machine
 
 torch.set_num_threads(1)
 for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of make test, under which a make of a test would say where it works
     os.environ.pop(name, None)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # dozens of processes import a copy of the package
+
+
+def pytest_xdist_auto_num_workers():
+    """A process on each core, and four at most: some tests start two of their own."""
+    return max(1, min(4, int(machine.cores())))
 
 
 @contextlib.contextmanager

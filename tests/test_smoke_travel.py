@@ -279,7 +279,7 @@ def test_an_assistant_changes_a_cut_in_one_conversation_and_its_own_chain_runs_a
             assert {name: ran.count(name) for name in ran} == wanted
             assert (await ask("run"))[2]["started"]
             while (said := (await ask("status"))[2])["run"] == "at work":
-                await anyio.sleep(2)
+                await anyio.sleep(5)
             assert said["run"] == "ended with 0" and {row["state"] for row in said["rows"]} == {"done"}, said
             _, _, verdict = await ask("verify")
             assert not [row for row in verdict["rows"] if row["verdict"] == "FAIL"]
