@@ -17,8 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from camelsight.commands import everything
-from camelsight.pipeline import environment
-from camelsight.referee import evidence, verify
 
 ROOT = Path(__file__).parent.parent
 COPIED = (
@@ -140,14 +138,6 @@ def served(folder):
 def planned(folder):
     """The kinds of stages that ``make plan`` says would run."""
     return {one["stage"].partition("@")[0] for one in plan(folder)["stages"]}
-
-
-def judge_in(folder, monkeypatch):
-    """What the referee says of a run, but for its figures and its PDF, which he does not make anew."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(environment, "ROOT", folder)
-    monkeypatch.setattr(evidence, "REMADE", ("tabulate",))
-    return verify.judge()
 
 
 def run_to_its_end(folder):

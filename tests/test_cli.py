@@ -97,21 +97,27 @@ def action():
         raise ctypes.ArgumentError("argument 3: KeyboardInterrupt")
 cli.guard(action, prefix="maps")
 """
-STARTING = """
+SIMULATION = """
 import os, signal, threading, time
 from pathlib import Path
 from camelsight.analysis import simulation
 from camelsight.pipeline import cli, params
-if __name__ == "__main__":
+def simulate():
     smoke = params.load(Path("profiles/smoke.yaml"))
     cli.device = lambda: __import__("torch").device("cpu")
     cli.processes = lambda *_: 2
+    return simulation._run(smoke, smoke.suites, [(i, i) for i in range(4)])
+"""
+STARTING = (
+    SIMULATION
+    + """
+if __name__ == "__main__":
     def twice():
         for seconds in (0, 0.05):
             time.sleep(seconds)
             os.kill(os.getpid(), signal.SIGINT)
     def action():
-        finished = simulation._run(smoke, smoke.suites, [(i, (), 0) for i in range(4)])
+        finished = simulate()
         launch = simulation.futures.ProcessPoolExecutor._spawn_process
         def spawn(pool):
             launch(pool)
@@ -120,6 +126,17 @@ if __name__ == "__main__":
         next(finished)
     cli.guard(action, prefix="maps")
 """
+)
+WAITING = (
+    SIMULATION
+    + """
+if __name__ == "__main__":
+    finished = simulate()
+    next(finished)
+    print(*(one.pid for one in simulation.multiprocessing.active_children()), flush=True)
+    signal.pause()
+"""
+)
 
 
 @pytest.mark.parametrize("code", [SWALLOWED, STARTING])
@@ -129,25 +146,9 @@ def test_ctrl_c_ends_in_one_line_while_a_library_or_a_starting_process_is_at_wor
     assert (found.returncode, found.stderr) == (130, "maps: interrupted; the same command goes on from here\n")
 
 
-SIMULATING = """
-import signal
-from pathlib import Path
-from camelsight.analysis import simulation
-from camelsight.pipeline import cli, params
-if __name__ == "__main__":
-    smoke = params.load(Path("profiles/smoke.yaml"))
-    cli.device = lambda: __import__("torch").device("cpu")
-    cli.processes = lambda *_: 2
-    finished = simulation._run(smoke, smoke.suites, [(i, i) for i in range(4)])
-    next(finished)
-    print(*(one.pid for one in simulation.multiprocessing.active_children()), flush=True)
-    signal.pause()
-"""
-
-
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
     """They waited for its work for ever."""
-    (tmp_path / "run.py").write_text(SIMULATING, encoding="utf-8")
+    (tmp_path / "run.py").write_text(WAITING, encoding="utf-8")
     surroundings = os.environ | {"PYTHONPATH": str(ROOT / "code")}
     command = [sys.executable, tmp_path / "run.py"]
     with subprocess.Popen(command, cwd=ROOT, env=surroundings, stdout=subprocess.PIPE, text=True) as process:

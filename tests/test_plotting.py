@@ -178,7 +178,7 @@ def calibration_figure(case_ids):
     return plotting_calibration.calibration(pit, calibration.rows(measured, robustness.comparable))
 
 
-FIELDS = (("P", "T"), ("Mtot", "HI", "Vgas"), ("Z",))
+FIELDS = (("Mtot", "Mgas"), ("Mgas", "Mstar"), ("P", "T"), ("Mtot", "HI", "Vgas"), ("Z",))
 
 
 def figures_of_fields(maps, truth):

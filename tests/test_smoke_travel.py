@@ -12,13 +12,12 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 import camelsight as camelsight_package
-import smoke
 from camelsight.analysis import dataset
 from camelsight.ground import cmd, theta
 from camelsight.interpretation import attribution
-from camelsight.pipeline import params, paths, store
-from camelsight.referee import locked, pack
-from smoke import ROOT, SUITES, camelsight, check_out, commit, dvc, finish, git, judge_in, planned, stage, stages_run
+from camelsight.pipeline import environment, params, paths, store
+from camelsight.referee import evidence, locked, pack, verify
+from smoke import ROOT, SUITES, camelsight, check_out, commit, dvc, finish, git, planned, served, stage, stages_run
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +30,17 @@ def pulled(project, tmp_path_factory):
     (folder / ".venv").symlink_to(sys.prefix)
     for library in (ROOT / "code").rglob("*.so"):
         shutil.copy(library, folder / library.relative_to(ROOT))
-    with smoke.served(remote) as (url, _):
+    with served(remote) as (url, _):
         dvc(folder, "remote", "add", "--local", "--default", "web", url)
         dvc(folder, "pull")
         yield folder
+
+
+def judge_in(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(environment, "ROOT", folder)
+    monkeypatch.setattr(evidence, "REMADE", ("tabulate",))
+    return verify.judge()
 
 
 def test_a_run_that_was_pulled_is_judged_and_what_it_lacks_is_named(pulled, monkeypatch):

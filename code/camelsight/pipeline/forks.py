@@ -20,7 +20,6 @@ from camelsight.pipeline import cli, paths, source
 
 SCRIPT = "code/stage"
 TRAINING = ("tune", "train", "repeat", "sanity", "transfer", "baseline")
-RESUMED = (*TRAINING, "attribute")
 SIZE = 1 << 16  # bytes of a message
 LOST_OUTPUT = 120  # the exit code of Python that could not write all it printed
 
@@ -90,8 +89,9 @@ def _serve(requests, unheard, mask):
             runpy.run_module(f"camelsight.stages.{name}", run_name="imported")
             if name in TRAINING:
                 importlib.import_module("torch._dynamo")  # as an optimiser does at its first step
-            if name in RESUMED:
-                source.digest(name)  # of all this code, which is the stage's key to unfinished work; it is kept
+            source.digest(
+                name
+            )  # which is kept; keys to unfinished work hold it, and each fork would parse all this code
         if signal.sigpending() & unheard:
             stage, code = None, cli.INTERRUPTED
         elif not (stage := os.fork()):
