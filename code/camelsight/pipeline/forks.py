@@ -89,9 +89,7 @@ def _serve(requests, unheard, mask):
             runpy.run_module(f"camelsight.stages.{name}", run_name="imported")
             if name in TRAINING:
                 importlib.import_module("torch._dynamo")  # as an optimiser does at its first step
-            source.digest(
-                name
-            )  # which is kept; keys to unfinished work hold it, and each fork would parse all this code
+            source.digest(name)  # of keys to unfinished work; for it each fork would parse all this code
         if signal.sigpending() & unheard:
             stage, code = None, cli.INTERRUPTED
         elif not (stage := os.fork()):
